@@ -1,0 +1,5 @@
+"""Networks: uint8 images in, activations out.
+
+`protocol` says what a backbone is; `catalog` lists those that there are, as data; `weights` finds and identifies
+their weights; `engine` runs them with Keras; `fake` is one without a framework, for tests.
+"""

@@ -1,0 +1,65 @@
+"""What a backbone is: a network with its weights and preprocessing, seen as a function from images to activations."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """What identifies a backbone; every field is part of the recipe.
+
+    Parameters
+    ----------
+    name
+        The network's name in the catalogue.
+    weights
+        The identity of its weights: ``"sha256:…"`` of the weight file, or ``"random:SEED"``.
+    input_size
+        Height and width of its input in pixels.
+    preprocessing
+        The name of the arithmetic between uint8 pixels and the network.
+    taps
+        The layers whose activations it returns, to their widths, in ascending order of names.
+    precision
+        ``"float32"`` or ``"mixed"``: what it computes in.
+    """
+
+    name: str
+    weights: str
+    input_size: tuple[int, int]
+    preprocessing: str
+    taps: Mapping[str, int]
+    precision: str = "float32"
+
+
+class Backbone(Protocol):
+    """A network that turns images into activations."""
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """What identifies it."""
+        ...
+
+    @property
+    def provenance(self) -> Mapping[str, str]:
+        """What runs it (framework, versions, device); not part of its identity."""
+        ...
+
+    def forward(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Return every tap's activations in one pass.
+
+        Parameters
+        ----------
+        images
+            RGB pixels, shape (n, height, width, 3), any n from 1 on.
+
+        Returns
+        -------
+        dict
+            For every tap of the spec its activations, shape (n, d), float32; spatial ones are flattened row by row.
+        """
+        ...

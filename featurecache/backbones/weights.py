@@ -1,0 +1,145 @@
+"""Which weights a network gets, where they lie, and what identifies them; no framework is imported."""
+
+import hashlib
+import os
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from featurecache.backbones.catalog import Application
+from featurecache.errors import WeightsError
+from featurecache.publish import publishing
+
+DOWNLOAD_TIMEOUT = 5.0
+_SUFFIXES = (".weights.h5", ".h5", ".hdf5")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights that are there.
+
+    Parameters
+    ----------
+    source
+        What to ask for to get them again: ``"imagenet"``, an absolute path, or ``"random:SEED"``.
+    identity
+        ``"sha256:…"`` of the file's bytes, or ``"random:SEED"``.
+    path
+        The file; None if they are random.
+    seed
+        What random weights are drawn with; None if they are read from a file.
+    """
+
+    source: str
+    identity: str
+    path: Path | None = None
+    seed: int | None = None
+
+
+def resolve_weights(
+    text: str, application: Application, *, download: bool = True, notify: Callable[[str], None] = lambda _: None
+) -> Weights:
+    """Find the weights that ``text`` names.
+
+    Parameters
+    ----------
+    text
+        ``"imagenet"``, the path of a Keras weight file, or ``"random:SEED"``.
+    application
+        The network that they are for.
+    download
+        Whether ImageNet weights that are not there are fetched.
+    notify
+        Is told, in one line, when a download begins.
+
+    Raises
+    ------
+    WeightsError
+        If they cannot be had; the message says which file, from where, and how to pass one.
+    """
+    if text == "random" or text.startswith("random:"):
+        return _random(text)
+    if text == "imagenet":
+        return _imagenet(application, download=download, notify=notify)
+    path = Path(text).expanduser().absolute()
+    if not path.name.endswith(_SUFFIXES):
+        raise WeightsError(
+            f"weights {text!r} are neither 'imagenet' nor 'random:SEED' nor a weight file ({', '.join(_SUFFIXES)})"
+        )
+    sha256, md5 = _digests(path)
+    if application.imagenet_by_name_only and md5 == application.weights_md5:
+        raise WeightsError(
+            f"{path} is Keras's own ImageNet file, and Keras builds {application.name} differently for it: "
+            f"put it at {_keras_folder() / application.weights_file} and pass --weights imagenet"
+        )
+    return Weights(source=str(path), identity=f"sha256:{sha256}", path=path)
+
+
+def _random(text: str) -> Weights:
+    digits = text.removeprefix("random").removeprefix(":")
+    if not digits.isascii() or not digits.isdigit():
+        raise WeightsError(f"weights {text!r} have no seed; write random:0, or another whole number from 0 on")
+    seed = int(digits)
+    return Weights(source=f"random:{seed}", identity=f"random:{seed}", seed=seed)
+
+
+def _imagenet(application: Application, *, download: bool, notify: Callable[[str], None]) -> Weights:
+    path = _keras_folder() / application.weights_file
+    if not path.exists():
+        if not download:
+            raise _unavailable(application, path, "it is not there")
+        _download(application, path, notify)
+    sha256, md5 = _digests(path)
+    if application.weights_md5 not in {None, md5}:
+        raise WeightsError(
+            f"{path} is damaged or incomplete: its MD5 is {md5}, expected {application.weights_md5}; "
+            "delete it and run the same command again"
+        )
+    return Weights(source="imagenet", identity=f"sha256:{sha256}", path=path)
+
+
+def _keras_folder() -> Path:
+    """Return where Keras keeps downloaded weights."""
+    home = os.environ.get("KERAS_HOME")
+    return (Path(home) if home else Path.home() / ".keras") / "models"
+
+
+def _download(application: Application, path: Path, notify: Callable[[str], None]) -> None:
+    """Fetch a weight file to where Keras looks for it; whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        request = urllib.request.urlopen(application.weights_url, timeout=DOWNLOAD_TIMEOUT)  # noqa: S310 - https
+        with closing(request) as response, publishing(path, replace=True) as draft:
+            size = int(response.headers.get("Content-Length", 0))
+            notify(f"downloading {application.weights_url} ({size / 1e6:.0f} MB) to {path}")
+            offset = 0
+            while chunk := response.read(_CHUNK):
+                draft.write(chunk, offset)
+                offset += len(chunk)
+            if offset != size:
+                raise TimeoutError(f"the connection broke after {offset} of {size} bytes")
+    except OSError as e:
+        raise _unavailable(application, path, f"downloading failed: {getattr(e, 'reason', e)}") from e
+
+
+def _unavailable(application: Application, path: Path, why: str) -> WeightsError:
+    return WeightsError(
+        f"the ImageNet weights of {application.name} are not available ({why}); fetch {application.weights_url} "
+        f"and save it as {path}, or pass --weights PATH, or --weights random:0 for untrained ones"
+    )
+
+
+def _digests(path: Path) -> tuple[str, str]:
+    """Return SHA-256 and MD5 of a file, read once."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                sha256.update(chunk)
+                md5.update(chunk)
+    except OSError as e:
+        raise WeightsError(f"the weight file {path} cannot be read: {(e.strerror or str(e)).lower()}") from e
+    return sha256.hexdigest(), md5.hexdigest()

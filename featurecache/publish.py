@@ -1,0 +1,236 @@
+"""The only module that puts files under their final names: whole, durable, and once.
+
+The rule, for every file: write under a temporary name that did not exist, fsync the file, give it its final name
+(``link``, which fails if the name is taken, or ``replace``), fsync the directory. A process that is killed at any
+step leaves either nothing or the whole file under the final name. All system calls go through a `FileSystem`, so
+that tests can let them fail or forget.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from featurecache.errors import OutputError
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+_NO_RESERVATION = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+class FileSystem:
+    """The system calls that publishing is made of, each as the operating system does it."""
+
+    def create(self, path: Path) -> int:
+        """Open a file that must not exist yet, for writing; return its descriptor."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+
+    def reserve(self, descriptor: int, size: int) -> None:
+        """Claim ``size`` bytes on the disk for a file, or raise `OSError` (``ENOSPC``)."""
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as e:
+            if e.errno not in _NO_RESERVATION:
+                raise
+            os.ftruncate(descriptor, size)
+
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        """Write all of ``data`` at ``offset`` bytes from the start of the file."""
+        view = memoryview(data).cast("B")
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut a file, or extend it, to ``size`` bytes."""
+        os.ftruncate(descriptor, size)
+
+    def fsync(self, descriptor: int) -> None:
+        """Return once the file's bytes are on the disk."""
+        os.fsync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
+        os.close(descriptor)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name; raise `FileExistsError` if that name is taken."""
+        os.link(source, target)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename a file or directory, in one step, over what bears the target name."""
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name."""
+        path.unlink()
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory that must not exist yet."""
+        path.mkdir()
+
+    def fsync_directory(self, path: Path) -> None:
+        """Return once the directory's entries are on the disk."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory and all that is in it."""
+        shutil.rmtree(path)
+
+
+FILE_SYSTEM = FileSystem()
+
+
+class Draft:
+    """A file that has no final name yet; bytes may be written anywhere in it."""
+
+    def __init__(self, descriptor: int, file_system: FileSystem) -> None:
+        self._descriptor = descriptor
+        self._file_system = file_system
+
+    def reserve(self, size: int) -> None:
+        """Claim ``size`` bytes on the disk, so that a full disk shows before anything is written."""
+        self._file_system.reserve(self._descriptor, size)
+
+    def write(self, data: bytes | memoryview, offset: int) -> None:
+        """Write ``data`` at ``offset`` bytes from the start."""
+        self._file_system.write(self._descriptor, data, offset)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill a buffer with what was written from ``offset`` on; return how many bytes there were."""
+        return os.preadv(self._descriptor, [buffer], offset)
+
+    def truncate(self, size: int) -> None:
+        """Give back what was reserved beyond ``size`` bytes."""
+        self._file_system.truncate(self._descriptor, size)
+
+
+@contextmanager
+def publishing(
+    path: Path, *, replace: bool = False, scratch: Path | None = None, file_system: FileSystem = FILE_SYSTEM
+) -> Iterator[Draft]:
+    """Write a file whole, and give it the name ``path`` when the block ends without an error.
+
+    Parameters
+    ----------
+    path
+        The final name.
+    replace
+        Whether a file that bears this name is replaced; if not, the name must be free.
+    scratch
+        The directory of the temporary name, on the same file system; the final name's own directory if not given.
+
+    Raises
+    ------
+    FileExistsError
+        If the name is taken and ``replace`` is false; what bears it is left as it is.
+    OutputError
+        If the file cannot be written; nothing stays under the final or the temporary name.
+    """
+    temporary = _temporary(scratch / path.name if scratch else path)
+    try:
+        descriptor = file_system.create(temporary)
+        try:
+            try:
+                yield Draft(descriptor, file_system)
+                file_system.fsync(descriptor)
+            finally:
+                file_system.close(descriptor)
+            _name(temporary, path, replace=replace, file_system=file_system)
+        except BaseException:
+            with suppress(OSError):
+                file_system.unlink(temporary)
+            raise
+        file_system.fsync_directory(path.parent)
+    except FileExistsError:
+        raise
+    except OSError as e:
+        raise output_error(path, e) from e
+
+
+def publish(path: Path, data: bytes, *, replace: bool = False, file_system: FileSystem = FILE_SYSTEM) -> None:
+    """Publish ``data`` as the file ``path``; see `publishing` for the rule and the errors."""
+    with publishing(path, replace=replace, file_system=file_system) as draft:
+        draft.write(data, 0)
+
+
+def publish_directory(path: Path, files: Mapping[str, bytes], *, file_system: FileSystem = FILE_SYSTEM) -> None:
+    """Publish a directory with these files (name to bytes), all of them or none.
+
+    Raises
+    ------
+    FileExistsError
+        If something else than an empty directory bears the name.
+    OutputError
+        If it cannot be written.
+    """
+    temporary = _temporary(path)
+    try:
+        file_system.make_directory(temporary)
+        try:
+            for name, data in files.items():
+                publish(temporary / name, data, file_system=file_system)
+            file_system.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                file_system.remove_tree(temporary)
+            raise
+        file_system.fsync_directory(path.parent)
+    except OutputError:
+        raise
+    except OSError as e:
+        if e.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
+            raise FileExistsError(errno.EEXIST, "exists already", str(path)) from e
+        raise output_error(path, e) from e
+
+
+def require_place(path: Path) -> None:
+    """Raise `OutputError` if a file or directory ``path`` could not be made, before any work is spent on it."""
+    parent = path.parent
+    if not parent.is_dir():
+        what = "is not a folder" if parent.exists() else "does not exist"
+        raise OutputError(f"cannot write {path}: the folder {parent} {what}; make it first or choose another path")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {path}: no permission to write in the folder {parent}")
+
+
+def output_error(path: Path, cause: OSError) -> OutputError:
+    """Build the one-line error for a result that could not be written, keeping the cause's ``errno``."""
+    remedies = {
+        errno.ENOSPC: "; make room on that disk and run the same command again",
+        errno.EDQUOT: "; the quota is used up: make room and run the same command again",
+        errno.EROFS: "; choose a path on a disk that can be written",
+        errno.EACCES: "; choose a folder that you may write in",
+    }
+    reason = (cause.strerror or str(cause)).lower()
+    error = OutputError(f"cannot write {path}: {reason}{remedies.get(cause.errno or 0, '')}")
+    error.errno = cause.errno
+    return error
+
+
+def _temporary(path: Path) -> Path:
+    """Return a fresh hidden name beside ``path``, short enough where the name itself is as long as may be."""
+    return path.with_name(f".{path.name[:48]}.{secrets.token_hex(8)}.tmp")
+
+
+def _name(temporary: Path, path: Path, *, replace: bool, file_system: FileSystem) -> None:
+    """Move a finished file to its final name."""
+    if replace:
+        file_system.replace(temporary, path)
+        return
+    try:
+        file_system.link(temporary, path)
+    except OSError as e:
+        if e.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "exists already", str(path)) from e
+        file_system.replace(temporary, path)
+    else:
+        file_system.unlink(temporary)

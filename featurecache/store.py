@@ -1,0 +1,253 @@
+"""What is known of an unfinished run: contents to features, in shards and commit records beside the cache.
+
+``CACHE.h5.work/`` holds ``recipe.json``, ``shards/`` and ``commits/``. A shard is published whole, then its commit
+record; readers follow commit records alone, so that nothing half done is ever believed. Shards bear the hash of their
+own bytes as their name: runs that work at the same time cannot overwrite each other's.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from featurecache import layout
+from featurecache.cache import FeatureCache, RowPlace
+from featurecache.errors import CacheFormatError, RecipeError
+from featurecache.layout import FeatureBlock
+from featurecache.publish import FILE_SYSTEM, FileSystem, output_error, publish
+from featurecache.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What an image file was when it was read: enough to know it again without reading it.
+
+    Parameters
+    ----------
+    path
+        As in the manifest.
+    size, mtime_ns
+        Bytes and modification time in nanoseconds; -1 if the file could not be opened.
+    sha256
+        Hash of the bytes, 64 hexadecimal digits; empty if they could not be read.
+    reason
+        Why the image gave no features; empty if it did.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A published shard, as a source of rows."""
+
+    path: Path
+    blocks: Mapping[str, FeatureBlock]
+
+    def read(self, tap: str, start: int, count: int) -> NDArray[Any]:
+        """Return ``count`` rows of a tap from row ``start`` on, as stored, shape (count, d)."""
+        with self.path.open("rb") as stream:
+            return self.blocks[tap].read(stream.fileno(), start, count)
+
+
+class Store:
+    """Contents to features, for one recipe; opened beside a cache, gone when the cache is finished.
+
+    ``cache`` is the finished cache that there was before, if it is of this recipe; ``replaces`` whether there was any.
+    ``places`` maps the hash of a content to where its features lie, ``reasons`` the hash of an undecodable content to
+    what is wrong with it, and ``sightings`` a path to what was last seen there.
+    """
+
+    def __init__(self, directory: Path, recipe: Recipe, file_system: FileSystem = FILE_SYSTEM) -> None:
+        self.directory = directory
+        self.recipe = recipe
+        self.cache: FeatureCache | None = None
+        self.replaces = False
+        self.places: dict[str, RowPlace] = {}
+        self.reasons: dict[str, str] = {}
+        self.sightings: dict[str, Sighting] = {}
+        self._file_system = file_system
+        self._commits: set[str] = set()
+
+    @classmethod
+    def beside(
+        cls, cache_path: Path, recipe: Recipe, *, replace: bool = False, file_system: FileSystem = FILE_SYSTEM
+    ) -> Self:
+        """Open the store of a run that makes ``cache_path``: what the cache and an unfinished run hold is known.
+
+        Nothing is written before the first `commit`. With ``replace``, what was made with another recipe is not
+        refused: an unfinished run is removed, and the cache stays until it is replaced.
+
+        Raises
+        ------
+        RecipeError
+            If the cache or the unfinished run belongs to another recipe.
+        CacheFormatError
+            If either is damaged.
+        """
+        store = cls(work_directory(cache_path), recipe, file_system)
+        if cache_path.exists():
+            store.replaces = True
+            cache = FeatureCache.open(cache_path)
+            if not replace:
+                require_recipe(cache.recipe, recipe, cache_path)
+            if cache.recipe == recipe:
+                store._know_cache(cache)
+        recorded = store.directory / "recipe.json"
+        if recorded.exists():
+            found = Recipe.from_json(recorded.read_text("utf-8"))
+            if not replace:
+                require_recipe(found, recipe, store.directory)
+            if found == recipe:
+                store._know_commits()
+            else:
+                store.discard()
+        return store
+
+    def commit(
+        self, contents: Sequence[str], features: Mapping[str, NDArray[Any]], sightings: Iterable[Sighting]
+    ) -> None:
+        """Make features and sightings durable; when this returns, no crash can lose them.
+
+        Parameters
+        ----------
+        contents
+            Hashes of the m contents.
+        features
+            For every tap of the recipe, shape (m, d).
+        sightings
+            What was seen where since the last commit.
+
+        Raises
+        ------
+        OutputError
+            If the disk does not take it; what was committed before is intact.
+        """
+        self._make_directories()
+        data = layout.encode_shard(self.recipe, contents, features) if contents else b""
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"{digest[:32]}.h5"
+        record = {
+            "file": name if data else None,
+            "sha256": digest,
+            "size": len(data),
+            "rows": len(contents),
+            "sightings": [asdict(sighting) for sighting in sightings],
+        }
+        text = json.dumps(record, sort_keys=True).encode("ascii")
+        if data:
+            self._publish(self.directory / "shards" / name, data)
+        self._publish(self.directory / "commits" / f"{hashlib.sha256(text).hexdigest()[:32]}.json", text)
+
+    def refresh(self) -> None:
+        """Learn what was committed since the store was opened."""
+        self._know_commits()
+
+    def scratch(self) -> Path:
+        """Return the work directory, made if need be, for files that have no final name yet."""
+        self._make_directories()
+        return self.directory
+
+    def discard(self) -> None:
+        """Remove the work directory; its rows are in the finished cache."""
+        if self.directory.exists():
+            self._file_system.remove_tree(self.directory)
+
+    def _publish(self, path: Path, data: bytes) -> None:
+        with suppress(FileExistsError):  # the name is the content's hash: what is there is the same
+            publish(path, data, file_system=self._file_system)
+
+    def _make_directories(self) -> None:
+        if (self.directory / "commits").is_dir():
+            return
+        try:
+            for directory in (self.directory, self.directory / "shards", self.directory / "commits"):
+                with suppress(FileExistsError):
+                    self._file_system.make_directory(directory)
+                self._file_system.fsync_directory(directory.parent)
+        except OSError as e:
+            raise output_error(self.directory, e) from e
+        self._publish(self.directory / "recipe.json", self.recipe.to_json().encode("ascii"))
+
+    def _know_cache(self, cache: FeatureCache) -> None:
+        self.cache = cache
+        images, failures = cache.index.images, cache.index.failures
+        for row, sighting in enumerate(_sightings(images, [""] * len(cache))):
+            self.places.setdefault(sighting.sha256, RowPlace(cache, row))
+            self.sightings[sighting.path] = sighting
+        for sighting in _sightings(failures, failures["reason"]):
+            self._know(sighting)
+
+    def _know_commits(self) -> None:
+        for path in sorted((self.directory / "commits").glob("*.json")):
+            if path.name in self._commits:
+                continue
+            self._commits.add(path.name)
+            record = _read_record(path)
+            if record["file"] is not None:
+                self._know_shard(self.directory / "shards" / Path(record["file"]).name, record)
+            for fields in record["sightings"]:
+                self._know(Sighting(**fields))
+
+    def _know_shard(self, path: Path, record: Mapping[str, Any]) -> None:
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                if digest != record["sha256"]:
+                    raise CacheFormatError(f"{path} is damaged: its bytes are not those that were committed")
+                contents, blocks = layout.read_shard(stream, self.recipe)
+        except OSError as e:
+            raise CacheFormatError(f"the shard {path} cannot be read: {(e.strerror or str(e)).lower()}") from e
+        shard = Shard(path, blocks)
+        for row, content in enumerate(contents):
+            self.places.setdefault(content, RowPlace(shard, row))
+
+    def _know(self, sighting: Sighting) -> None:
+        self.sightings[sighting.path] = sighting
+        if sighting.reason and sighting.sha256:
+            self.reasons[sighting.sha256] = sighting.reason
+
+
+def work_directory(cache_path: Path) -> Path:
+    """Return where an unfinished run that makes ``cache_path`` keeps what it has."""
+    return cache_path.with_name(f"{cache_path.name}.work")
+
+
+def require_recipe(found: Recipe, wanted: Recipe, where: Path) -> None:
+    """Raise `RecipeError` if what lies at ``where`` was made with another recipe, naming every field that differs."""
+    differences = [f"{d.field} is {d.ours!r}, wanted {d.theirs!r}" for d in found.differences(wanted)]
+    if differences:
+        raise RecipeError(
+            f"{where} was made with another recipe: {'; '.join(differences)}; choose another path, or --replace it"
+        )
+
+
+def _sightings(columns: Mapping[str, NDArray[Any]], reasons: Iterable[str]) -> Iterator[Sighting]:
+    for path, size, mtime_ns, sha256, reason in zip(
+        columns["path"],
+        columns["size"].tolist(),
+        columns["mtime_ns"].tolist(),
+        columns["sha256"].astype(str).tolist(),
+        reasons,
+        strict=True,
+    ):
+        yield Sighting(path, size, mtime_ns, sha256, reason)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if set(record) != {"file", "sha256", "size", "rows", "sightings"}:
+            raise CacheFormatError(f"the commit record {path} is damaged: it has the fields {sorted(record)}")
+    except (ValueError, AttributeError, OSError) as e:
+        raise CacheFormatError(f"the commit record {path} cannot be read: {e}") from e
+    return record

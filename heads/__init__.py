@@ -1,0 +1,76 @@
+"""Interchangeable heads on cached features: train, store, evaluate. Importing this package loads no library."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from heads.artifact import TrainedHead, TrainingRecord, require_free
+    from heads.base import Epoch, Head, Monitor
+    from heads.catalog import HEADS, HeadSpec, Parameter, head_spec, make_head, parse_parameters
+    from heads.errors import (
+        ArtifactError,
+        EvaluationError,
+        HeadError,
+        MismatchError,
+        ParameterError,
+        TrainingError,
+    )
+    from heads.evaluation import Evaluation, PredictionsTable, evaluate, predict_table, select_rows
+    from heads.metrics import Interval
+    from heads.prediction import Prediction, predict
+    from heads.splits import Holdout
+    from heads.training import train
+
+__all__ = [
+    "HEADS",
+    "ArtifactError",
+    "Epoch",
+    "Evaluation",
+    "EvaluationError",
+    "Head",
+    "HeadError",
+    "HeadSpec",
+    "Holdout",
+    "Interval",
+    "MismatchError",
+    "Monitor",
+    "Parameter",
+    "ParameterError",
+    "Prediction",
+    "PredictionsTable",
+    "TrainedHead",
+    "TrainingError",
+    "TrainingRecord",
+    "evaluate",
+    "head_spec",
+    "make_head",
+    "parse_parameters",
+    "predict",
+    "predict_table",
+    "require_free",
+    "select_rows",
+    "train",
+]
+
+_MODULES = {
+    "artifact": ("TrainedHead", "TrainingRecord", "require_free"),
+    "base": ("Epoch", "Head", "Monitor"),
+    "catalog": ("HEADS", "HeadSpec", "Parameter", "head_spec", "make_head", "parse_parameters"),
+    "errors": ("ArtifactError", "EvaluationError", "HeadError", "MismatchError", "ParameterError", "TrainingError"),
+    "evaluation": ("Evaluation", "PredictionsTable", "evaluate", "predict_table", "select_rows"),
+    "metrics": ("Interval",),
+    "prediction": ("Prediction", "predict"),
+    "splits": ("Holdout",),
+    "training": ("train",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'heads' has no attribute {name!r}")
+    return getattr(import_module(f"heads.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,347 @@
+"""A trained head, stored as ``head.json`` and ``head.safetensors``, two files that cannot run code.
+
+``head.json`` says all that must be known of the head, and holds the SHA-256 of both files' contents; the arrays lie
+in ``head.safetensors``. Reading them needs NumPy and safetensors alone, trusts nothing that they say, and unpickles
+nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import stat
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.errors import CacheFormatError, OutputError, UnknownNameError
+from featurecache.publish import publish_directory, require_place
+from featurecache.recipe import Recipe
+from heads.artifact.description import DESCRIPTION, FORMAT, FORMAT_VERSION, checksum, parse
+from heads.base import Epoch, Features, Floats, Predictor
+from heads.catalog import Value, head_spec, predictor_class
+from heads.errors import ArtifactError, MismatchError, ParameterError
+from heads.splits import Holdout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+    from numpy.typing import NDArray
+
+    from featurecache.cache import FeatureSet
+
+TENSORS = "head.safetensors"
+MAX_DESCRIPTION_BYTES = 16 * 2**20
+MAX_TENSOR_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """How a head was trained.
+
+    Parameters
+    ----------
+    n_train, n_valid, n_unlabelled
+        Number of rows that trained it, that judged it meanwhile, and that were left out for want of a label.
+    class_counts
+        Number of training rows of each of the cache's classes.
+    seed
+        What the random choices followed from.
+    holdout
+        The rule by which valid rows were held out; None if the cache has a valid split, or nothing was held out.
+    epochs
+        One record per epoch; empty for heads without epochs.
+    train_accuracy, valid_accuracy
+        Accuracy of the finished head; None without valid rows.
+    seconds
+        Wall time of the training.
+    versions
+        Distributions that took part, to their versions.
+    warnings
+        What the user must know, one line each.
+    """
+
+    n_train: int
+    n_valid: int
+    n_unlabelled: int
+    class_counts: tuple[int, ...]
+    seed: int
+    holdout: Holdout | None
+    epochs: tuple[Epoch, ...]
+    train_accuracy: float
+    valid_accuracy: float | None
+    seconds: float
+    versions: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedHead:
+    """A head with all that decides where it may be used.
+
+    Parameters
+    ----------
+    name, params
+        The head's name in the catalogue, and the value of each of its parameters.
+    tap
+        The layer whose features it takes.
+    classes
+        Every class of the cache that it was trained on, in order: the columns of its probabilities.
+    trained_classes
+        The indices of the classes that occurred in training, ascending.
+    recipe
+        What determined the features that it was trained on.
+    weights_source
+        How the network's weights were named when they were extracted.
+    training
+        How it was trained.
+    predictor
+        What it learned.
+    """
+
+    name: str
+    params: Mapping[str, Value]
+    tap: str
+    classes: tuple[str, ...]
+    trained_classes: tuple[int, ...]
+    recipe: Recipe
+    weights_source: str
+    training: TrainingRecord
+    predictor: Predictor
+
+    @property
+    def classes_(self) -> NDArray[np.int64]:
+        """The class index of each column of probabilities: all of them, in order."""
+        return np.arange(len(self.classes))
+
+    def predict_proba(self, X: Features) -> Floats:
+        """Return the probability of every class, shape (n, k), for features of shape (n, d).
+
+        A class that did not occur in training has probability 0.
+        """
+        probabilities = np.zeros((len(X), len(self.classes)))
+        probabilities[:, list(self.trained_classes)] = self.predictor.predict_proba(X)
+        return probabilities
+
+    def check(self, features: FeatureSet) -> None:
+        """Raise `MismatchError` unless the head may be used on these features and judged by their labels."""
+        self.check_recipe(features.recipe, features.tap)
+        if features.classes != self.classes:
+            raise MismatchError(
+                f"classes: the head knows {_names(self.classes)}, the features have {_names(features.classes)}; "
+                "train a new head on this cache, or give its images the head's classes"
+            )
+
+    def check_recipe(self, recipe: Recipe, tap: str) -> None:
+        """Raise `MismatchError`, naming the fields, unless features of this recipe and tap are what the head takes.
+
+        Which other taps a cache holds does not matter.
+        """
+        if tap != self.tap:
+            raise MismatchError(
+                f"tap: the head was trained on {self.tap!r}, these features are of {tap!r}; "
+                f"take the features of {self.tap!r}, or train a new head"
+            )
+        fields = {each.field: (each.ours, each.theirs) for each in self.recipe.differences(recipe)}
+        fields.pop("taps", None)
+        if recipe.taps.get(tap) != self.predictor.width:
+            fields["taps"] = (f"{tap} ({self.predictor.width})", f"{tap} ({recipe.taps.get(tap)})")
+        if fields:
+            found = "; ".join(
+                f"{name}: the head has {ours!r}, the features {theirs!r}" for name, (ours, theirs) in fields.items()
+            )
+            raise MismatchError(
+                f"the head was trained on features of another recipe: {found}; "
+                "extract the images with the head's recipe, or train a new head"
+            )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return what is reported of its training, ready for JSON."""
+        record = asdict(self.training)
+        names = ("n_train", "n_valid", "epochs", "train_accuracy", "valid_accuracy", "seconds", "warnings")
+        return {"head": self.name, "tap": self.tap, "params": dict(self.params)} | {
+            name: record[name] for name in names
+        }
+
+    def save(self, directory: str | PathLike[str]) -> Path:
+        """Store the head as a new directory, whole or not at all, and return its path.
+
+        Raises
+        ------
+        OutputError
+            If something bears the name already, or it cannot be written.
+        ArtifactError
+            If what would be written does not read back as this very head; then nothing is.
+        """
+        directory = Path(directory)
+        require_free(directory)
+        files = _encode(self)
+        _require_same(self, _decode(files[DESCRIPTION], files[TENSORS]))
+        try:
+            publish_directory(directory, files)
+        except FileExistsError as e:
+            raise _exists(directory) from e
+        return directory
+
+    @classmethod
+    def load(cls, directory: str | PathLike[str]) -> TrainedHead:
+        """Read a stored head; loads neither TensorFlow nor scikit-learn.
+
+        Raises
+        ------
+        ArtifactError
+            If there is no head, or a file is damaged, too large, or not what this version writes.
+        """
+        directory = Path(directory)
+        try:
+            description = _read(directory / DESCRIPTION, MAX_DESCRIPTION_BYTES)
+            return _decode(description, _read(directory / TENSORS, MAX_TENSOR_BYTES))
+        except ArtifactError as e:
+            raise ArtifactError(f"the head {directory} cannot be loaded: {e}") from e
+
+
+def require_free(directory: Path) -> None:
+    """Raise `OutputError` if no head can be stored under this name, before any work is spent on one."""
+    require_place(directory)
+    if directory.exists() or directory.is_symlink():
+        raise _exists(directory)
+
+
+def _exists(directory: Path) -> OutputError:
+    error = OutputError(f"{directory} exists already; remove it or choose another directory for the head")
+    error.errno = errno.EEXIST
+    return error
+
+
+def _names(classes: tuple[str, ...]) -> str:
+    shown = ", ".join(classes[:6])
+    return f"{len(classes)} ({shown}{', …' if len(classes) > 6 else ''})" if classes else "none"  # noqa: PLR2004
+
+
+# Writing
+
+
+def _encode(head: TrainedHead) -> dict[str, bytes]:
+    """Return the bytes of both files, by name."""
+    from safetensors.numpy import save
+
+    # safetensors takes the memory of an array as it lies, and would scramble one in Fortran order.
+    arrays = {name: np.ascontiguousarray(array) for name, array in head.predictor.arrays.items()}
+    tensors = save(arrays)
+    description: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "head": head.name,
+        "params": dict(head.params),
+        "tap": head.tap,
+        "width": head.predictor.width,
+        "classes": head.classes,
+        "trained_classes": head.trained_classes,
+        "recipe": json.loads(head.recipe.to_json()),
+        "fingerprint": head.recipe.fingerprint,
+        "weights_source": head.weights_source,
+        "training": asdict(head.training),
+        "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
+    }
+    description["sha256"] = checksum(description)
+    text = json.dumps(description, indent=2, allow_nan=False)
+    return {DESCRIPTION: f"{text}\n".encode("ascii"), TENSORS: tensors}
+
+
+def _require_same(head: TrainedHead, read: TrainedHead) -> None:
+    ours, theirs = head.predictor.arrays, read.predictor.arrays
+    if ours.keys() != theirs.keys() or not all(np.array_equal(ours[name], theirs[name]) for name in ours):
+        raise ArtifactError("the arrays do not read back as they are; nothing was stored")
+
+
+# Reading
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """Return the bytes of a regular file that is not larger than ``limit``."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ArtifactError(f"{path.name} is not a regular file")
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1) if status.st_size <= limit else b""
+    except FileNotFoundError as e:
+        raise ArtifactError(f"{path.name} is missing; make a head with: featurecache train CACHE.h5 HEAD_DIR") from e
+    except OSError as e:
+        raise ArtifactError(f"{path.name} cannot be read: {(e.strerror or str(e)).lower()}") from e
+    if status.st_size > limit or len(data) > limit:
+        raise ArtifactError(f"{path.name} has {status.st_size} bytes, expected at most {limit}")
+    return data
+
+
+def _decode(description: bytes, tensors: bytes) -> TrainedHead:
+    """Return the head that two files hold, or raise `ArtifactError` for the first thing that is wrong."""
+    data = parse(description)
+    if hashlib.sha256(tensors).hexdigest() != data["tensors_sha256"]:
+        raise ArtifactError(f"{TENSORS} is damaged, or belongs to another head: its SHA-256 is not the one recorded")
+    try:
+        spec = head_spec(data["head"])
+        params = spec.values(data["params"])
+        recipe = Recipe.from_json(json.dumps(data["recipe"]))
+    except (UnknownNameError, ParameterError, CacheFormatError) as e:
+        raise ArtifactError(f"{DESCRIPTION}: {e}") from e
+    classes, trained = tuple(data["classes"]), tuple(data["trained_classes"])
+    faults = {
+        "params do not name every parameter once": params != data["params"],
+        "classes are not two or more different names": len(classes) < 2 or len(set(classes)) < len(classes),  # noqa: PLR2004
+        "trained_classes are not two or more ascending indices of classes": len(trained) < 2  # noqa: PLR2004
+        or list(trained) != sorted({*trained} & {*range(len(classes))}),
+        "width is not that of the tap in the recipe": recipe.taps.get(data["tap"]) != data["width"],
+        "fingerprint is not that of the recipe": recipe.fingerprint != data["fingerprint"],
+    }
+    for fault, found in faults.items():
+        if found:
+            raise ArtifactError(f"{DESCRIPTION}: {fault}")
+    return TrainedHead(
+        name=spec.name,
+        params=params,
+        tap=data["tap"],
+        classes=classes,
+        trained_classes=trained,
+        recipe=recipe,
+        weights_source=data["weights_source"],
+        training=_training(data["training"], classes),
+        predictor=_predictor(spec.name, tensors, classes=len(trained), width=data["width"]),
+    )
+
+
+def _training(data: dict[str, Any], classes: tuple[str, ...]) -> TrainingRecord:
+    counts = tuple(data["class_counts"])
+    if len(counts) != len(classes) or min(counts) < 0 or sum(counts) != data["n_train"]:
+        raise ArtifactError(f"{DESCRIPTION}: class_counts are not the training rows of each class")
+    if not all(isinstance(version, str) for version in data["versions"].values()):
+        raise ArtifactError(f"{DESCRIPTION}: versions are not texts")
+    try:
+        holdout = Holdout(**data["holdout"]) if data["holdout"] else None
+    except ParameterError as e:
+        raise ArtifactError(f"{DESCRIPTION}: {e}") from e
+    sequences = {
+        "class_counts": counts,
+        "holdout": holdout,
+        "epochs": tuple(Epoch(**epoch) for epoch in data["epochs"]),
+        "warnings": tuple(data["warnings"]),
+    }
+    return TrainingRecord(**(data | sequences))
+
+
+def _predictor(name: str, tensors: bytes, *, classes: int, width: int) -> Predictor:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(tensors)
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as e:
+        raise ArtifactError(f"{TENSORS} is damaged: {str(e).partition(chr(10))[0]}") from e
+    try:
+        return predictor_class(name).from_arrays(arrays, classes=classes, width=width)
+    except ArtifactError as e:
+        raise ArtifactError(f"{TENSORS}: {e}") from e

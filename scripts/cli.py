@@ -1,0 +1,53 @@
+"""The command ``featurecache``: joins the command groups, and turns errors into one line and an exit code.
+
+Exit codes: 0 done, 1 an error with one line that names the remedy, 2 wrong usage, 130 interrupted. Commands import
+what they need when they run, so that ``--help`` answers at once.
+"""
+
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from featurecache.errors import FeatureCacheError
+from scripts import demo, extraction, inspection, training
+
+_GO_ON = {"extract": "; what was finished is kept: run the same command again to go on"}
+
+
+class Commands(TyperGroup):
+    """The commands, with one place for what they raise."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer does not export its context's type for this
+        """Run a command; an error of this project ends it with one line on standard error."""
+        try:
+            return super().invoke(ctx)
+        except FeatureCacheError as e:
+            print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+            raise typer.Exit(1) from e
+        except KeyboardInterrupt as e:
+            print(f"interrupted{_GO_ON.get(ctx.invoked_subcommand, '')}", file=sys.stderr)
+            raise typer.Exit(130) from e
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Images pass through a pretrained network once; heads train on the cached features in seconds.",
+)
+for group in (demo, extraction, inspection, training):
+    for command in group.COMMANDS:
+        app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""``featurecache train, evaluate, predict``: heads on cached features."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scripts.output import Json, number, print_failures, print_json, print_table, printable, say
+
+if TYPE_CHECKING:
+    from heads import Epoch, Evaluation
+
+
+def train(
+    cache: Annotated[Path, typer.Argument(help="A cache file.")],
+    head_dir: Annotated[Path, typer.Argument(help="The directory to make for the head.")],
+    head: Annotated[str, typer.Option(help="A head of the catalogue: featurecache heads.")] = "softmax",
+    tap: Annotated[
+        str | None, typer.Option(help="The layer whose features it takes.", show_default="the only one")
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("-p", "--param", metavar="KEY=VALUE", help="A parameter of the head.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="What all random choices follow from.")] = 0,
+    holdout: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Part of the training rows to judge by, if there is no valid split.")
+    ] = 0.2,
+    json: Json = False,
+) -> None:
+    """Train a head on the train split of a cache; the valid split watches."""
+    from featurecache.cache import FeatureCache
+    from heads import head_spec, parse_parameters, require_free
+    from heads import train as fit
+
+    require_free(head_dir)
+    params = parse_parameters(head_spec(head), param or [])
+    trained = fit(
+        FeatureCache.open(cache),
+        head,
+        tap=tap,
+        params=params,
+        seed=seed,
+        holdout=holdout,
+        on_epoch=None if json else print_epoch,
+    )
+    trained.save(head_dir)
+    for warning in trained.training.warnings:
+        say(f"warning: {warning}")
+    if json:
+        print_json(trained.to_dict())
+        return
+    record = trained.training
+    print(
+        f"{head_dir}: {head} on {trained.tap}, {record.n_train:,} train and {record.n_valid:,} valid rows, "
+        f"{record.seconds:.2f} s"
+    )
+    print(f"train accuracy {number(record.train_accuracy)}, valid accuracy {number(record.valid_accuracy)}")
+
+
+def print_epoch(epoch: "Epoch") -> None:
+    """Print one line about an epoch as soon as it is over."""
+    if epoch.epoch == 1:
+        print("epoch      loss  accuracy  valid_loss  valid_accuracy")
+    print(
+        f"{epoch.epoch:5d}  {epoch.loss:8.4f}  {epoch.accuracy:8.4f}  {number(epoch.valid_loss):>10}  "
+        f"{number(epoch.valid_accuracy):>14}",
+        flush=True,
+    )
+
+
+def evaluate(
+    head_dir: Annotated[Path, typer.Argument(help="A head's directory.")],
+    cache: Annotated[Path, typer.Argument(help="A cache file of the recipe that the head was trained with.")],
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write the predictions, a row for each image, to this CSV file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Judge a head on the labelled rows of a split."""
+    from featurecache.cache import FeatureCache
+    from featurecache.publish import publish, require_place
+    from heads import TrainedHead, select_rows
+    from heads import evaluate as judge
+
+    if predictions is not None:
+        require_place(predictions)
+    loaded = TrainedHead.load(head_dir)
+    evaluation = judge(loaded, select_rows(FeatureCache.open(cache), loaded, split))
+    if predictions is not None:
+        publish(predictions, evaluation.table.to_csv().encode(), replace=True)
+    for warning in evaluation.warnings:
+        say(f"warning: {warning}")
+    if json:
+        print_json(evaluation.to_dict())
+    else:
+        print_evaluation(evaluation)
+        if predictions is not None:
+            print(f"\npredictions: {predictions}")
+
+
+def print_evaluation(evaluation: "Evaluation") -> None:
+    """Print the numbers of an evaluation: overall, per class, and the confusion matrix."""
+    accuracy, classes = evaluation.accuracy, [printable(name) for name in evaluation.classes]
+    print_table(
+        ("rows", f"{len(evaluation):,}"),
+        [
+            ("accuracy", f"{accuracy.value:.4f}  (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})"),
+            ("majority baseline", number(evaluation.baseline_accuracy)),
+            ("balanced accuracy", number(evaluation.balanced_accuracy)),
+            ("log loss", number(evaluation.log_loss)),
+            ("ROC AUC", number(evaluation.roc_auc)),
+        ],
+        left=2,
+    )
+    print()
+    print_table(
+        ("class", "precision", "recall", "F1", "rows"),
+        [
+            (name, number(each.precision), number(each.recall), number(each.f1), each.support)
+            for name, each in zip(classes, evaluation.per_class, strict=True)
+        ],
+    )
+    print("\nconfusion matrix: rows are the actual, columns the predicted class")
+    print_table(("", *classes), [(n, *row) for n, row in zip(classes, evaluation.confusion.tolist(), strict=True)])
+
+
+def predict(
+    head_dir: Annotated[Path, typer.Argument(help="A head's directory.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.", metavar="IMAGE...")],
+    weights: Annotated[
+        str | None, typer.Option(help="The network's weights, if they are no longer where they were.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 32,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read and decode.", show_default="one a processor")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Classify new images with a trained head."""
+    from heads import TrainedHead
+    from heads import predict as classify
+
+    prediction = classify(
+        TrainedHead.load(head_dir),
+        images,
+        weights=weights,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        notify=say,
+    )
+    print_failures(dict(prediction.failures), "--json lists all")
+    if json:
+        print_json(prediction.to_dict())
+        return
+    table = prediction.table
+    classes = [printable(name) for name in table.classes]
+    print_table(
+        ("image", "class", *classes),
+        [
+            (printable(path), classes[index], *(number(value) for value in row))
+            for path, index, row in zip(table.paths, table.predicted, table.probabilities.tolist(), strict=True)
+        ],
+        left=2,
+    )
+
+
+COMMANDS = (train, evaluate, predict)

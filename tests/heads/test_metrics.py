@@ -1,0 +1,133 @@
+"""Numbers against tables counted by hand, scikit-learn and SciPy."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, norm
+from sklearn import metrics as sklearn_metrics
+
+from heads import metrics
+from heads.metrics import ClassScores, wilson
+
+TRUE = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])
+PREDICTED = np.array([0, 0, 0, 1, 1, 2, 2, 2, 0, 1])
+# Counted by hand:        predicted 0  1  2
+CONFUSION = [[3, 1, 0],  # actual 0
+             [0, 1, 1],  # actual 1
+             [1, 1, 2]]  # actual 2  # fmt: skip
+
+
+@given(trials=st.integers(1, 100_000), share=st.floats(0, 1))
+def test_wilson_is_scipys(trials, share):
+    successes = round(share * trials)
+    interval = wilson(successes, trials)
+    expected = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="wilson")
+    assert interval.low == pytest.approx(expected.low, abs=1e-12)
+    assert interval.high == pytest.approx(expected.high, abs=1e-12)
+    assert 0 <= interval.low <= interval.value <= interval.high <= 1
+
+
+def test_the_quantile_is_that_of_the_normal_distribution():
+    assert pytest.approx(norm.ppf(0.975), abs=1e-15) == metrics.Z_95
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (2, 1), (-1, 3)])
+def test_wilson_of_impossible_counts(successes, trials):
+    with pytest.raises(ValueError, match="expected 0 to"):
+        wilson(successes, trials)
+
+
+def test_confusion_has_actual_rows_and_predicted_columns():
+    assert metrics.confusion(TRUE, PREDICTED, 3).tolist() == CONFUSION
+    assert metrics.confusion(TRUE, PREDICTED, 4).shape == (4, 4)
+
+
+def test_accuracies_counted_by_hand():
+    assert metrics.accuracy(TRUE, PREDICTED).value == 6 / 10
+    assert metrics.balanced_accuracy(TRUE, PREDICTED) == pytest.approx((3 / 4 + 1 / 2 + 2 / 4) / 3)
+    assert metrics.balanced_accuracy(TRUE, PREDICTED) == pytest.approx(
+        sklearn_metrics.balanced_accuracy_score(TRUE, PREDICTED)
+    )
+
+
+def test_class_scores_counted_by_hand():
+    first, second, third = metrics.class_scores(TRUE, PREDICTED, 3)
+    assert (first.precision, first.recall, first.support) == (3 / 4, 3 / 4, 4)
+    assert (second.precision, second.recall, second.support) == (1 / 3, 1 / 2, 2)
+    assert (third.precision, third.recall, third.support) == (2 / 3, 2 / 4, 4)
+    assert second.f1 == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
+
+
+def test_what_is_undefined_in_class_scores_is_none():
+    scores = metrics.class_scores(np.array([0, 0, 1]), np.array([0, 2, 0]), 4)
+    assert scores[0] == ClassScores(0.5, 0.5, 0.5, 2)
+    assert scores[1] == ClassScores(None, 0.0, 0.0, 1)  # never predicted
+    assert scores[2] == ClassScores(0.0, None, 0.0, 0)  # no row
+    assert scores[3] == ClassScores(None, None, None, 0)  # neither
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
+def test_nothing_warns_whatever_the_labels_are(pairs):
+    true, predicted = np.array(pairs).T
+    probabilities = np.eye(4)[predicted]
+    assert 0 <= metrics.balanced_accuracy(true, predicted) <= 1
+    assert metrics.log_loss(true, probabilities) >= 0
+    auc = metrics.roc_auc(true, probabilities)
+    assert (auc is None) == (len(set(true.tolist())) < 4)
+    assert len(metrics.class_scores(true, predicted, 4)) == 4
+    assert metrics.confusion(true, predicted, 4).sum() == len(true)
+    assert all("\n" not in line for line in metrics.undefined(true, predicted, ("a", "b", "c", "d")))
+
+
+def test_log_loss_by_hand_and_of_a_probability_of_zero():
+    probabilities = np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
+    assert metrics.log_loss(np.array([0, 1]), probabilities) == pytest.approx(np.log(2) / 2)
+    assert metrics.log_loss(np.array([0, 0]), probabilities) == pytest.approx((np.log(2) + 36.0436) / 2, abs=1e-4)
+
+
+def test_log_loss_of_probabilities_with_the_rounding_of_float32():
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(50), size=20).astype(np.float32)
+    true = np.arange(20)
+    expected = -np.log(probabilities[true, true]).mean()
+    assert metrics.log_loss(true, probabilities.astype(np.float64)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_roc_auc_of_two_classes_is_of_the_second_in_order():
+    true = np.array([0, 0, 1, 1])
+    scores = np.array([0.1, 0.4, 0.35, 0.8])  # three of four pairs are in the right order
+    assert metrics.roc_auc(true, np.column_stack([1 - scores, scores])) == 0.75
+
+
+def test_roc_auc_of_more_classes_is_scikit_learns_macro_average():
+    rng = np.random.default_rng(1)
+    probabilities, true = rng.dirichlet(np.ones(4), size=60), np.arange(60) % 4
+    expected = sklearn_metrics.roc_auc_score(true, probabilities, multi_class="ovr", average="macro")
+    assert metrics.roc_auc(true, probabilities) == pytest.approx(expected)
+
+
+def test_one_class_has_neither_loss_nor_curve():
+    true, probabilities = np.zeros(3, int), np.ones((3, 1))
+    assert metrics.log_loss(true, probabilities) is None
+    assert metrics.roc_auc(true, probabilities) is None
+
+
+def test_baseline_names_the_most_frequent_class_of_the_counts_given():
+    assert metrics.baseline_accuracy(TRUE, np.array([1, 9, 2])) == 0.2
+    assert metrics.baseline_accuracy(TRUE, np.array([5, 5, 0])) == 0.4
+
+
+def test_reasons_name_the_classes():
+    lines = metrics.undefined(np.array([0, 1]), np.array([0, 0]), ("ant", "bee", "cow"))
+    assert lines[0].startswith("no row is of the class 'cow'")
+    assert lines[1] == "no row was predicted as 'bee', 'cow': its precision is undefined"
+    assert metrics.undefined(np.array([1]), np.array([1]), ("ant", "bee"))[0].startswith(
+        "all rows are of the class 'bee'"
+    )
+    assert metrics.undefined(np.array([0, 1]), np.array([0, 1]), ("ant", "bee")) == []
+
+
+def test_many_missing_classes_are_counted_not_all_listed():
+    classes = tuple(f"c{each}" for each in range(20))
+    line = metrics.undefined(np.array([0, 1]), np.array([0, 1]), classes)[0]
+    assert "'c6' (and 13 more)" in line
