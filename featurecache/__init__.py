@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from featurecache.backbones.protocol import Backbone, BackboneSpec
     from featurecache.cache import FeatureCache, FeatureSet
     from featurecache.errors import FeatureCacheError
-    from featurecache.extraction import Progress, extract
+    from featurecache.extraction import extract
     from featurecache.recipe import Recipe
+    from featurecache.run import Progress
 
 _HOMES = {
     "Backbone": "featurecache.backbones.protocol",
@@ -24,7 +25,7 @@ _HOMES = {
     "FeatureCache": "featurecache.cache",
     "FeatureCacheError": "featurecache.errors",
     "FeatureSet": "featurecache.cache",
-    "Progress": "featurecache.extraction",
+    "Progress": "featurecache.run",
     "Recipe": "featurecache.recipe",
     "extract": "featurecache.extraction",
 }

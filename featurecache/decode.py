@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
 from PIL import ImageFile as PillowFile
 
-from featurecache.errors import UnknownNameError
+from featurecache.errors import OptionError, UnknownNameError
 
 DECODE_VERSION = 1
 """The number of these rules; it changes whenever the same bytes would give other pixels."""
@@ -112,7 +112,7 @@ class DecodeRules:
     ------
     UnknownNameError
         If ``resize`` or ``filter`` is unknown.
-    ValueError
+    OptionError
         If a number is out of its range.
     """
 
@@ -128,11 +128,11 @@ class DecodeRules:
         if self.filter not in _FILTERS:
             raise UnknownNameError("filter", self.filter, _FILTERS)
         if len(self.size) != 2 or not all(_is_count(side) for side in self.size):  # noqa: PLR2004
-            raise ValueError(f"size is {self.size!r}; expected (height, width), two whole numbers above 0")
+            raise OptionError(f"size is {self.size!r}; expected (height, width), two whole numbers above 0")
         if not _is_count(self.max_pixels) or self.max_pixels > PIXEL_LIMIT:
-            raise ValueError(f"max_pixels is {self.max_pixels!r}; expected a whole number from 1 to {PIXEL_LIMIT:,}")
+            raise OptionError(f"max_pixels is {self.max_pixels!r}; expected a whole number from 1 to {PIXEL_LIMIT:,}")
         if not _is_count(self.max_bytes):
-            raise ValueError(f"max_bytes is {self.max_bytes!r}; expected a whole number above 0")
+            raise OptionError(f"max_bytes is {self.max_bytes!r}; expected a whole number above 0")
 
 
 @dataclass(frozen=True, slots=True)

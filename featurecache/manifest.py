@@ -1,34 +1,25 @@
 """Which images there are, in which order, with which label and split; names are read here, never pixels."""
 
-import csv
-import io
 import os
 import posixpath
 import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
 
 from featurecache.errors import ManifestError, NoImagesError
+from featurecache.names import decode_name, encode_name, listed
+from featurecache.table import DELIMITERS, SPELLINGS, Found, read_table
 
 SPLITS = ("train", "valid", "test", "")
 """The splits in the order of rows; ``""`` is an image that belongs to none."""
 
-_SPELLINGS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
 _EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _EXTENSION_BYTES = tuple(extension.encode() for extension in _EXTENSIONS)
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_COLUMNS = ("path", "label", "split")
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
-_ESCAPE_LIKE = re.compile(r"%(?=[0-9A-Fa-f]{2})")
-_UNDECODABLE = re.compile("[\udc80-\udcff]")
 _KAGGLE_NAME = re.compile(r"([^.]+)\.[0-9]+\.[^.]+")
 _FOLDER, _IMAGE = "folder", "image"
-_NAMED = 5  # so many faults or files are named in a message; the others are counted
 _TABLE_REMEDY = "list the images in a CSV file with the columns path,label,split"
 
 
@@ -102,34 +93,6 @@ class Manifest:
         return os.path.join(os.fsencode(self.root), decode_name(entry.path))  # noqa: PTH118 - pathlib takes no bytes
 
 
-class _Found(NamedTuple):
-    """An image whose class has no number yet."""
-
-    path: str
-    label: str | None
-    split: str
-
-
-def encode_name(name: bytes) -> str:
-    """Return a file name as text; `decode_name` gives the same bytes back.
-
-    UTF-8 stays as it is. A byte that is not UTF-8 becomes ``%HH``, and a ``%`` becomes ``%25`` where two hexadecimal
-    digits follow it.
-    """
-    text = name.decode("utf-8", "surrogateescape")
-    if "%" in text:
-        text = _ESCAPE_LIKE.sub("%25", text)
-    if text.isascii():
-        return text
-    return _UNDECODABLE.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)
-
-
-def decode_name(text: str) -> bytes:
-    """Return the bytes of a file name that `encode_name` wrote as ``text``."""
-    name = text.encode("utf-8")
-    return _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode("ascii")), name) if b"%" in name else name
-
-
 def read_manifest(images: Path, *, root: Path | None = None, label_from_name: bool = False) -> Manifest:
     """List the images of a folder or of a table.
 
@@ -155,7 +118,7 @@ def read_manifest(images: Path, *, root: Path | None = None, label_from_name: bo
     NoImagesError
         If there is no image in it.
     """
-    delimiter = _DELIMITERS.get(images.suffix.lower())
+    delimiter = DELIMITERS.get(images.suffix.lower())
     mode = _mode(images)
     if stat.S_ISDIR(mode):
         if root is not None:
@@ -170,7 +133,7 @@ def read_manifest(images: Path, *, root: Path | None = None, label_from_name: bo
         root, ignored = images.parent if root is None else root, []
         if not _is_folder(root):
             raise ManifestError(f"the root {root} of {images} is not a folder; give the folder that holds the images")
-        found = _read_table(images, root, delimiter)
+        found = read_table(images, root, delimiter)
     if label_from_name:
         found = _label_from_names(images, found)
     return _number(root or images, found, ignored)
@@ -260,11 +223,11 @@ def _mode(path: Path) -> int:
         raise ManifestError(f"{path} cannot be looked at: {(e.strerror or str(e)).lower()}") from e
 
 
-def _arrange(root: Path, images: Iterable[str]) -> list[_Found]:
+def _arrange(root: Path, images: Iterable[str]) -> list[Found]:
     """Read class and split off the folders that the images lie in."""
     parts = [path.split("/") for path in images]
     folders = {part[0] for part in parts if len(part) > 1}
-    splits = {name: _SPELLINGS[name.lower()] for name in folders if name.lower() in _SPELLINGS}
+    splits = {name: SPELLINGS[name.lower()] for name in folders if name.lower() in SPELLINGS}
     _check_splits(root, folders, splits)
     depth = 1 if splits else 0  # of the class folders
     loose: dict[str, list[str]] = defaultdict(list)
@@ -277,12 +240,12 @@ def _arrange(root: Path, images: Iterable[str]) -> list[_Found]:
             loose[parent].append(path)
         else:
             classes[parent].add(label)
-            if not splits and part[1].lower() in _SPELLINGS and len(part) > 2:  # noqa: PLR2004 - class, split, name
+            if not splits and part[1].lower() in SPELLINGS and len(part) > 2:  # noqa: PLR2004 - class, split, name
                 raise ManifestError(
                     f"{root} has the split folder {'/'.join(part[:2])!r} below a folder that is no split; expected "
                     f"split folders at the top: give the folder that holds them, or {_TABLE_REMEDY}"
                 )
-        found.append(_Found(path, label, splits.get(part[0], "") if depth else ""))
+        found.append(Found(path, label, splits.get(part[0], "") if depth else ""))
     if splits and loose.get(""):
         raise _beside(root, loose[""], splits, "split")
     for parent in sorted(classes):
@@ -295,23 +258,23 @@ def _check_splits(root: Path, folders: set[str], splits: dict[str, str]) -> None
     """Raise `ManifestError` unless all top folders are splits, each spelt one way, or none is."""
     if splits and (others := folders - splits.keys()):
         raise ManifestError(
-            f"in {root} some folders are splits ({_list(splits)}) and others are not ({_list(others)}); "
+            f"in {root} some folders are splits ({listed(splits)}) and others are not ({listed(others)}); "
             f"move the others into a split, rename them all as classes, or {_TABLE_REMEDY}"
         )
     for split, count in Counter(splits.values()).items():
         if count > 1:
-            names = _list(name for name in splits if splits[name] == split)
+            names = listed(name for name in splits if splits[name] == split)
             raise ManifestError(f"{root} has several folders for the split {split}: {names}; put the images into one")
 
 
 def _beside(folder: Path, loose: Sequence[str], folders: Iterable[str], kind: str) -> ManifestError:
     return ManifestError(
-        f"{folder} has {len(loose):,} image(s) ({_list(loose)}) directly beside the {kind} folders ({_list(folders)}); "
-        f"move them into a {kind} folder, or {_TABLE_REMEDY}"
+        f"{folder} has {len(loose):,} image(s) ({listed(loose)}) directly beside the {kind} folders "
+        f"({listed(folders)}); move them into a {kind} folder, or {_TABLE_REMEDY}"
     )
 
 
-def _label_from_names(images: Path, found: Sequence[_Found]) -> list[_Found]:
+def _label_from_names(images: Path, found: Sequence[Found]) -> list[Found]:
     labelled = next((item for item in found if item.label is not None), None)
     if labelled:
         raise ManifestError(
@@ -321,12 +284,12 @@ def _label_from_names(images: Path, found: Sequence[_Found]) -> list[_Found]:
     if not any(matches):
         raise ManifestError(
             f"no file name in {images} has the form LABEL.NUMBER.EXTENSION, such as cat.123.jpg (found "
-            f"{_list(item.path for item in found)}); do not ask for labels from names, or {_TABLE_REMEDY}"
+            f"{listed(item.path for item in found)}); do not ask for labels from names, or {_TABLE_REMEDY}"
         )
     return [item._replace(label=match[1] if match else None) for item, match in zip(found, matches, strict=True)]
 
 
-def _number(root: Path, found: Iterable[_Found], ignored: Iterable[Ignored]) -> Manifest:
+def _number(root: Path, found: Iterable[Found], ignored: Iterable[Ignored]) -> Manifest:
     """Sort the rows and turn the names of classes into numbers."""
     order = {split: position for position, split in enumerate(SPLITS)}
     rows = sorted(found, key=lambda item: (order[item.split], item.path))
@@ -336,122 +299,6 @@ def _number(root: Path, found: Iterable[_Found], ignored: Iterable[Ignored]) -> 
     return Manifest(root, entries, tuple(classes), tuple(sorted(ignored, key=lambda item: item.path)))
 
 
-def _read_table(table: Path, root: Path, delimiter: str) -> list[_Found]:
-    """Read the rows of a table, naming several faults at once."""
-    rows = _rows(table, delimiter)
-    _, header = next(rows, (0, None))
-    if header is None:
-        raise NoImagesError(f"the table {table} is empty; expected a header with the column path and one row an image")
-    columns = _columns(table, header)
-    roots = (os.path.abspath(root), os.path.realpath(root))  # noqa: PTH100 - a purely textual comparison
-    found: list[_Found] = []
-    faults: list[str] = []
-    lines: dict[str, int] = {}
-    for line, row in rows:
-        try:
-            item = _read_row(row, len(header), columns, roots)
-            _check_once(item.path, line, lines)
-            found.append(item)
-        except ManifestError as e:
-            faults.append(f"line {line}: {e}")
-    if faults:
-        more = f"; and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else ""
-        raise ManifestError(f"the table {table} has {len(faults):,} fault(s): {'; '.join(faults[:_NAMED])}{more}")
-    if not found:
-        raise NoImagesError(f"the table {table} has a header and no rows; expected one row an image")
-    return found
-
-
-def _rows(table: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the first line number and the fields of every row that is not blank."""
-    try:
-        data = table.read_bytes()
-    except OSError as e:
-        raise ManifestError(f"cannot read the table {table}: {(e.strerror or str(e)).lower()}") from e
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        line = data[: e.start].count(b"\n") + 1
-        raise ManifestError(f"the table {table} is not UTF-8 in line {line}; save it as UTF-8") from e
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1
-    try:
-        for row in reader:
-            if any(field.strip() for field in row):
-                yield line, row
-            line = reader.line_num + 1
-    except csv.Error as e:
-        raise ManifestError(f"the table {table} cannot be read in line {line}: {e}") from e
-
-
-def _columns(table: Path, header: Sequence[str]) -> dict[str, int]:
-    """Return the position of each column that is read."""
-    names = [name.strip().lower() for name in header]
-    if "path" not in names:
-        separator = "tabs" if table.suffix.lower() == ".tsv" else "commas"
-        raise ManifestError(
-            f"the table {table} has no column 'path'; found {_list(header, sort=False)}, separated by {separator}; "
-            "expected path[,label][,split]"
-        )
-    for name, count in Counter(names).items():
-        if count > 1 and name in _COLUMNS:
-            raise ManifestError(f"the table {table} has {count} columns {name!r}; expected one")
-        meant = get_close_matches(name, _COLUMNS, n=1, cutoff=0.75)
-        if name not in _COLUMNS and meant and meant[0] not in names:
-            raise ManifestError(f"the table {table} has a column {name!r}; rename it {meant[0]!r}, or otherwise")
-    return {name: names.index(name) for name in _COLUMNS if name in names}
-
-
-def _read_row(row: Sequence[str], width: int, columns: dict[str, int], roots: Sequence[str]) -> _Found:
-    """Check one row; the errors do not name the table and the line."""
-    if len(row) != width:
-        raise ManifestError(f"{len(row)} fields where the header has {width}")
-    if any("\0" in field for field in row):
-        raise ManifestError("a NUL character")
-    label = row[columns["label"]].strip() if "label" in columns else ""
-    split = row[columns["split"]].strip() if "split" in columns else ""
-    if split and split.lower() not in _SPELLINGS:
-        raise ManifestError(f"split {split!r} is unknown (expected train, valid, test or nothing)")
-    return _Found(_table_path(row[columns["path"]], roots), label or None, _SPELLINGS.get(split.lower(), ""))
-
-
-def _check_once(path: str, line: int, lines: dict[str, int]) -> None:
-    if lines.setdefault(path, line) != line:
-        raise ManifestError(f"path {path!r} is already in line {lines[path]}")
-
-
-def _table_path(text: str, roots: Sequence[str]) -> str:
-    """Return the path relative to the root, in the form of `encode_name`."""
-    path = posixpath.normpath(text)
-    if path.startswith("/"):
-        under = next((root for root in roots if path.startswith(root.rstrip("/") + "/")), None)
-        if under is None:
-            raise ManifestError(f"path {text!r} is not below {roots[0]}; give the folder of all images with --root")
-        path = path[len(under.rstrip("/")) + 1 :]
-    if not text.strip() or path == ".":
-        raise ManifestError(f"path {text!r} names no file")
-    if path.split("/", 1)[0] == "..":
-        raise ManifestError(f"path {text!r} leads out of {roots[0]}; give the folder of all images with --root")
-    literal = path.encode("utf-8")
-    if _ESCAPE.search(literal):  # the file's own name, or as `encode_name` shows it: only the folder can tell
-        base = os.fsencode(roots[0])
-        decoded = decode_name(path)
-        if b"\0" not in decoded and _is_there(base, decoded) and not _is_there(base, literal):
-            return encode_name(decoded)
-    return encode_name(literal)
-
-
-def _is_there(base: bytes, name: bytes) -> bool:
-    return os.path.lexists(os.path.join(base, name))  # noqa: PTH118 - pathlib takes no bytes
-
-
 def _nothing_in(place: object, ignored: Sequence[Ignored]) -> str:
-    others = f" (found {len(ignored):,} other: {_list(item.path for item in ignored)})" if ignored else ""
+    others = f" (found {len(ignored):,} other: {listed(item.path for item in ignored)})" if ignored else ""
     return f"no image files in {place}{others}; looked for {', '.join(_EXTENSIONS)} in it and in the folders below"
-
-
-def _list(names: Iterable[str], *, sort: bool = True) -> str:
-    """Name a few, and count the others."""
-    names = sorted(names) if sort else list(names)
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(repr(name) for name in names[:_NAMED]) + more

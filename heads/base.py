@@ -190,9 +190,13 @@ class AffinePredictor:
         faults = self._faults()
         if faults:
             raise ValueError("; ".join(faults))
-        weights = self.coef / self.scale
+        with np.errstate(over="ignore", invalid="ignore"):
+            weights = self.coef / self.scale
+            bias = self.intercept - weights @ self.mean
+        if not (_finite(weights) and _finite(bias)):
+            raise ValueError("coef, mean and scale together give weights that are not finite")
         object.__setattr__(self, "_weights", weights)
-        object.__setattr__(self, "_bias", self.intercept - weights @ self.mean)
+        object.__setattr__(self, "_bias", bias)
 
     @classmethod
     def learned(

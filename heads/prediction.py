@@ -12,8 +12,8 @@ import numpy as np
 from featurecache.ahead import ahead
 from featurecache.decode import DecodeRules, Failure, decode, read_file
 from featurecache.errors import NoImagesError
-from featurecache.extraction import Source, as_stored, catalogued, recipe_of
 from featurecache.manifest import from_files
+from featurecache.source import as_stored, recipe_of, source_of
 from heads.evaluation import PredictionsTable
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from featurecache.backbones.protocol import Backbone
     from featurecache.manifest import ImageEntry, Manifest
+    from featurecache.source import Source
     from heads.artifact import TrainedHead
 
 
@@ -95,18 +96,15 @@ def predict(
     """
     manifest = from_files(images)
     recipe = head.recipe
-    if backbone is None:
-        source = catalogued(
-            recipe.backbone,
-            weights or head.weights_source,
-            taps=(head.tap,),
-            batch_size=batch_size,
-            device=device,
-            precision=recipe.precision,
-            notify=notify,
-        )
-    else:
-        source = Source(backbone.spec, backbone.spec.weights, lambda: backbone)
+    source = source_of(
+        backbone or recipe.backbone,
+        weights or head.weights_source,
+        taps=(head.tap,),
+        batch_size=batch_size,
+        device=device,
+        precision=recipe.precision,
+        notify=notify,
+    )
     rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter)
     head.check_recipe(recipe_of(source.spec, rules, recipe.dtype), head.tap)
     failures: dict[str, str] = {}

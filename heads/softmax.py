@@ -51,8 +51,6 @@ class SoftmaxHead(Head):
     def _learn(
         self, X: Features, targets: NDArray[np.intp], monitor: Monitor
     ) -> tuple[AffinePredictor, tuple[str, ...]]:
-        import keras
-
         k = len(self.classes_)
         mean, scale = mean_and_scale(X) if self.standardize else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
         batches = _Batches(X, targets, k, mean.astype(np.float32), scale.astype(np.float32), self.batch_size)
@@ -63,7 +61,7 @@ class SoftmaxHead(Head):
         for epoch in range(1, self.epochs + 1):
             with _no_advice_on_tracing():
                 loss, accuracy = _train_epoch(model, batches, order.permutation(len(X)))
-            kernel, bias = (keras.ops.convert_to_numpy(weights.value) for weights in model.weights)
+            kernel, bias = (np.asarray(weights) for weights in model.weights)
             if not (math.isfinite(loss) and np.isfinite(kernel).all() and np.isfinite(bias).all()):
                 raise TrainingError(
                     f"the loss is no longer a finite number after epoch {epoch} with lr={self.lr:g}; "

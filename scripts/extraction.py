@@ -43,7 +43,7 @@ def extract(
     An interrupted run goes on where it was when the same command is run again. A finished cache is brought up to
     date: only content that it does not know goes through the network.
     """
-    from featurecache.extraction import Progress
+    from featurecache.run import Progress
     from featurecache.extraction import extract as run
 
     last = Progress(0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from featurecache.extraction import Progress
+    from featurecache.run import Progress
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 

@@ -83,7 +83,7 @@ class KerasBackbone:
         self._device = _device(device)
         with self._placed(), _dtype_policy("mixed_float16" if precision == "mixed" else "float32"):
             network = build(application, weights)
-            outputs = [_tap(network, tap) for tap in self.spec.taps]
+            outputs = {tap: _tap(network, tap) for tap in self.spec.taps}
             model = keras.Model(network.inputs, outputs)
             self._forward = _compile(model, _preprocessing(application), self._batch_shape)
         self.provenance: Mapping[str, str] = {
@@ -103,16 +103,15 @@ class KerasBackbone:
                 f"{', '.join(map(str, one))})"
             )
         batches = [self._forward_batch(images[start : start + size]) for start in range(0, len(images), size)]
-        joined = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-        return dict(zip(self.spec.taps, joined, strict=True))
+        return {tap: np.concatenate([batch[tap] for batch in batches]) for tap in self.spec.taps}
 
-    def _forward_batch(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    def _forward_batch(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         padded = images
         if len(images) < self._batch_shape[0]:
             padded = np.zeros(self._batch_shape, np.uint8)
             padded[: len(images)] = images
         with self._placed():
-            return [output[: len(images)] for output in self._forward(padded)]
+            return {tap: output[: len(images)] for tap, output in self._forward(padded).items()}
 
     def _placed(self) -> Any:  # noqa: ANN401 - Keras has no types
         return nullcontext() if self._device == "gpu" else load_keras().device("cpu:0")
@@ -220,7 +219,7 @@ def _compile(
     model: Any,  # noqa: ANN401 - Keras has no types
     preprocess: Callable[[Any], Any],
     shape: tuple[int, ...],
-) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
+) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
     """Return model after preprocessing as one function, compiled by the backend that Keras runs on."""
     backend = load_keras().backend.backend()
     if backend == "tensorflow":
@@ -247,7 +246,7 @@ def _compile(
                 return model(preprocess(images), training=False)
 
     to_numpy = load_keras().ops.convert_to_numpy
-    return lambda images: [to_numpy(output) for output in run(images)]
+    return lambda images: {tap: to_numpy(output) for tap, output in run(images).items()}
 
 
 def _randomise(network: Any, seed: int) -> None:  # noqa: ANN401 - Keras has no types

@@ -17,11 +17,10 @@ from featurecache.manifest import (
     Ignored,
     ImageEntry,
     Manifest,
-    decode_name,
-    encode_name,
     from_files,
     read_manifest,
 )
+from featurecache.names import decode_name, encode_name
 
 
 def make(root: Path, *paths: str | bytes) -> Path:

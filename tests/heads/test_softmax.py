@@ -36,14 +36,18 @@ def test_probabilities_are_those_of_the_keras_model_with_these_weights(blobs):
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adam", "adamw"])
 def test_steps_are_those_of_keras_fit(optimizer, blobs):
     """With one batch per epoch the order of rows does not matter, so that both must arrive at the same weights."""
-    X, y = blobs(48, 6, 3)
+    X, y = blobs(60, 6, 3)
+    uneven = (y != 0) | (
+        np.arange(60) < 30
+    )  # of even classes the first gradient is 0 but for rounding, and Adam scales it
+    X, y = X[uneven], y[uneven]
     names = {"sgd": "SGD", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW"}
     monitor = Monitor(X[:12], y[:12])
-    params = {"lr": 0.05, "epochs": 4, "batch_size": 48, "optimizer": optimizer, "init": "zeros", "l2": 0.01}
+    params = {"lr": 0.05, "epochs": 4, "batch_size": 60, "optimizer": optimizer, "init": "zeros", "l2": 0.01}
     head = make_head("softmax", standardize=False, **params).fit(X, y, monitor=monitor)
     model = keras_model(6, 3, optimizer=getattr(keras.optimizers, names[optimizer])(0.05), initializer="zeros", l2=0.01)
     targets = np.eye(3, dtype=np.float32)[y]
-    history = model.fit(X, targets, epochs=4, batch_size=48, shuffle=False, verbose=0).history
+    history = model.fit(X, targets, epochs=4, batch_size=60, shuffle=False, verbose=0).history
     kernel, bias = model.get_weights()
     np.testing.assert_allclose(head.predictor_.coef, kernel.T, atol=1e-5)
     np.testing.assert_allclose(head.predictor_.intercept, bias, atol=1e-5)

@@ -1,0 +1,325 @@
+"""One extraction run: every image of a manifest into the store, and the store into a cache file.
+
+::
+
+    manifest ─> look: known by path, size and time? by content? ─> decode ─> forward ─> commit a shard ─> pack
+                └──────────────── threads ───────────────────────────┘      └── in manifest order ──┘
+
+Files are read and decoded by threads, ahead of the forward pass and within a bounded window; everything else happens
+in the order of the manifest. Batches are therefore the same in every run, resumed or not, and so are the features.
+"""
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.ahead import ahead
+from featurecache.backbones.protocol import Backbone
+from featurecache.cache import FeatureCache, pack
+from featurecache.decode import DecodeRules, Failure, decode, read_file
+from featurecache.errors import NoImagesError, OutputError
+from featurecache.layout import FAILURE_COLUMNS, IMAGE_COLUMNS, TEXT, CacheIndex, feature_dtype
+from featurecache.manifest import ImageEntry, Manifest
+from featurecache.source import Source, as_stored
+from featurecache.store import Sighting, Store
+
+SHARD_ROWS = 1024
+SHARD_SECONDS = 30.0
+
+_Looked = tuple[Sighting, NDArray[np.uint8] | None]  # what an image is; its pixels if the network has to see them
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is, and when it has ended, what it did.
+
+    Parameters
+    ----------
+    total, done
+        Images to handle, and handled so far.
+    failures
+        Images, of those done, that give no row.
+    forwarded
+        Images that went through the network in this run.
+    seconds
+        Wall time since the run began, the start of the network included.
+    waiting, computing
+        Seconds that the network waited for decoded images, and that it worked.
+    """
+
+    total: int
+    done: int = 0
+    failures: int = 0
+    forwarded: int = 0
+    seconds: float = 0.0
+    waiting: float = 0.0
+    computing: float = 0.0
+
+    @property
+    def bound(self) -> str:
+        """``"decode"`` if the network waited more than it worked, else ``"compute"``."""
+        return "decode" if self.waiting >= self.computing else "compute"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ledger of the run: images, rows, failures, forward passes spent and saved, speed."""
+        rows = self.done - self.failures
+        return {
+            "images": self.total,
+            "rows": rows,
+            "failures": self.failures,
+            "forwarded": self.forwarded,
+            "reused": rows - self.forwarded,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.done / self.seconds, 2) if self.seconds else 0.0,
+            "bound": self.bound,
+        }
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What is not yet committed: whole batches of features, and what was seen."""
+
+    contents: list[str] = field(default_factory=list)
+    batches: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    sightings: list[Sighting] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+
+class Run:
+    """One run: its state, and the steps that change it, in the order of the manifest."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        store: Store,
+        rules: DecodeRules,
+        source: Source,
+        *,
+        batch_size: int,
+        rehash: bool,
+        retry_failures: bool,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self._manifest = manifest
+        self._store = store
+        self._rules = rules
+        self._source = source
+        self._batch_size = batch_size
+        self._rehash = rehash
+        self._reasons = {} if retry_failures else dict(store.reasons)
+        self._known = set(store.places)
+        self._report = report
+        self._progress = Progress(len(manifest))
+        self._started = time.monotonic()
+        self._backbone: Backbone | None = None
+        self._committing: Future[None] | None = None
+        self._batch: dict[str, NDArray[np.uint8]] = {}
+        self._pending = _Pending()
+        self._seen: list[Sighting] = []
+
+    def look_and_forward(self, workers: int) -> None:
+        """Bring every image of the manifest into the store, as features or as a failure."""
+        window = 2 * (self._batch_size + workers)
+        looked_at = ahead(self._look, self._manifest.entries, workers=workers, window=window)
+        with ThreadPoolExecutor(1, "commit") as committer, closing(looked_at):
+            try:
+                for sighting, pixels in self._waiting_for(looked_at):
+                    self._take(sighting, pixels)
+                    if not self._batch and self._is_due():
+                        self._commit(committer)
+                self._forward()
+            except KeyboardInterrupt:
+                self._commit(committer)
+                raise
+            self._commit(committer)
+            if self._committing:
+                self._committing.result()
+
+    def finish(self, cache_path: Path) -> FeatureCache:
+        """Pack what the store holds into the cache file, and remove the work directory."""
+        self._store.refresh()
+        good = [(e, s) for e, s in zip(self._manifest.entries, self._seen, strict=True) if not s.reason]
+        failed = [s for s in self._seen if s.reason]
+        if not good:
+            self._store.discard()
+            raise NoImagesError(_none_usable(failed))
+        index = CacheIndex(
+            recipe=self._store.recipe,
+            provenance=json.dumps(self._provenance(), sort_keys=True),
+            classes=self._manifest.classes,
+            images=_image_columns(good),
+            failures=_columns(failed, FAILURE_COLUMNS),
+        )
+        old = self._store.cache
+        if old is None or not _same(old.index, index):
+            places = [self._store.places[sighting.sha256] for _, sighting in good]
+            try:
+                pack(cache_path, index, places, replace=self._store.replaces, scratch=self._store.scratch())
+            except FileExistsError as e:
+                raise OutputError(
+                    f"{cache_path} was made by someone else while this run was at work; "
+                    "run the same command again to join the two"
+                ) from e
+        self._store.discard()
+        self._progress.seconds = time.monotonic() - self._started
+        self._report(self._progress)
+        return FeatureCache.open(cache_path)
+
+    def _waiting_for(self, results: Iterator[_Looked]) -> Iterator[_Looked]:
+        """Yield results, and count the seconds that each was waited for."""
+        while True:
+            start = time.monotonic()
+            result = next(results, None)
+            self._progress.waiting += time.monotonic() - start
+            if result is None:
+                return
+            yield result
+
+    def _look(self, entry: ImageEntry) -> _Looked:
+        """Say what an image file is; return its pixels only if they have to go through the network."""
+        file = self._manifest.file(entry)
+        before = self._store.sightings.get(entry.path)
+        if before and not self._rehash and self._is_settled(before) and _is_unchanged(file, before):
+            return before, None
+        read = read_file(file, max_bytes=self._rules.max_bytes)
+        if isinstance(read, Failure):
+            return Sighting(entry.path, -1, -1, "", read.reason), None
+        reason, pixels = self._reasons.get(read.sha256, ""), None
+        if not reason and read.sha256 not in self._known:
+            decoded = decode(read.data, self._rules)
+            if isinstance(decoded, Failure):
+                reason = decoded.reason
+            else:
+                pixels = decoded
+        return Sighting(entry.path, read.size, read.mtime_ns, read.sha256, reason), pixels
+
+    def _is_settled(self, sighting: Sighting) -> bool:
+        """Whether nothing has to be done for the content that was seen."""
+        return sighting.sha256 in (self._reasons if sighting.reason else self._known)
+
+    def _take(self, sighting: Sighting, pixels: NDArray[np.uint8] | None) -> None:
+        """Count an image, and send its pixels through the network when a batch is full."""
+        self._seen.append(sighting)
+        if sighting != self._store.sightings.get(sighting.path):
+            self._pending.sightings.append(sighting)
+        if pixels is not None and sighting.sha256 not in self._known:
+            self._known.add(sighting.sha256)
+            self._batch[sighting.sha256] = pixels
+            if len(self._batch) == self._batch_size:
+                self._forward()
+        self._progress.done += 1
+        self._progress.failures += bool(sighting.reason)
+        self._progress.seconds = time.monotonic() - self._started
+        self._report(self._progress)
+
+    def _forward(self) -> None:
+        """Send the batch through the network."""
+        if not self._batch:
+            return
+        if self._backbone is None:
+            self._require_space()
+            self._backbone = self._source.start()
+        start = time.monotonic()
+        features = self._backbone.forward(np.stack(list(self._batch.values())))
+        self._progress.computing += time.monotonic() - start
+        self._pending.contents += self._batch
+        recipe = self._store.recipe
+        self._pending.batches.append({tap: as_stored(features, tap, recipe) for tap in recipe.taps})
+        self._progress.forwarded += len(self._batch)
+        self._batch = {}
+
+    def _is_due(self) -> bool:
+        full = len(self._pending.contents) + self._batch_size > SHARD_ROWS
+        return full or time.monotonic() - self._pending.since > SHARD_SECONDS
+
+    def _commit(self, committer: ThreadPoolExecutor) -> None:
+        """Hand what is pending to the committing thread, after what it is at."""
+        pending, self._pending = self._pending, _Pending()
+        if self._committing:
+            self._committing.result()
+        if pending.contents or pending.sightings:
+            self._committing = committer.submit(self._write, pending)
+
+    def _write(self, pending: _Pending) -> None:
+        features = {
+            tap: np.concatenate([batch[tap] for batch in pending.batches])
+            for tap in self._store.recipe.taps
+            if pending.batches
+        }
+        self._store.commit(pending.contents, features, pending.sightings)
+
+    def _require_space(self) -> None:
+        """Raise `OutputError` before the first forward pass if the disk cannot take the features."""
+        recipe, folder = self._store.recipe, self._store.directory.parent
+        row = sum(width * feature_dtype(recipe, tap).itemsize for tap, width in recipe.taps.items())
+        new = len(self._manifest) - len(self._store.places)
+        needed, free = (max(new, 0) + len(self._manifest)) * row, shutil.disk_usage(folder).free
+        if needed > free:
+            raise OutputError(
+                f"{folder} has {free / 1e9:.2f} GB free, and up to {needed / 1e9:.2f} GB are needed for the shards and "
+                "the cache; make room, or choose a path on another disk"
+            )
+
+    def _provenance(self) -> dict[str, Any]:
+        packages = ("featurecache", "numpy", "pillow", "h5py")
+        return {
+            "weights_source": self._source.weights,
+            "images": str(self._manifest.root.absolute()),
+            "engine": dict(self._backbone.provenance) if self._backbone else {},
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "run": self._progress.to_dict(),
+        }
+
+
+def _is_unchanged(file: bytes, sighting: Sighting) -> bool:
+    try:
+        status = os.stat(file)  # noqa: PTH116 - pathlib takes no bytes
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (sighting.size, sighting.mtime_ns)
+
+
+def _columns(sightings: list[Sighting], types: Mapping[str, np.dtype[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the fields of sightings as columns of these names and types."""
+    return {
+        name: np.array([getattr(s, name) for s in sightings], dtype=object if dtype is TEXT else dtype)
+        for name, dtype in types.items()
+    }
+
+
+def _image_columns(good: list[tuple[ImageEntry, Sighting]]) -> dict[str, NDArray[Any]]:
+    seen = {name: dtype for name, dtype in IMAGE_COLUMNS.items() if name not in {"label", "split"}}
+    columns = _columns([sighting for _, sighting in good], seen)
+    for name in ("label", "split"):
+        columns[name] = np.array([getattr(entry, name) for entry, _ in good], dtype=IMAGE_COLUMNS[name])
+    return columns
+
+
+def _same(old: CacheIndex, new: CacheIndex) -> bool:
+    """Whether two caches of one recipe hold the same, whatever made them."""
+    return old.classes == new.classes and all(
+        np.array_equal(theirs[name], column)
+        for theirs, ours in ((old.images, new.images), (old.failures, new.failures))
+        for name, column in ours.items()
+    )
+
+
+def _none_usable(failed: list[Sighting]) -> str:
+    reasons = Counter(sighting.reason for sighting in failed).most_common(3)
+    listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+    return f"none of the {len(failed)} images can be used ({listed}), so there is nothing to cache"

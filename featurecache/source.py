@@ -1,0 +1,104 @@
+"""Where features come from: a backbone that is named before it is started, and the recipe that follows from it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.backbones.catalog import application
+from featurecache.backbones.protocol import Backbone, BackboneSpec
+from featurecache.backbones.weights import resolve_weights
+from featurecache.decode import DECODE_VERSION, DecodeRules
+from featurecache.errors import RecipeError
+from featurecache.layout import feature_dtype
+from featurecache.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where features come from: what identifies the backbone, and how to get it when it is needed.
+
+    Parameters
+    ----------
+    spec
+        The backbone's identity; known without a framework.
+    weights
+        What to ask for to get the same weights again.
+    start
+        Makes the backbone; called once, and only if an image has to go through it.
+    """
+
+    spec: BackboneSpec
+    weights: str
+    start: Callable[[], Backbone]
+
+
+def source_of(
+    backbone: str | Backbone,
+    weights: str = "imagenet",
+    *,
+    taps: Iterable[str] | None = None,
+    batch_size: int = 32,
+    device: str = "auto",
+    precision: str = "float32",
+    notify: Callable[[str], None] = lambda _: None,
+) -> Source:
+    """Return a network of the catalogue, or a backbone that there is already, as a source of features.
+
+    The options are those of `featurecache.extract`; a backbone brings its own. Keras is imported when a network of
+    the catalogue is started.
+    """
+    if not isinstance(backbone, str):
+        return Source(backbone.spec, backbone.spec.weights, lambda: backbone)
+    row = application(backbone)
+    row.spec("", taps, precision)  # names are checked before weights are looked for
+    found = resolve_weights(weights, row, notify=notify)
+    spec = row.spec(found.identity, taps, precision)
+
+    def start() -> Backbone:
+        from featurecache.backbones.engine import KerasBackbone
+
+        notify(f"starting {row.name} with {found.source} weights")
+        return KerasBackbone(
+            row, found, taps=tuple(spec.taps), batch_size=batch_size, precision=precision, device=device
+        )
+
+    return Source(spec, found.source, start)
+
+
+def recipe_of(spec: BackboneSpec, rules: DecodeRules, dtype: str) -> Recipe:
+    """Return the recipe of features that this backbone makes of images decoded by these rules."""
+    return Recipe(
+        decode_version=DECODE_VERSION,
+        resize=rules.resize,
+        filter=rules.filter,
+        backbone=spec.name,
+        weights=spec.weights,
+        input_size=spec.input_size,
+        preprocessing=spec.preprocessing,
+        taps=spec.taps,
+        precision=spec.precision,
+        dtype=dtype,
+    )
+
+
+def as_stored(features: Mapping[str, NDArray[np.float32]], tap: str, recipe: Recipe) -> NDArray[Any]:
+    """Return the features of a tap, shape (n, d), in the type that they are stored in.
+
+    Raises
+    ------
+    RecipeError
+        If that type cannot hold them.
+    """
+    dtype = feature_dtype(recipe, tap)
+    with np.errstate(over="ignore"):
+        values: NDArray[Any] = features[tap].astype(dtype, copy=False)
+    if not np.isfinite(values).all():
+        largest = float(np.nanmax(np.abs(features[tap])))
+        raise RecipeError(
+            f"the tap {tap} reaches {largest:g}, which {recipe.precision} precision and {dtype} features cannot hold; "
+            "use --precision float32 --dtype float32"
+        )
+    return values

@@ -1,0 +1,149 @@
+"""From a cache to a trained head: which rows, which tap, and what is recorded."""
+
+import numpy as np
+import pytest
+
+from featurecache.errors import UnknownNameError
+from heads.errors import ParameterError, TrainingError
+from heads.splits import Holdout
+from heads.training import train
+
+QUICK = {"epochs": 2, "batch_size": 16, "lr": 0.2}
+
+
+def test_the_record_says_what_happened(blobs, make_features, make_cache):
+    X, y = blobs(60, 5, 3)
+    features = make_features(X, y, splits=["train"] * 40 + ["valid"] * 20, weights="sha256:00")
+    seen = []
+    head = train(make_cache(features, weights_source="imagenet"), "softmax", params=QUICK, seed=7, on_epoch=seen.append)
+    record = head.training
+    assert (head.name, head.tap, head.classes, head.trained_classes) == (
+        "softmax",
+        "fc2",
+        ("ant", "bee", "cow"),
+        (0, 1, 2),
+    )
+    assert head.params == {
+        "lr": 0.2,
+        "epochs": 2,
+        "batch_size": 16,
+        "optimizer": "adam",
+        "init": "glorot_uniform",
+        "standardize": True,
+        "l2": 0.0,
+    }
+    assert (head.recipe, head.weights_source) == (features.recipe, "imagenet")
+    assert (record.n_train, record.n_valid, record.n_unlabelled, record.class_counts) == (40, 20, 0, (14, 13, 13))
+    assert (record.seed, record.holdout, record.warnings) == (7, None, ())
+    assert record.epochs == tuple(seen)
+    assert [epoch.epoch for epoch in seen] == [1, 2]
+    assert record.valid_accuracy == seen[-1].valid_accuracy
+    assert record.train_accuracy == np.mean(head.predict_proba(X[:40]).argmax(axis=1) == y[:40])
+    assert record.seconds > 0
+    assert set(record.versions) == {"numpy", "keras"}
+
+
+def test_valid_rows_never_teach(blobs, make_features, make_cache):
+    X, y = blobs(60, 5, 3)
+    splits = ["train"] * 40 + ["valid"] * 20
+    plain = train(make_cache(make_features(X, y, splits=splits)), "logreg")
+    X, y = X.copy(), y.copy()
+    X[40:], y[40:] = 9, 0
+    other = train(make_cache(make_features(X, y, splits=splits)), "logreg")
+    np.testing.assert_array_equal(plain.predict_proba(X), other.predict_proba(X))
+
+
+def test_without_a_valid_split_the_rule_is_recorded(blob_cache):
+    head = train(blob_cache, "logreg", holdout=0.25, seed=3)
+    assert head.training.holdout == Holdout(0.25, 3)
+    assert head.training.n_train + head.training.n_valid == 60
+    assert 0 < head.training.n_valid < 30
+    assert head.training.epochs == ()
+    assert set(head.training.versions) == {"numpy", "scikit-learn"}
+
+
+def test_nothing_held_out_is_said(blob_cache):
+    record = train(blob_cache, "logreg", holdout=0).training
+    assert (record.n_train, record.n_valid, record.valid_accuracy, record.holdout) == (60, 0, None, None)
+    assert record.warnings == (
+        "there are no valid rows: nothing says how the head does on images that it has not seen",
+    )
+
+
+def test_rows_that_are_not_used_are_counted(blobs, make_features, make_cache):
+    X, y = blobs(60, 5, 3)
+    y[::10] = -1
+    splits = ["train"] * 40 + ["valid"] * 10 + [""] * 10
+    record = train(make_cache(make_features(X, y, splits=splits)), "logreg").training
+    assert (record.n_train, record.n_valid, record.n_unlabelled) == (36, 9, 6)
+    assert "6 rows without a label were not used" in record.warnings
+    assert "9 labelled rows in no split were not used, since there is a train split" in record.warnings
+
+
+def test_what_the_head_warns_of_is_recorded(blobs, make_features, make_cache):
+    X, y = blobs(200, 20, 3, spread=4)
+    record = train(make_cache(make_features(X, y)), "logreg", params={"max_iter": 1}).training
+    assert record.warnings[0].startswith("logreg did not converge (max_iter=1)")
+
+
+def test_of_several_taps_one_must_be_chosen(blobs, make_features, make_cache):
+    X, y = blobs(60, 5, 3)
+    cache = make_cache(make_features(X, y), make_features(X[:, :2], y, tap="predictions"))
+    with pytest.raises(ParameterError, match=r"several taps: fc2 \(5\), predictions \(2\); say which"):
+        train(cache, "logreg")
+    assert train(cache, "logreg", tap="predictions").predictor.width == 2
+
+
+def test_the_report_is_what_the_command_line_promises(blob_cache):
+    report = train(blob_cache, "softmax", params=QUICK).to_dict()
+    assert list(report) == [
+        "head",
+        "tap",
+        "params",
+        "n_train",
+        "n_valid",
+        "epochs",
+        "train_accuracy",
+        "valid_accuracy",
+        "seconds",
+        "warnings",
+    ]
+    assert set(report["epochs"][0]) == {"epoch", "loss", "accuracy", "valid_loss", "valid_accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("y", "splits", "said"),
+    [
+        ([-1] * 8, "train", "the cache has no labelled rows; extract from folders named by class"),
+        ([0, 1] * 4, "test", "no training rows: the labelled rows are 8 in test; put images into a train split"),
+        ([1] * 8, "train", "all 8 training rows are of the class 'bee'"),
+        ([0, 9] + [-1] * 6, "train", "2 training rows for 10 classes; a head needs at least one per class"),
+    ],
+)
+def test_rows_that_cannot_train_a_head(y, splits, said, make_features, make_cache):
+    X = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    with pytest.raises(TrainingError, match=said):
+        train(make_cache(make_features(X, y, splits=splits)), "logreg", holdout=0)
+
+
+@pytest.mark.parametrize("row", [3, 50])
+def test_features_that_are_not_finite_name_the_image(row, blobs, make_features, make_cache):
+    X, y = blobs(60, 5, 3)
+    X[row, 1] = np.nan
+    splits = ["train"] * 40 + ["valid"] * 20
+    with pytest.raises(TrainingError, match=f"000{row:02}.jpg: row .* not finite"):
+        train(make_cache(make_features(X, y, splits=splits)), "softmax", params=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"head": "softmaks"}, UnknownNameError),
+        ({"params": {"learning": 1}}, ParameterError),
+        ({"holdout": 1.5}, ParameterError),
+        ({"seed": -1}, ParameterError),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_row_is_read(arguments, error):
+    with pytest.raises(error):
+        train(None, **arguments)
