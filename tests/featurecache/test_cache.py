@@ -1,0 +1,258 @@
+import gc
+import hashlib
+import json
+import os
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from featurecache import FeatureCache, extract
+from featurecache.backbones.fake import FakeBackbone
+from featurecache.errors import CacheFormatError, UnknownNameError
+
+
+def test_h5py_alone_reads_the_file(cache, photos):
+    with h5py.File(cache.path) as file:
+        assert dict(file.attrs) == {
+            "format": "featurecache",
+            "format_version": 1,
+            "fingerprint": cache.recipe.fingerprint,
+        }
+        assert file["recipe"].asstr()[()] == cache.recipe.to_json()
+        assert json.loads(file["provenance"].asstr()[()])["engine"] == {"engine": "numpy", "device": "cpu"}
+        assert list(file["classes"].asstr()) == ["cats", "dogs"]
+        paths = list(file["images/path"].asstr())
+        assert paths == sorted(str(p.relative_to(photos)) for p in photos.rglob("*.png"))
+        assert list(file["images/label"]) == ([0] * 5 + [1] * 5) * 2
+        assert list(file["images/split"]) == [b"train"] * 10 + [b"valid"] * 10
+        for path, sha256, size, mtime_ns in zip(
+            paths, file["images/sha256"], file["images/size"], file["images/mtime_ns"], strict=True
+        ):
+            data = (photos / path).read_bytes()
+            assert sha256.decode() == hashlib.sha256(data).hexdigest()
+            assert size == len(data)
+            assert mtime_ns == (photos / path).stat().st_mtime_ns
+        assert len(file["failures/path"]) == len(file["failures/reason"]) == 0
+        for tap, width in {"features": 16, "predictions": 4}.items():
+            data = file["features"][tap]
+            assert data.shape == (20, width)
+            assert data.dtype == np.float32
+            assert data.chunks is None
+            assert data.compression is None
+            assert data.id.get_offset() % 8 == 0
+            assert list(file["checksums"][tap]) == [hashlib.sha256(data[()].tobytes()).hexdigest().encode()]
+        np.testing.assert_allclose(file["features/predictions"][()].sum(axis=1), 1, rtol=1e-6)
+
+
+def test_large_features_begin_at_a_page(photos, tmp_path):
+    cache = extract(photos, tmp_path / "wide.h5", backbone=FakeBackbone({"wide": 1024}))
+    with h5py.File(cache.path) as file:
+        assert file["features/wide"].id.get_offset() % 4096 == 0
+        offset = file["features/wide"].id.get_offset()
+        mapped = np.memmap(cache.path, np.float32, "r", offset, (20, 1024))
+        np.testing.assert_array_equal(mapped, file["features/wide"][()])
+
+
+def test_a_feature_set_keeps_rows_together(cache):
+    features = cache.features("features", split="valid")
+    everything = cache.features("features")
+    assert features.X.shape == (10, 16)
+    assert features.X.dtype == np.float32
+    assert features.y.dtype == np.int64
+    assert not features.X.flags.writeable
+    assert not features.X.flags.owndata
+    assert set(features.splits) == {"valid"}
+    assert features.fingerprint == cache.recipe.fingerprint
+    np.testing.assert_array_equal(features.X, everything.X[10:])
+    for name in ("y", "paths", "splits", "sha256"):
+        np.testing.assert_array_equal(getattr(features, name), getattr(everything, name)[10:])
+    some = everything.take(np.array([19, 3]))
+    assert list(some.paths) == [everything.paths[19], everything.paths[3]]
+    np.testing.assert_array_equal(some.X, everything.X[[19, 3]])
+    assert len(everything.take(everything.y == 1)) == 10
+
+
+def test_names_that_do_not_exist_are_refused(cache):
+    with pytest.raises(UnknownNameError, match="did you mean 'features'"):
+        cache.features("feature")
+    with pytest.raises(UnknownNameError, match="train, valid"):
+        cache.features("features", split="test")
+    with pytest.raises(UnknownNameError, match="features, predictions"):
+        cache.features()
+
+
+def test_a_replaced_cache_goes_on_showing_what_it_showed(cache, photos, tmp_path):
+    before = cache.features("features")
+    values = before.X.copy()
+    shutil.rmtree(photos / "train" / "cats")
+    fresh = extract(photos, cache.path, backbone=FakeBackbone())
+    assert len(fresh) == 15
+    np.testing.assert_array_equal(cache.features("features").X, values)
+    np.testing.assert_array_equal(cache.read("features", 0, 20), values)
+    assert cache.problems() == []
+    cache.path.unlink()
+    np.testing.assert_array_equal(before.X, values)
+
+
+def test_a_cache_holds_no_file_open_when_it_is_gone(cache, photos, tmp_path):
+    def count():
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    path, before = cache.path, count()
+    opened = [FeatureCache.open(path) for _ in range(5)]
+    assert count() > before
+    del opened
+    assert count() == before
+
+
+def test_float16_is_stored_where_asked_and_read_as_float32(photos, tmp_path):
+    full = extract(photos, tmp_path / "a.h5", backbone=FakeBackbone())
+    half = extract(photos, tmp_path / "b.h5", backbone=FakeBackbone(), dtype="float16")
+    with h5py.File(half.path) as file:
+        assert file["features/features"].dtype == np.float16
+        assert file["features/predictions"].dtype == np.float32
+    assert half.features("features").X.dtype == np.float32
+    np.testing.assert_allclose(half.features("features").X, full.features("features").X, rtol=1e-3)
+    assert half.problems() == []
+
+
+def test_every_flipped_feature_bit_is_found(cache):
+    data = bytearray(cache.path.read_bytes())
+    with h5py.File(cache.path) as file:
+        start = file["features/features"].id.get_offset()
+    for position in range(start, start + 20 * 16 * 4, 97):
+        data[position] ^= 4
+        cache.path.write_bytes(data)
+        assert FeatureCache.open(cache.path).problems() == ["features/features: rows 0 to 19 are damaged"]
+        data[position] ^= 4
+
+
+def test_what_is_no_cache_is_refused_in_one_line(cache, tmp_path):
+    cases = {
+        "nothing": None,
+        "empty": b"",
+        "text": b"hello, I am no cache",
+        "truncated": cache.path.read_bytes()[:-1],
+        "half": cache.path.read_bytes()[: cache.path.stat().st_size // 2],
+    }
+    for name, data in cases.items():
+        path = tmp_path / name
+        if data is not None:
+            path.write_bytes(data)
+        with pytest.raises(CacheFormatError) as caught:
+            FeatureCache.open(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(CacheFormatError, match="directory"):
+        FeatureCache.open(tmp_path)
+
+
+def change_version(file):
+    file.attrs["format_version"] = 2
+
+
+def change_format(file):
+    file.attrs["format"] = "other"
+
+
+def remove_dataset(file):
+    del file["images/size"]
+
+
+def add_dataset(file):
+    file["images/extra"] = [1]
+
+
+def add_attribute(file):
+    file.attrs["extra"] = 1
+
+
+def link_softly(file):
+    file.move("features/features", "features/hidden")
+    file["features/features"] = h5py.SoftLink("/features/hidden")
+
+
+def link_outside(file):
+    del file["features/features"]
+    file["features/features"] = h5py.ExternalLink("secret.h5", "/data")
+
+
+def store_outside(file):
+    del file["features/features"]
+    file.create_dataset("features/features", (20, 16), "f4", external=[("secret.bin", 0, 20 * 16 * 4)])
+
+
+def make_virtual(file):
+    del file["features/features"]
+    layout = h5py.VirtualLayout((20, 16), "f4")
+    layout[:] = h5py.VirtualSource("secret.h5", "data", (20, 16), "f4")
+    file.create_virtual_dataset("features/features", layout)
+
+
+def compress(file):
+    values = file["features/features"][()]
+    del file["features/features"]
+    file.create_dataset("features/features", data=values, compression="gzip")
+
+
+def declare_much(file):
+    del file["features/features"]
+    file.create_dataset("features/features", (1 << 32, 1 << 10), "f4")
+
+
+def declare_many_labels(file):
+    del file["images/label"]
+    file.create_dataset("images/label", (1 << 40,), "<i4")
+
+
+def change_type(file):
+    values = file["features/features"][()]
+    del file["features/features"]
+    file["features/features"] = values.astype("f8")
+
+
+def change_recipe(file):
+    text = file["recipe"].asstr()[()].replace("squash", "crop")
+    del file["recipe"]
+    file["recipe"] = text
+
+
+def label_without_class(file):
+    file["images/label"][0] = 7
+
+
+def group_for_dataset(file):
+    del file["images/size"]
+    file.create_group("images/size")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        change_version,
+        change_format,
+        remove_dataset,
+        add_dataset,
+        add_attribute,
+        link_softly,
+        link_outside,
+        store_outside,
+        make_virtual,
+        compress,
+        declare_much,
+        declare_many_labels,
+        change_type,
+        change_recipe,
+        label_without_class,
+        group_for_dataset,
+    ],
+)
+def test_an_altered_file_is_refused(cache, tmp_path, attack, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with h5py.File(cache.path, "r+") as file:
+        attack(file)
+    with pytest.raises(CacheFormatError, match="is not a cache that can be read"):
+        FeatureCache.open(cache.path)

@@ -1,0 +1,111 @@
+import errno
+import os
+
+import pytest
+
+from featurecache.errors import OutputError
+from featurecache.publish import FileSystem, publish, publish_directory, publishing, require_place
+
+
+class RecordingFileSystem(FileSystem):
+    """The real calls, by name in order; one of them may fail."""
+
+    def __init__(self, fail=None, error=errno.EIO):
+        self.calls = []
+        self._fail = fail
+        self._error = error
+
+    def __getattribute__(self, name):
+        value = super().__getattribute__(name)
+        if name.startswith("_") or not callable(value):
+            return value
+
+        def call(*args):
+            self.calls.append(name)
+            if name == self._fail:
+                raise OSError(self._error, os.strerror(self._error))
+            return value(*args)
+
+        return call
+
+
+def test_the_order_of_steps_is_the_promise(tmp_path):
+    fs = RecordingFileSystem()
+    publish(tmp_path / "x", b"data", file_system=fs)
+    assert fs.calls == ["create", "write", "fsync", "close", "link", "unlink", "fsync_directory"]
+    fs = RecordingFileSystem()
+    publish(tmp_path / "x", b"more", replace=True, file_system=fs)
+    assert fs.calls == ["create", "write", "fsync", "close", "replace", "fsync_directory"]
+    assert (tmp_path / "x").read_bytes() == b"more"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_taken_name_is_kept(tmp_path):
+    (tmp_path / "x").write_bytes(b"first")
+    with pytest.raises(FileExistsError):
+        publish(tmp_path / "x", b"second")
+    assert (tmp_path / "x").read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_where_there_are_no_links_the_name_is_still_put_if_absent(tmp_path):
+    publish(tmp_path / "x", b"first", file_system=RecordingFileSystem("link", errno.EPERM))
+    assert (tmp_path / "x").read_bytes() == b"first"
+    with pytest.raises(FileExistsError):
+        publish(tmp_path / "x", b"second", file_system=RecordingFileSystem("link", errno.EPERM))
+    assert (tmp_path / "x").read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("step", ["create", "write", "fsync", "link"])
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "make room"), (errno.EACCES, "may write"), (errno.EROFS, "can be written"), (errno.EIO, "error")],
+)
+def test_a_step_that_fails_leaves_nothing_and_one_clear_line(tmp_path, step, number, remedy):
+    with pytest.raises(OutputError, match=remedy) as caught:
+        publish(tmp_path / "x", b"data", file_system=RecordingFileSystem(step, number))
+    assert caught.value.errno == number
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_of_the_writer_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError), publishing(tmp_path / "x") as draft:
+        draft.write("not bytes", 0)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_reservation_that_the_disk_cannot_take_is_an_error(tmp_path):
+    with pytest.raises(OutputError) as caught, publishing(tmp_path / "x") as draft:
+        draft.reserve(1 << 60)
+    assert caught.value.errno in {errno.ENOSPC, errno.EFBIG}
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_longest_file_name_can_be_published(tmp_path):
+    publish(tmp_path / ("n" * 255), b"data")
+    assert os.listdir(tmp_path) == ["n" * 255]
+
+
+def test_a_directory_is_published_whole_or_not_at_all(tmp_path):
+    publish_directory(tmp_path / "d", {"a": b"1", "b": b"2"})
+    assert sorted(os.listdir(tmp_path / "d")) == ["a", "b"]
+    with pytest.raises(FileExistsError):
+        publish_directory(tmp_path / "d", {"a": b"3"})
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        publish_directory(tmp_path / "file", {"a": b"3"})
+    with pytest.raises(OutputError):
+        publish_directory(tmp_path / "e", {"a": b"3"}, file_system=RecordingFileSystem("fsync", errno.ENOSPC))
+    assert sorted(os.listdir(tmp_path)) == ["d", "file"]
+    assert (tmp_path / "d" / "a").read_bytes() == b"1"
+
+
+def test_a_place_is_checked_before_work_is_spent(tmp_path):
+    require_place(tmp_path / "x")
+    with pytest.raises(OutputError, match="does not exist"):
+        require_place(tmp_path / "no" / "x")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="not a folder"):
+        require_place(tmp_path / "file" / "x")
