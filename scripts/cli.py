@@ -4,14 +4,16 @@ Exit codes: 0 done, 1 an error with one line that names the remedy, 2 wrong usag
 what they need when they run, so that ``--help`` answers at once.
 """
 
+import errno
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from featurecache.errors import FeatureCacheError
 from scripts import demo, extraction, inspection, training
+from scripts.output import say
 
 _GO_ON = {"extract": "; what was finished is kept: run the same command again to go on"}
 
@@ -19,15 +21,32 @@ _GO_ON = {"extract": "; what was finished is kept: run the same command again to
 class Commands(TyperGroup):
     """The commands, with one place for what they raise."""
 
+    def main(self, *args: Any, **options: Any) -> NoReturn:  # noqa: ANN401 - they are typer's
+        """Run the command line and exit; wrong usage is said in one line, as every error is."""
+        try:
+            code = super().main(*args, **options | {"standalone_mode": False})
+        except typer.TyperException as e:
+            code = e.exit_code
+            message = e.format_message().strip().rstrip(".")
+            if message:  # the list of commands, where none is given, is printed already
+                command = getattr(getattr(e, "ctx", None), "command_path", "featurecache")
+                say(f"error: {message[0].lower()}{message[1:]}; see: {command} --help")
+        sys.exit(code)
+
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer does not export its context's type for this
         """Run a command; an error of this project ends it with one line on standard error."""
         try:
             return super().invoke(ctx)
         except FeatureCacheError as e:
-            print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+            say(f"error: {e}")
+            raise typer.Exit(1) from e
+        except OSError as e:
+            if e.errno == errno.EPIPE:  # who reads the output has had enough
+                raise
+            say(f"error: {'' if e.filename is None else f'{e.filename}: '}{(e.strerror or str(e)).lower()}")
             raise typer.Exit(1) from e
         except KeyboardInterrupt as e:
-            print(f"interrupted{_GO_ON.get(ctx.invoked_subcommand, '')}", file=sys.stderr)
+            say(f"interrupted{_GO_ON.get(ctx.invoked_subcommand, '')}")
             raise typer.Exit(130) from e
 
 

@@ -1,59 +1,86 @@
-"""How commands speak: results on standard output, messages and progress on standard error."""
+"""How commands speak: results on standard output, messages and progress on standard error.
+
+Names of files and classes come from elsewhere; whatever is printed here as text is made printable first.
+"""
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from featurecache.run import Progress
+    from featurecache.extraction import Progress
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 _LISTED = 20
 
 
-def print_json(value: dict[str, Any]) -> None:
+def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object and nothing else."""
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
+def show(text: str = "") -> None:
+    """Print one line of a result."""
+    print(printable(text), flush=True)
+
+
 def say(message: str) -> None:
-    """Print a message for the person who waits, not part of the result."""
-    print(message, file=sys.stderr, flush=True)
+    """Print a line for the person who waits, not part of the result."""
+    print(printable(message), file=sys.stderr, flush=True)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 1) -> None:
     """Print columns, the first ``left`` of them aligned to the left, the others to the right."""
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    from rich.cells import cell_len
+
+    cells = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
+    widths = [max(cell_len(row[column]) for row in cells) for column in range(len(header))]
     for row in cells:
-        padded = (
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
+        padded = []
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            space = " " * (width - cell_len(cell))
+            padded.append(cell + space if column < left else space + cell)
         print("  ".join(padded).rstrip())
 
 
-def print_failures(failures: dict[str, str], where: str) -> None:
-    """List images that gave no result, with the reasons, on standard error."""
+def print_failures(failures: Mapping[str, str], where: str) -> None:
+    """List images that gave no result, with the reasons, on standard error; ``where`` says where all are listed."""
     for path, reason in list(failures.items())[:_LISTED]:
-        say(f"failed: {printable(path)}: {reason}")
+        say(f"failed: {path}: {reason}")
     if len(failures) > _LISTED:
         say(f"… and {len(failures) - _LISTED:,} more: {where}")
 
 
 def printable(text: str) -> str:
-    """Return text that cannot move the cursor or break the line: what is not printable is escaped."""
+    """Return text that cannot move the cursor or break the line: what is not printable is escaped.
+
+    Examples
+    --------
+    >>> print(printable("a name\\nof two lines"))
+    a name\\nof two lines
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def number(value: float | None, digits: int = 4) -> str:
     """Return a number for people; a dash where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return how many there are of what.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(2000, "row")
+    ('1 row', '2,000 rows')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 @contextmanager
@@ -63,7 +90,7 @@ def progress_bar(what: str, *, shown: bool) -> Iterator[Callable[["Progress"], N
         yield lambda _: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     columns = (
@@ -72,15 +99,25 @@ def progress_bar(what: str, *, shown: bool) -> Iterator[Callable[["Progress"], N
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]} images/s"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]} left"),
     )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None, rate="-")
+    with Bar(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+        task = bar.add_task(what, total=None, rate="-", left="-:--:--")
 
         def update(progress: "Progress") -> None:
-            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            rate = f"{speed:.1f}" if speed else "-"
-            bar.update(task, total=progress.total, completed=progress.done, rate=rate)
+            rate, left = rate_and_time_left(progress)
+            bar.update(task, total=progress.total, completed=progress.done, rate=rate, left=left)
 
         yield update
+
+
+def rate_and_time_left(progress: "Progress") -> tuple[str, str]:
+    """Return images per second and hours, minutes and seconds left, as text; dashes before the first batch is through.
+
+    The start of the network and images that need not pass through it would make the rate of no use to who waits.
+    """
+    if not progress.forwarded:
+        return "-", "-:--:--"
+    rate = progress.forwarded / (progress.waiting + progress.computing)
+    minutes, seconds = divmod(round((progress.total - progress.done) / rate), 60)
+    return f"{rate:.1f}", f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.catalog import Application
+from featurecache.backbones.protocol import require_images
 from featurecache.backbones.weights import Weights
 from featurecache.errors import DeviceError, UnknownNameError, WeightsError
 
@@ -26,6 +27,9 @@ DEVICES = ("auto", "cpu", "gpu")
 _START_UP_CHATTER = re.compile(rb"WARNING: All log messages before absl::|[IW]\d{4} |E\d{4} .*cuInit: .*\(303\)")
 # files that older versions of Keras wrote: the layers are there, a second listing of the same layers is not
 _HARMLESS_WARNING = r"Skipping nested container at '_operations_by_depth"
+
+# what Keras and h5py raise at files that are damaged, or are something else
+_LOADING_ERRORS = (ValueError, OSError, LookupError, TypeError, AttributeError, RuntimeError)
 
 
 @cache
@@ -96,12 +100,10 @@ class KerasBackbone:
 
     def forward(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return every tap's activations in one pass; see `Backbone.forward`."""
-        size, *one = self._batch_shape
-        if images.dtype != np.uint8 or list(images.shape[1:]) != one:
-            raise ValueError(
-                f"images are {images.dtype} of shape {images.shape}, expected uint8 of shape (n, "
-                f"{', '.join(map(str, one))})"
-            )
+        require_images(images, self.spec.input_size)
+        if len(images) == 0:
+            return {tap: np.empty((0, width), np.float32) for tap, width in self.spec.taps.items()}
+        size = self._batch_shape[0]
         batches = [self._forward_batch(images[start : start + size]) for start in range(0, len(images), size)]
         return {tap: np.concatenate([batch[tap] for batch in batches]) for tap in self.spec.taps}
 
@@ -125,25 +127,49 @@ def build(application: Application, weights: Weights | None = None) -> Any:  # n
     weights
         None leaves the weights as Keras initialises them.
     """
-    keras = load_keras()
-    constructor = getattr(keras.applications, application.constructor)
-    pretrained: str | None = None
     if weights is not None and weights.path is not None:
-        pretrained = "imagenet" if weights.source == "imagenet" else str(weights.path)
+        return _load(application, weights)
+    network = _construct(application, weights=None)
+    if weights is not None and weights.seed is not None:
+        _randomise(network, weights.seed)
+    return network
+
+
+def _construct(application: Application, weights: str | None, activation: str | None = None) -> Any:  # noqa: ANN401
+    """Let Keras build a network, images being (height, width, 3) whatever the user's `keras.json` says."""
+    keras = load_keras()
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        return getattr(keras.applications, application.constructor)(weights=weights, classifier_activation=activation)
+    finally:
+        keras.config.set_image_data_format(before)
+
+
+def _load(application: Application, weights: Weights) -> Any:  # noqa: ANN401 - a keras.Model
+    """Return the network with the weights of a file, every one of its layers, or raise `WeightsError`."""
+    by_name = application.imagenet_by_name_only and weights.source == "imagenet"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", _HARMLESS_WARNING)
-            network = constructor(weights=pretrained, classifier_activation=None)
-    except (ValueError, OSError, KeyError, TypeError) as e:
-        if weights is None or pretrained is None:
-            raise
+            network = _construct(application, "imagenet" if by_name else str(weights.path))
+    except _LOADING_ERRORS as e:
         raise WeightsError(
             f"{weights.path} is not a weight file of {application.name} ({_first_sentence(e)}); "
             "pass that network's file, or the --backbone that this file belongs to"
         ) from e
-    if weights is not None and weights.seed is not None:
-        _randomise(network, weights.seed)
+    if application.imagenet_by_name_only and not by_name and _is_normalised(network):
+        raise WeightsError(
+            f"{weights.path} was made from Keras's ImageNet weights, and Keras builds {application.name} differently "
+            "for these; pass --weights imagenet"
+        )
     return network
+
+
+def _is_normalised(network: Any) -> bool:  # noqa: ANN401 - a keras.Model
+    """Whether a layer subtracts a mean that was learnt from images, as Keras's ImageNet weights do."""
+    normalization = load_keras().layers.Normalization
+    return any(np.any(layer.get_weights()[0]) for layer in network.layers if isinstance(layer, normalization))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +200,7 @@ class Layer:
 
 def describe(application: Application) -> list[Layer]:
     """Return a network's layers from the input on, as Keras builds it with its softmax."""
-    network = getattr(load_keras().applications, application.constructor)(weights=None)
+    network = _construct(application, weights=None, activation="softmax")
     taps = {layer_of(network, tap).name: tap for tap in application.taps if tap != "logits"}
     return [
         Layer(
@@ -212,7 +238,7 @@ def _preprocessing(application: Application) -> Callable[[Any], Any]:
     """Return Keras's own preprocessing of this network, from uint8 to what the network takes."""
     keras = load_keras()
     preprocess = getattr(keras.applications, application.module).preprocess_input
-    return lambda images: preprocess(keras.ops.cast(images, "float32"))
+    return lambda images: preprocess(keras.ops.cast(images, "float32"), data_format="channels_last")
 
 
 def _compile(

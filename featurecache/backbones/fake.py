@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.backbones.protocol import BackboneSpec
+from featurecache.backbones.protocol import BackboneSpec, require_images
 
 
 class FakeBackbone:
@@ -32,6 +32,7 @@ class FakeBackbone:
 
     def forward(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return every tap's activations, each row computed on its own; see `Backbone.forward`."""
+        require_images(images, self.spec.input_size)
         n, height, width, _ = images.shape
         patches = images.reshape(n, 8, height // 8, 8, width // 8, 3).mean(axis=(2, 4)).reshape(n, 1, -1) / 255
         out = {}

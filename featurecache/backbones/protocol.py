@@ -36,6 +36,15 @@ class BackboneSpec:
     precision: str = "float32"
 
 
+def require_images(images: NDArray[np.uint8], input_size: tuple[int, int]) -> None:
+    """Raise `ValueError` if images are not what a backbone of this input size takes."""
+    height, width = input_size
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):  # noqa: PLR2004
+        raise ValueError(
+            f"images are {images.dtype} of shape {images.shape}, expected uint8 of shape (n, {height}, {width}, 3)"
+        )
+
+
 class Backbone(Protocol):
     """A network that turns images into activations."""
 
@@ -55,11 +64,17 @@ class Backbone(Protocol):
         Parameters
         ----------
         images
-            RGB pixels, shape (n, height, width, 3), any n from 1 on.
+            RGB pixels, shape (n, height, width, 3), any n, none included; they are not changed.
 
         Returns
         -------
         dict
             For every tap of the spec its activations, shape (n, d), float32; spatial ones are flattened row by row.
+            An image's row does not depend on the images around it.
+
+        Raises
+        ------
+        ValueError
+            If the images have another dtype or shape.
         """
         ...

@@ -3,9 +3,10 @@
 import hashlib
 import os
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from featurecache.backbones.catalog import Application
@@ -116,13 +117,29 @@ def _download(application: Application, path: Path, notify: Callable[[str], None
             size = int(response.headers.get("Content-Length", 0))
             notify(f"downloading {application.weights_url} ({size / 1e6:.0f} MB) to {path}")
             offset = 0
-            while chunk := response.read(_CHUNK):
+            for chunk in _received(response, size, application, path):
                 draft.write(chunk, offset)
                 offset += len(chunk)
-            if offset != size:
-                raise TimeoutError(f"the connection broke after {offset} of {size} bytes")
-    except OSError as e:
+    except (OSError, HTTPException) as e:
         raise _unavailable(application, path, f"downloading failed: {getattr(e, 'reason', e)}") from e
+
+
+def _received(response: HTTPResponse, size: int, application: Application, path: Path) -> Iterator[bytes]:
+    """Yield what comes over the network; raise `WeightsError` at the end unless it is the whole file, undamaged."""
+    md5, received = hashlib.md5(usedforsecurity=False), 0
+    try:
+        while chunk := response.read(_CHUNK):
+            md5.update(chunk)
+            received += len(chunk)
+            yield chunk
+    except (OSError, HTTPException) as e:
+        raise _unavailable(application, path, f"downloading failed after {received} of {size} bytes: {e}") from e
+    if received != size:
+        raise _unavailable(
+            application, path, f"downloading failed: the connection broke after {received} of {size} bytes"
+        )
+    if application.weights_md5 not in {None, md5.hexdigest()}:
+        raise _unavailable(application, path, f"what came has the MD5 {md5.hexdigest()}, not {application.weights_md5}")
 
 
 def _unavailable(application: Application, path: Path, why: str) -> WeightsError:

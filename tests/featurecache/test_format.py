@@ -1,0 +1,58 @@
+"""`docs/format.md` against the code, and against a file."""
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from featurecache import layout
+from featurecache.recipe import Recipe
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
+TYPES = {"UTF-8 string": layout.TEXT, "int32": "<i4", "int64": "<i8", "bytes5": "S5", "bytes64": "S64"}
+
+
+def table(heading):
+    """Return the rows of the first table after a heading, cell by cell."""
+    text = DOCUMENT[DOCUMENT.index(heading) :]
+    rows = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)[0].splitlines()[2:]
+    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows]
+
+
+OBJECTS = {row[0]: row[1:] for row in table("## Objects")}
+
+
+def test_columns_are_those_of_the_code():
+    for group, columns in (("images", layout.IMAGE_COLUMNS), ("failures", layout.FAILURE_COLUMNS)):
+        documented = {name.rsplit("/", 1)[1]: TYPES[row[0]] for name, row in OBJECTS.items() if f"/{group}/" in name}
+        assert {name: np.dtype(kind) for name, kind in documented.items()} == columns
+
+
+def test_a_file_holds_what_the_document_says(cache):
+    lengths = {"k": 2, "n": 20, "m": 0, "ceil(n / 1024)": 1}
+    with h5py.File(cache.path) as file:
+        found = {}
+        file.visititems(lambda name, item: found.update({f"/{name}": item}) if isinstance(item, h5py.Dataset) else None)
+        documented = {
+            name.replace("<tap>", tap): row for name, row in OBJECTS.items() for tap in ("features", "predictions")
+        }
+        assert set(found) == set(documented)
+        for name, (kind, shape, _) in documented.items():
+            expected = shape[1:-1].replace("width", str(cache.taps.get(name.rsplit("/", 1)[1])))
+            dimensions = [lengths.get(part.strip(), part) for part in expected.split(",") if part]
+            assert found[name].shape == tuple(int(d) for d in dimensions), name
+            assert found[name].dtype == (np.float32 if "float" in kind else np.dtype(TYPES[kind])), name
+        attributes = {row[0]: row[1] for row in table("MUST have exactly these attributes")}
+        assert set(file.attrs) == set(attributes)
+        assert file.attrs["format"] == attributes["format"] == layout.CACHE_FORMAT
+        assert str(file.attrs["format_version"]) == attributes["format_version"] == str(layout.FORMAT_VERSION)
+
+
+def test_numbers_of_the_document_are_those_of_the_code():
+    assert f"{layout.BLOCK_ROWS:,} rows" in DOCUMENT
+    assert f"multiple of {layout.ALIGNMENT:,} bytes" in DOCUMENT
+
+
+def test_recipe_fields_are_those_of_the_code():
+    assert [row[0] for row in table("## The recipe")] == list(Recipe.__dataclass_fields__)
