@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from featurecache import layout
 from featurecache.errors import CacheFormatError, UnknownNameError
 from featurecache.layout import BLOCK_ROWS, CacheIndex, FeatureBlock
-from featurecache.publish import FILE_SYSTEM, FileSystem, publishing
+from featurecache.publish import publishing
 from featurecache.recipe import Recipe
 
 
@@ -247,7 +247,6 @@ def pack(
     *,
     replace: bool,
     scratch: Path,
-    file_system: FileSystem = FILE_SYSTEM,
 ) -> None:
     """Write a cache file from rows that lie elsewhere, and publish it whole.
 
@@ -262,7 +261,7 @@ def pack(
     scratch
         A directory on the same file system, for the temporary name.
     """
-    with publishing(path, replace=replace, scratch=scratch, file_system=file_system) as draft:
+    with publishing(path, replace=replace, scratch=scratch) as draft:
         blocks = layout.encode_cache(draft, index)
         for tap in index.recipe.taps:
             target, sums = blocks[tap], blocks[f"checksums/{tap}"]

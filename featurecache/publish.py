@@ -2,8 +2,8 @@
 
 The rule, for every file: write under a temporary name that did not exist, fsync the file, give it its final name
 (``link``, which fails if the name is taken, or ``replace``), fsync the directory. A process that is killed at any
-step leaves either nothing or the whole file under the final name. All system calls go through a `FileSystem`, so
-that tests can let them fail or forget.
+step leaves either nothing or the whole file under the final name. All system calls go through `FILE_SYSTEM`, which
+tests replace by one that fails or forgets.
 """
 
 import errno
@@ -90,17 +90,16 @@ FILE_SYSTEM = FileSystem()
 class Draft:
     """A file that has no final name yet; bytes may be written anywhere in it."""
 
-    def __init__(self, descriptor: int, file_system: FileSystem) -> None:
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._file_system = file_system
 
     def reserve(self, size: int) -> None:
         """Claim ``size`` bytes on the disk, so that a full disk shows before anything is written."""
-        self._file_system.reserve(self._descriptor, size)
+        FILE_SYSTEM.reserve(self._descriptor, size)
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
         """Write ``data`` at ``offset`` bytes from the start."""
-        self._file_system.write(self._descriptor, data, offset)
+        FILE_SYSTEM.write(self._descriptor, data, offset)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill a buffer with what was written from ``offset`` on; return how many bytes there were."""
@@ -108,13 +107,11 @@ class Draft:
 
     def truncate(self, size: int) -> None:
         """Give back what was reserved beyond ``size`` bytes."""
-        self._file_system.truncate(self._descriptor, size)
+        FILE_SYSTEM.truncate(self._descriptor, size)
 
 
 @contextmanager
-def publishing(
-    path: Path, *, replace: bool = False, scratch: Path | None = None, file_system: FileSystem = FILE_SYSTEM
-) -> Iterator[Draft]:
+def publishing(path: Path, *, replace: bool = False, scratch: Path | None = None) -> Iterator[Draft]:
     """Write a file whole, and give it the name ``path`` when the block ends without an error.
 
     Parameters
@@ -135,32 +132,32 @@ def publishing(
     """
     temporary = _temporary(scratch / path.name if scratch else path)
     try:
-        descriptor = file_system.create(temporary)
+        descriptor = FILE_SYSTEM.create(temporary)
         try:
             try:
-                yield Draft(descriptor, file_system)
-                file_system.fsync(descriptor)
+                yield Draft(descriptor)
+                FILE_SYSTEM.fsync(descriptor)
             finally:
-                file_system.close(descriptor)
-            _name(temporary, path, replace=replace, file_system=file_system)
+                FILE_SYSTEM.close(descriptor)
+            _name(temporary, path, replace=replace)
         except BaseException:
             with suppress(OSError):
-                file_system.unlink(temporary)
+                FILE_SYSTEM.unlink(temporary)
             raise
-        file_system.fsync_directory(path.parent)
+        FILE_SYSTEM.fsync_directory(path.parent)
     except FileExistsError:
         raise
     except OSError as e:
         raise output_error(path, e) from e
 
 
-def publish(path: Path, data: bytes, *, replace: bool = False, file_system: FileSystem = FILE_SYSTEM) -> None:
+def publish(path: Path, data: bytes, *, replace: bool = False) -> None:
     """Publish ``data`` as the file ``path``; see `publishing` for the rule and the errors."""
-    with publishing(path, replace=replace, file_system=file_system) as draft:
+    with publishing(path, replace=replace) as draft:
         draft.write(data, 0)
 
 
-def publish_directory(path: Path, files: Mapping[str, bytes], *, file_system: FileSystem = FILE_SYSTEM) -> None:
+def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
     """Publish a directory with these files (name to bytes), all of them or none.
 
     Raises
@@ -172,21 +169,52 @@ def publish_directory(path: Path, files: Mapping[str, bytes], *, file_system: Fi
     """
     temporary = _temporary(path)
     try:
-        file_system.make_directory(temporary)
+        FILE_SYSTEM.make_directory(temporary)
         try:
             for name, data in files.items():
-                publish(temporary / name, data, file_system=file_system)
-            file_system.replace(temporary, path)
+                publish(temporary / name, data)
+            FILE_SYSTEM.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
-                file_system.remove_tree(temporary)
+                FILE_SYSTEM.remove_tree(temporary)
             raise
-        file_system.fsync_directory(path.parent)
+        FILE_SYSTEM.fsync_directory(path.parent)
     except OutputError:
         raise
     except OSError as e:
         if e.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
             raise FileExistsError(errno.EEXIST, "exists already", str(path)) from e
+        raise output_error(path, e) from e
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, durably, unless it is there.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made.
+    """
+    try:
+        with suppress(FileExistsError):
+            FILE_SYSTEM.make_directory(path)
+        FILE_SYSTEM.fsync_directory(path.parent)
+    except OSError as e:
+        raise output_error(path, e) from e
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory and all that is in it, if it is there.
+
+    Raises
+    ------
+    OutputError
+        If something of it cannot be removed.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            FILE_SYSTEM.remove_tree(path)
+    except OSError as e:
         raise output_error(path, e) from e
 
 
@@ -219,18 +247,18 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name[:48]}.{secrets.token_hex(8)}.tmp")
 
 
-def _name(temporary: Path, path: Path, *, replace: bool, file_system: FileSystem) -> None:
+def _name(temporary: Path, path: Path, *, replace: bool) -> None:
     """Move a finished file to its final name."""
     if replace:
-        file_system.replace(temporary, path)
+        FILE_SYSTEM.replace(temporary, path)
         return
     try:
-        file_system.link(temporary, path)
+        FILE_SYSTEM.link(temporary, path)
     except OSError as e:
         if e.errno not in _NO_LINKS:
             raise
         if path.exists():
             raise FileExistsError(errno.EEXIST, "exists already", str(path)) from e
-        file_system.replace(temporary, path)
+        FILE_SYSTEM.replace(temporary, path)
     else:
-        file_system.unlink(temporary)
+        FILE_SYSTEM.unlink(temporary)

@@ -19,7 +19,7 @@ from featurecache import layout
 from featurecache.cache import FeatureCache, RowPlace
 from featurecache.errors import CacheFormatError, RecipeError
 from featurecache.layout import FeatureBlock
-from featurecache.publish import FILE_SYSTEM, FileSystem, output_error, publish
+from featurecache.publish import make_directory, publish, remove_directory
 from featurecache.recipe import Recipe
 
 
@@ -67,7 +67,7 @@ class Store:
     what is wrong with it, and ``sightings`` a path to what was last seen there.
     """
 
-    def __init__(self, directory: Path, recipe: Recipe, file_system: FileSystem = FILE_SYSTEM) -> None:
+    def __init__(self, directory: Path, recipe: Recipe) -> None:
         self.directory = directory
         self.recipe = recipe
         self.cache: FeatureCache | None = None
@@ -75,13 +75,10 @@ class Store:
         self.places: dict[str, RowPlace] = {}
         self.reasons: dict[str, str] = {}
         self.sightings: dict[str, Sighting] = {}
-        self._file_system = file_system
         self._commits: set[str] = set()
 
     @classmethod
-    def beside(
-        cls, cache_path: Path, recipe: Recipe, *, replace: bool = False, file_system: FileSystem = FILE_SYSTEM
-    ) -> Self:
+    def beside(cls, cache_path: Path, recipe: Recipe, *, replace: bool = False) -> Self:
         """Open the store of a run that makes ``cache_path``: what the cache and an unfinished run hold is known.
 
         Nothing is written before the first `commit`. With ``replace``, what was made with another recipe is not
@@ -94,7 +91,7 @@ class Store:
         CacheFormatError
             If either is damaged.
         """
-        store = cls(work_directory(cache_path), recipe, file_system)
+        store = cls(work_directory(cache_path), recipe)
         if cache_path.exists():
             store.replaces = True
             cache = FeatureCache.open(cache_path)
@@ -159,23 +156,17 @@ class Store:
 
     def discard(self) -> None:
         """Remove the work directory; its rows are in the finished cache."""
-        if self.directory.exists():
-            self._file_system.remove_tree(self.directory)
+        remove_directory(self.directory)
 
     def _publish(self, path: Path, data: bytes) -> None:
         with suppress(FileExistsError):  # the name is the content's hash: what is there is the same
-            publish(path, data, file_system=self._file_system)
+            publish(path, data)
 
     def _make_directories(self) -> None:
         if (self.directory / "commits").is_dir():
             return
-        try:
-            for directory in (self.directory, self.directory / "shards", self.directory / "commits"):
-                with suppress(FileExistsError):
-                    self._file_system.make_directory(directory)
-                self._file_system.fsync_directory(directory.parent)
-        except OSError as e:
-            raise output_error(self.directory, e) from e
+        for directory in (self.directory, self.directory / "shards", self.directory / "commits"):
+            make_directory(directory)
         self._publish(self.directory / "recipe.json", self.recipe.to_json().encode("ascii"))
 
     def _know_cache(self, cache: FeatureCache) -> None:

@@ -1,4 +1,4 @@
-"""One dense layer with softmax, trained by gradient descent in Keras: the only module here that imports Keras.
+"""One dense layer with softmax, trained by gradient descent in Keras: the only module here that uses Keras.
 
 The layer is trained on its logits, with cross-entropy of softmax: the same function and the same steps as
 ``Dense(k, activation="softmax")`` with categorical cross-entropy, but the gradient survives where softmax rounds
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.backbones.engine import load_keras
 from heads.base import AffinePredictor, Features, Head, Monitor, mean_and_scale
 from heads.errors import TrainingError
 
@@ -75,7 +76,7 @@ class SoftmaxHead(Head):
 
     def _model(self, d: int, k: int) -> Any:  # noqa: ANN401 - Keras has no types
         """Return a compiled Keras model from d features to the logits of k classes."""
-        import keras
+        keras = load_keras()
 
         layer = keras.layers.Dense(
             k,
@@ -95,7 +96,7 @@ class SoftmaxHead(Head):
         return model
 
     def _initializer(self) -> Any:  # noqa: ANN401 - Keras has no types
-        import keras
+        keras = load_keras()
 
         if self.init == "zeros":
             return keras.initializers.Zeros()

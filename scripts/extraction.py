@@ -5,16 +5,19 @@ from typing import Annotated
 
 import typer
 
-from scripts.output import Json, print_failures, print_json, progress_bar, say
+from scripts.output import Json, counted, print_failures, print_json, progress_bar, say, show
 
 
 def extract(
-    images: Annotated[Path, typer.Argument(help="A folder of images, or a CSV or TSV table: path[,label][,split].")],
-    cache: Annotated[Path, typer.Argument(help="The cache file to make or to bring up to date.")],
-    backbone: Annotated[str, typer.Option(help="A network of the catalogue: featurecache backbones.")] = "vgg16",
+    images: Annotated[
+        Path,
+        typer.Argument(metavar="IMAGES", help="A folder of images, or a CSV or TSV table: path[,label][,split]."),
+    ],
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="The cache file to make or to bring up to date.")],
+    backbone: Annotated[str, typer.Option(help="The network: featurecache backbones lists them.")] = "vgg16",
     weights: Annotated[str, typer.Option(help="imagenet, the path of a weight file, or random:SEED.")] = "imagenet",
     taps: Annotated[
-        str | None, typer.Option(help="Layers to keep, separated by commas.", show_default="its own")
+        str | None, typer.Option(help="Layers to keep, separated by commas.", show_default="the network's own")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 32,
     workers: Annotated[
@@ -26,34 +29,35 @@ def extract(
     resize: Annotated[str, typer.Option(help="squash: the whole image; crop: its centre.")] = "squash",
     filter: Annotated[str, typer.Option(help="bilinear, nearest, bicubic or lanczos.")] = "bilinear",
     max_pixels: Annotated[int, typer.Option(min=1, help="A larger image is a failure.")] = 50_000_000,
-    root: Annotated[Path | None, typer.Option(help="The folder that a table's paths are relative to.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="The folder that a table's paths are relative to.", show_default="the table's")
+    ] = None,
     label_from_name: Annotated[
-        bool, typer.Option("--label-from-name/--no-label-from-name", help="Take labels from names as in cat.123.jpg.")
+        bool, typer.Option("--label-from-name", help="Take labels from names such as cat.123.jpg.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict/--no-strict", help="Exit with 1 if any image fails.")] = False,
-    rehash: Annotated[bool, typer.Option("--rehash/--no-rehash", help="Read files that look unchanged, too.")] = False,
-    retry_failures: Annotated[
-        bool, typer.Option("--retry-failures/--no-retry-failures", help="Decode again what failed before.")
-    ] = False,
-    replace: Annotated[bool, typer.Option("--replace/--no-replace", help="Replace a cache of another recipe.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any image fails.")] = False,
+    rehash: Annotated[bool, typer.Option("--rehash", help="Read files that look unchanged, too.")] = False,
+    retry_failures: Annotated[bool, typer.Option("--retry-failures", help="Decode again what failed before.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a cache of another recipe.")] = False,
     json: Json = False,
 ) -> None:
     """Pass images through a network once and keep its activations in an HDF5 file.
 
-    An interrupted run goes on where it was when the same command is run again. A finished cache is brought up to
-    date: only content that it does not know goes through the network.
+    An interrupted run goes on where it was when the same command is run again.
+
+    A finished cache is brought up to date: only content that it does not know goes through the network.
     """
-    from featurecache.run import Progress
-    from featurecache.extraction import extract as run
+    from featurecache import Progress
+    from featurecache import extract as run
 
     last = Progress(0)
 
     def remember(progress: Progress) -> None:
         nonlocal last
         last = progress
-        show(progress)
+        update(progress)
 
-    with progress_bar("extracting", shown=not json) as show:
+    with progress_bar("extracting", shown=not json) as update:
         made = run(
             images,
             cache,
@@ -82,14 +86,16 @@ def extract(
         print_json(ledger)
     else:
         widths = ", ".join(f"{tap} {width}" for tap, width in made.taps.items())
-        print(f"{cache}: {len(made):,} rows of {made.recipe.backbone} ({widths}), {len(made.failures):,} failures")
-        print(
-            f"{ledger['forwarded']:,} images forwarded, {ledger['reused']:,} reused, in {ledger['seconds']:.1f} s: "
-            f"{ledger['images_per_second']:.1f} images/s"
+        rows, failures = counted(len(made), "row"), counted(len(made.failures), "failure")
+        show(f"{cache}: {rows} of {made.recipe.backbone} ({widths}), {failures}")
+        show(
+            f"{counted(ledger['forwarded'], 'image')} forwarded, {ledger['reused']:,} reused, "
+            f"in {ledger['seconds']:.1f} s: {ledger['images_per_second']:.1f} images/s"
             + (f", bound by {'decoding' if ledger['bound'] == 'decode' else 'computing'}" if last.forwarded else "")
         )
     if strict and made.failures:
-        say(f"error: {len(made.failures)} images failed, and --strict was given; all good rows are saved in {cache}")
+        failed = f"{counted(len(made.failures), 'image')} failed"
+        say(f"error: {failed}, and --strict was given; all good rows are saved in {cache}")
         raise typer.Exit(1)
 
 

@@ -1,19 +1,23 @@
 """``featurecache info, backbones, heads, summary``: what there is."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any
 
 import typer
 
-from scripts.output import Json, print_failures, print_json, print_table, printable
+from scripts.output import Json, counted, print_failures, print_json, print_table, show
+
+_WIDTH, _LABEL_WIDTH = 80, 26
 
 
 def info(
-    cache: Annotated[Path, typer.Argument(help="A cache file.")],
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A cache file.")],
     json: Json = False,
 ) -> None:
     """Show what is in a cache and what made it."""
-    from featurecache.cache import FeatureCache
+    from featurecache import FeatureCache
 
     opened = FeatureCache.open(cache)
     description: dict[str, Any] = {
@@ -30,25 +34,33 @@ def info(
     if json:
         print_json(description)
         return
-    print(f"{cache}: {len(opened):,} rows, {len(opened.failures):,} failures")
+    show(f"{cache}: {counted(len(opened), 'row')}, {counted(len(opened.failures), 'failure')}")
+    show()
     print_table(("tap", "width"), list(opened.taps.items()))
-    print()
+    show()
     print_table(("split", "rows"), [(name or "(none)", f"{count:,}") for name, count in opened.splits.items()])
-    print()
+    show()
     if opened.classes:
-        print_table(("class", "rows"), [(printable(name), f"{n:,}") for name, n in opened.class_counts.items()])
-        print()
-    for title, fields in (("recipe", description["recipe"]), ("provenance", description["provenance"])):
-        print(title)
-        for name, value in fields.items():
-            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-            print(f"  {name}: {printable(str(shown))}")
-    print(f"fingerprint: {opened.recipe.fingerprint}")
+        print_table(("class", "rows"), [(name, f"{count:,}") for name, count in opened.class_counts.items()])
+        show()
+    print_table(("recipe", ""), list(_lines(description["recipe"] | {"fingerprint": opened.recipe.fingerprint})), left=2)
+    show()
+    print_table(("provenance", ""), list(_lines(description["provenance"])), left=2)
     print_failures(opened.failures, f"featurecache info {cache} --json")
 
 
+def _lines(fields: Mapping[str, Any], indent: str = "  ") -> Iterator[tuple[str, str]]:
+    """Yield name and value of every field, as text; the fields of a field follow it, further in."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{name}", "" if value else "-"
+            yield from _lines(value, f"{indent}  ")
+        else:
+            yield f"{indent}{name}", "x".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def backbones(json: Json = False) -> None:
-    """List the networks, their taps and where their weights come from."""
+    """List the networks with their taps."""
     from featurecache.backbones.catalog import APPLICATIONS
 
     if json:
@@ -66,10 +78,13 @@ def backbones(json: Json = False) -> None:
         )
         return
     for row in APPLICATIONS.values():
-        height, width = row.input_size
-        print(f"{row.name}: input {height}x{width}, preprocessing {row.preprocessing}")
-        print(f"  default taps: {', '.join(f'{tap} ({row.taps[tap]})' for tap in row.default_taps)}")
-        print(f"  all taps: {', '.join(row.taps)}")
+        show(f"{row.name}: input {'x'.join(map(str, row.input_size))}, preprocessing {row.preprocessing}")
+        default = ", ".join(f"{tap} ({row.taps[tap]:,})" for tap in row.default_taps)
+        others = ", ".join(tap for tap in row.taps if tap not in row.default_taps)
+        _print_beside("  default taps", default)
+        _print_beside("  other taps", others)
+        show()
+    show("In brackets: features of an image. Others are cached with: --taps NAME,NAME")
 
 
 def heads(json: Json = False) -> None:
@@ -80,13 +95,28 @@ def heads(json: Json = False) -> None:
         print_json({name: spec.to_dict() for name, spec in HEADS.items()})
         return
     for name, spec in HEADS.items():
-        print(f"{name}: {spec.summary}")
+        show(f"{name}: {spec.summary}")
         for parameter in spec.parameters:
-            print(f"  -p {parameter.name}={parameter.default}  {parameter.help} ({parameter.expected})")
+            _print_beside(f"  -p {parameter.name}={_as_typed(parameter.default)}", parameter.help)
+            _print_beside("", parameter.expected)
+        show()
+    show("Set them with: featurecache train CACHE HEAD_DIR --head NAME -p KEY=VALUE")
+
+
+def _print_beside(label: str, text: str) -> None:
+    """Print a text in as many lines as it needs, beside its label."""
+    lines = wrap(text, _WIDTH - _LABEL_WIDTH)
+    for beside, line in zip([label, *[""] * len(lines)], lines, strict=False):
+        show(f"{beside:{_LABEL_WIDTH}}{line}")
+
+
+def _as_typed(value: object) -> str:
+    """Return a parameter's value as it is written on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def summary(
-    backbone: Annotated[str, typer.Argument(help="A network of the catalogue.")] = "vgg16",
+    backbone: Annotated[str, typer.Argument(metavar="[BACKBONE]", help="A network of the catalogue.")] = "vgg16",
     json: Json = False,
 ) -> None:
     """Show a network layer by layer: output shape, parameters, activation, and where it can be tapped."""
@@ -117,7 +147,8 @@ def summary(
         ],
         left=3,
     )
-    print(f"\n{len(layers)} layers, {total:,} parameters; * is cached by default, any other tap with --taps")
+    show()
+    show(f"{len(layers)} layers, {total:,} parameters; * is cached by default, any other tap with --taps")
 
 
 COMMANDS = (info, backbones, heads, summary)

@@ -5,16 +5,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.output import Json, number, print_failures, print_json, print_table, printable, say
+from scripts.output import Json, counted, number, print_failures, print_json, print_table, say, show
 
 if TYPE_CHECKING:
-    from heads import Epoch, Evaluation
+    from heads import Epoch, Evaluation, PredictionsTable
+
+_COLUMNS = 6  # classes that get a column of their own in a table of predictions
+_BEST = 3  # classes that are shown of an image if there are more
+_MATRIX = 20  # classes whose confusion matrix is printed
+_CONFUSIONS = 10  # pairs of classes that are listed if there are more
 
 
 def train(
-    cache: Annotated[Path, typer.Argument(help="A cache file.")],
-    head_dir: Annotated[Path, typer.Argument(help="The directory to make for the head.")],
-    head: Annotated[str, typer.Option(help="A head of the catalogue: featurecache heads.")] = "softmax",
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A cache file.")],
+    head_dir: Annotated[Path, typer.Argument(metavar="HEAD_DIR", help="The directory to make for the head.")],
+    head: Annotated[str, typer.Option(help="What to train: featurecache heads lists them.")] = "softmax",
     tap: Annotated[
         str | None, typer.Option(help="The layer whose features it takes.", show_default="the only one")
     ] = None,
@@ -28,7 +33,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a head on the train split of a cache; the valid split watches."""
-    from featurecache.cache import FeatureCache
+    from featurecache import FeatureCache
     from heads import head_spec, parse_parameters, require_free
     from heads import train as fit
 
@@ -50,27 +55,26 @@ def train(
         print_json(trained.to_dict())
         return
     record = trained.training
-    print(
-        f"{head_dir}: {head} on {trained.tap}, {record.n_train:,} train and {record.n_valid:,} valid rows, "
-        f"{record.seconds:.2f} s"
-    )
-    print(f"train accuracy {number(record.train_accuracy)}, valid accuracy {number(record.valid_accuracy)}")
+    rows = f"{record.n_train:,} train and {record.n_valid:,} valid rows"
+    show(f"{head_dir}: {head} on {trained.tap}, {rows}, {record.seconds:.2f} s")
+    show(f"train accuracy {number(record.train_accuracy)}, valid accuracy {number(record.valid_accuracy)}")
 
 
 def print_epoch(epoch: "Epoch") -> None:
     """Print one line about an epoch as soon as it is over."""
     if epoch.epoch == 1:
-        print("epoch      loss  accuracy  valid_loss  valid_accuracy")
-    print(
+        show("epoch      loss  accuracy  valid_loss  valid_accuracy")
+    show(
         f"{epoch.epoch:5d}  {epoch.loss:8.4f}  {epoch.accuracy:8.4f}  {number(epoch.valid_loss):>10}  "
-        f"{number(epoch.valid_accuracy):>14}",
-        flush=True,
+        f"{number(epoch.valid_accuracy):>14}"
     )
 
 
 def evaluate(
-    head_dir: Annotated[Path, typer.Argument(help="A head's directory.")],
-    cache: Annotated[Path, typer.Argument(help="A cache file of the recipe that the head was trained with.")],
+    head_dir: Annotated[Path, typer.Argument(metavar="HEAD_DIR", help="A head's directory.")],
+    cache: Annotated[
+        Path, typer.Argument(metavar="CACHE", help="A cache file of the recipe that the head was trained with.")
+    ],
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
     predictions: Annotated[
         Path | None, typer.Option(help="Write the predictions, a row for each image, to this CSV file.")
@@ -78,7 +82,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Judge a head on the labelled rows of a split."""
-    from featurecache.cache import FeatureCache
+    from featurecache import FeatureCache
     from featurecache.publish import publish, require_place
     from heads import TrainedHead, select_rows
     from heads import evaluate as judge
@@ -96,12 +100,13 @@ def evaluate(
     else:
         print_evaluation(evaluation)
         if predictions is not None:
-            print(f"\npredictions: {predictions}")
+            show()
+            show(f"predictions: {predictions}")
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:
-    """Print the numbers of an evaluation: overall, per class, and the confusion matrix."""
-    accuracy, classes = evaluation.accuracy, [printable(name) for name in evaluation.classes]
+    """Print the numbers of an evaluation: overall, per class, and what was taken for what."""
+    accuracy = evaluation.accuracy
     print_table(
         ("rows", f"{len(evaluation):,}"),
         [
@@ -113,21 +118,41 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         ],
         left=2,
     )
-    print()
+    show()
     print_table(
         ("class", "precision", "recall", "F1", "rows"),
         [
-            (name, number(each.precision), number(each.recall), number(each.f1), each.support)
-            for name, each in zip(classes, evaluation.per_class, strict=True)
+            (name, number(each.precision), number(each.recall), number(each.f1), f"{each.support:,}")
+            for name, each in zip(evaluation.classes, evaluation.per_class, strict=True)
         ],
     )
-    print("\nconfusion matrix: rows are the actual, columns the predicted class")
-    print_table(("", *classes), [(n, *row) for n, row in zip(classes, evaluation.confusion.tolist(), strict=True)])
+    show()
+    print_confusion(evaluation.classes, evaluation.confusion.tolist())
+
+
+def print_confusion(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
+    """Print a confusion matrix, or its largest entries beside the diagonal if there are many classes."""
+    if len(classes) <= _MATRIX:
+        show("confusion matrix: rows are the actual, columns the predicted class")
+        print_table(("", *classes), [(name, *row) for name, row in zip(classes, matrix, strict=True)])
+        return
+    confusions = sorted(
+        (-count, classes[i], classes[j])
+        for i, row in enumerate(matrix)
+        for j, count in enumerate(row)
+        if count and i != j
+    )
+    show(f"most frequent confusions (--json has all {len(classes):,} classes)")
+    print_table(
+        ("actual", "predicted", "rows"),
+        [(actual, predicted, f"{-count:,}") for count, actual, predicted in confusions[:_CONFUSIONS]],
+        left=2,
+    )
 
 
 def predict(
-    head_dir: Annotated[Path, typer.Argument(help="A head's directory.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.", metavar="IMAGE...")],
+    head_dir: Annotated[Path, typer.Argument(metavar="HEAD_DIR", help="A head's directory.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.")],
     weights: Annotated[
         str | None, typer.Option(help="The network's weights, if they are no longer where they were.")
     ] = None,
@@ -155,16 +180,20 @@ def predict(
     if json:
         print_json(prediction.to_dict())
         return
-    table = prediction.table
-    classes = [printable(name) for name in table.classes]
-    print_table(
-        ("image", "class", *classes),
-        [
-            (printable(path), classes[index], *(number(value) for value in row))
-            for path, index, row in zip(table.paths, table.predicted, table.probabilities.tolist(), strict=True)
-        ],
-        left=2,
-    )
+    print_predictions(prediction.table)
 
 
+def print_predictions(table: "PredictionsTable") -> None:
+    """Print class and probabilities of every image; of many classes, the most probable ones."""
+    classes = table.classes
+    rows = list(zip(table.paths, table.probabilities.tolist(), strict=True))
+    if len(classes) <= _COLUMNS:
+        print_table(
+            ("class", *classes, "image"),
+            [
+                (classes[index], *map(number, row), path)
+                for index, (path, row) in zip(table.predicted, rows, strict=True)
+            ],
+        )
+        return
 COMMANDS = (train, evaluate, predict)

@@ -31,6 +31,9 @@ _HARMLESS_WARNING = r"Skipping nested container at '_operations_by_depth"
 # what Keras and h5py raise at files that are damaged, or are something else
 _LOADING_ERRORS = (ValueError, OSError, LookupError, TypeError, AttributeError, RuntimeError)
 
+# what goes into a sigmoid that is to be close to 1
+_OPEN = 8.0
+
 
 @cache
 def load_keras() -> Any:  # noqa: ANN401 - Keras has no types
@@ -168,8 +171,9 @@ def _load(application: Application, weights: Weights) -> Any:  # noqa: ANN401 - 
 
 def _is_normalised(network: Any) -> bool:  # noqa: ANN401 - a keras.Model
     """Whether a layer subtracts a mean that was learnt from images, as Keras's ImageNet weights do."""
-    normalization = load_keras().layers.Normalization
-    return any(np.any(layer.get_weights()[0]) for layer in network.layers if isinstance(layer, normalization))
+    keras = load_keras()
+    layers = [layer for layer in network.layers if isinstance(layer, keras.layers.Normalization)]
+    return any(bool(keras.ops.any(layer.weights[0])) for layer in layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +255,11 @@ def _compile(
     if backend == "tensorflow":
         import tensorflow
 
-        signature = [tensorflow.TensorSpec(shape, tensorflow.uint8)]
-        run = tensorflow.function(lambda images: model(preprocess(images), training=False), input_signature=signature)
+        traced = tensorflow.function(lambda images: model(preprocess(images), training=False))
+        compiled = traced.get_concrete_function(tensorflow.TensorSpec(shape, tensorflow.uint8))
+
+        def run(images: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - Keras has no types
+            return compiled(tensorflow.constant(images))
     elif backend == "jax":
         import jax
 
@@ -281,7 +288,7 @@ def _randomise(network: Any, seed: int) -> None:  # noqa: ANN401 - Keras has no 
     Kernels are Glorot-uniform (Glorot and Bengio 2010), which is Keras's default; those without a bias, which in
     these networks stand before a batch normalisation that has not learnt to rescale, are He-uniform (He et al. 2015),
     so that the signal does not die out. A depthwise unit sees one channel. All other weights leave a signal as it is:
-    gains 1, offsets 0, batch statistics of mean 0 and variance 1.
+    gains 1, offsets 0, batch statistics of mean 0 and variance 1, and gates (sigmoids that multiply channels) open.
     """
     depthwise = load_keras().layers.DepthwiseConv2D
     generator = np.random.default_rng(seed)
@@ -295,8 +302,9 @@ def _randomise(network: Any, seed: int) -> None:  # noqa: ANN401 - Keras has no 
                 limit = np.float32(math.sqrt(6 / (fan_in + fan_out)))
                 values.append((generator.random(variable.shape, np.float32) * 2 - 1) * limit)
             else:
+                gate = variable.name == "bias" and layer.activation.__name__ == "sigmoid"
                 one = variable.name in {"gamma", "moving_variance", "variance"}
-                values.append(np.full(variable.shape, float(one)).astype(variable.dtype))
+                values.append(np.full(variable.shape, _OPEN if gate else float(one)).astype(variable.dtype))
         if values:
             layer.set_weights(values)
 

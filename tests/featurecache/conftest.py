@@ -1,11 +1,16 @@
 """Images and caches that the tests of featurecache share."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
+import featurecache.publish
 from featurecache import extract
 from featurecache.backbones.fake import FakeBackbone
+from featurecache.publish import FileSystem
 
 
 def write_image(path, seed):
@@ -54,3 +59,37 @@ def make_backbone():
 def cache(photos, tmp_path):
     """Return an open cache of `photos`."""
     return extract(photos, tmp_path / "photos.h5", backbone=FakeBackbone())
+
+
+class RecordingFileSystem(FileSystem):
+    """The real calls, by name in order; one of them may fail."""
+
+    def __init__(self, fail=None, error=errno.EIO):
+        self.calls = []
+        self._fail = fail
+        self._error = error
+
+    def __getattribute__(self, name):
+        value = super().__getattribute__(name)
+        if name.startswith("_") or not callable(value):
+            return value
+
+        def call(*args):
+            self.calls.append(name)
+            if name == self._fail:
+                raise OSError(self._error, os.strerror(self._error))
+            return value(*args)
+
+        return call
+
+
+@pytest.fixture
+def use_file_system(monkeypatch):
+    """Return a function that puts a recording file system, in which one call fails, in the place of the real one."""
+
+    def use(fail=None, error=errno.EIO):
+        double = RecordingFileSystem(fail, error)
+        monkeypatch.setattr(featurecache.publish, "FILE_SYSTEM", double)
+        return double
+
+    return use

@@ -4,37 +4,15 @@ import os
 import pytest
 
 from featurecache.errors import OutputError
-from featurecache.publish import FileSystem, publish, publish_directory, publishing, require_place
+from featurecache.publish import publish, publish_directory, publishing, require_place
 
 
-class RecordingFileSystem(FileSystem):
-    """The real calls, by name in order; one of them may fail."""
-
-    def __init__(self, fail=None, error=errno.EIO):
-        self.calls = []
-        self._fail = fail
-        self._error = error
-
-    def __getattribute__(self, name):
-        value = super().__getattribute__(name)
-        if name.startswith("_") or not callable(value):
-            return value
-
-        def call(*args):
-            self.calls.append(name)
-            if name == self._fail:
-                raise OSError(self._error, os.strerror(self._error))
-            return value(*args)
-
-        return call
-
-
-def test_the_order_of_steps_is_the_promise(tmp_path):
-    fs = RecordingFileSystem()
-    publish(tmp_path / "x", b"data", file_system=fs)
+def test_the_order_of_steps_is_the_promise(tmp_path, use_file_system):
+    fs = use_file_system()
+    publish(tmp_path / "x", b"data")
     assert fs.calls == ["create", "write", "fsync", "close", "link", "unlink", "fsync_directory"]
-    fs = RecordingFileSystem()
-    publish(tmp_path / "x", b"more", replace=True, file_system=fs)
+    fs = use_file_system()
+    publish(tmp_path / "x", b"more", replace=True)
     assert fs.calls == ["create", "write", "fsync", "close", "replace", "fsync_directory"]
     assert (tmp_path / "x").read_bytes() == b"more"
     assert os.listdir(tmp_path) == ["x"]
@@ -48,11 +26,12 @@ def test_a_taken_name_is_kept(tmp_path):
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_where_there_are_no_links_the_name_is_still_put_if_absent(tmp_path):
-    publish(tmp_path / "x", b"first", file_system=RecordingFileSystem("link", errno.EPERM))
+def test_where_there_are_no_links_the_name_is_still_put_if_absent(tmp_path, use_file_system):
+    use_file_system("link", errno.EPERM)
+    publish(tmp_path / "x", b"first")
     assert (tmp_path / "x").read_bytes() == b"first"
     with pytest.raises(FileExistsError):
-        publish(tmp_path / "x", b"second", file_system=RecordingFileSystem("link", errno.EPERM))
+        publish(tmp_path / "x", b"second")
     assert (tmp_path / "x").read_bytes() == b"first"
     assert os.listdir(tmp_path) == ["x"]
 
@@ -62,9 +41,10 @@ def test_where_there_are_no_links_the_name_is_still_put_if_absent(tmp_path):
     ("number", "remedy"),
     [(errno.ENOSPC, "make room"), (errno.EACCES, "may write"), (errno.EROFS, "can be written"), (errno.EIO, "error")],
 )
-def test_a_step_that_fails_leaves_nothing_and_one_clear_line(tmp_path, step, number, remedy):
+def test_a_step_that_fails_leaves_nothing_and_one_clear_line(tmp_path, use_file_system, step, number, remedy):
+    use_file_system(step, number)
     with pytest.raises(OutputError, match=remedy) as caught:
-        publish(tmp_path / "x", b"data", file_system=RecordingFileSystem(step, number))
+        publish(tmp_path / "x", b"data")
     assert caught.value.errno == number
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == []
@@ -88,7 +68,7 @@ def test_the_longest_file_name_can_be_published(tmp_path):
     assert os.listdir(tmp_path) == ["n" * 255]
 
 
-def test_a_directory_is_published_whole_or_not_at_all(tmp_path):
+def test_a_directory_is_published_whole_or_not_at_all(tmp_path, use_file_system):
     publish_directory(tmp_path / "d", {"a": b"1", "b": b"2"})
     assert sorted(os.listdir(tmp_path / "d")) == ["a", "b"]
     with pytest.raises(FileExistsError):
@@ -96,8 +76,9 @@ def test_a_directory_is_published_whole_or_not_at_all(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FileExistsError):
         publish_directory(tmp_path / "file", {"a": b"3"})
+    use_file_system("fsync", errno.ENOSPC)
     with pytest.raises(OutputError):
-        publish_directory(tmp_path / "e", {"a": b"3"}, file_system=RecordingFileSystem("fsync", errno.ENOSPC))
+        publish_directory(tmp_path / "e", {"a": b"3"})
     assert sorted(os.listdir(tmp_path)) == ["d", "file"]
     assert (tmp_path / "d" / "a").read_bytes() == b"1"
 
