@@ -114,6 +114,8 @@ def extract(
     )
     rules = DecodeRules(source.spec.input_size, resize, filter, max_pixels)
     store = Store.beside(cache_path, recipe_of(source.spec, rules, dtype), replace=replace)
+    if retry_failures:
+        store.reasons.clear()
     if store.places:
         notify(f"{len(store.places)} images are known from before and are kept")
     run = Run(
@@ -122,11 +124,11 @@ def extract(
         rules,
         source,
         batch_size=batch_size,
+        workers=workers or len(os.sched_getaffinity(0)),
         rehash=rehash,
-        retry_failures=retry_failures,
         report=progress,
     )
-    run.look_and_forward(workers or len(os.sched_getaffinity(0)))
+    run.look_and_forward()
     return run.finish(cache_path)
 
 

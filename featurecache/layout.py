@@ -49,6 +49,7 @@ FAILURE_COLUMNS: Mapping[str, np.dtype[Any]] = {
     "mtime_ns": INTEGER,
 }
 
+_TEXT_REFERENCE = 16  # bytes in the dataset for one variable-length text: length, place of its heap, number in it
 _ROOT_ATTRIBUTES = frozenset({"format", "format_version", "fingerprint"})
 
 
@@ -100,6 +101,14 @@ class CacheIndex:
 
     def __len__(self) -> int:
         return len(self.images["path"])
+
+    def holds_same_as(self, other: "CacheIndex") -> bool:
+        """Whether two caches of one recipe hold the same images, labels and failures, whatever made them."""
+        return self.classes == other.classes and all(
+            np.array_equal(theirs[name], column)
+            for ours, theirs in ((self.images, other.images), (self.failures, other.failures))
+            for name, column in ours.items()
+        )
 
 
 def encode_cache(draft: Draft, index: CacheIndex) -> dict[str, FeatureBlock]:
@@ -322,7 +331,11 @@ class _Check:
         same = h5py.check_string_dtype(data.dtype) == h5py.check_string_dtype(dtype)
         self.that(data.dtype == dtype and same, f"{name} is of type {data.dtype}, expected {dtype}")
         self.that(len(data.shape) == 1 if shape is None else data.shape == shape, f"{name} has the shape {data.shape}")
-        self.that(data.nbytes <= self._size, f"{name} declares {data.nbytes} bytes, the file has {self._size}")
+        stored, offset = data.id.get_storage_size(), data.id.get_offset()
+        each = _TEXT_REFERENCE if dtype is TEXT else dtype.itemsize
+        self.that(stored == data.size * each, f"{name} declares {data.size} values, and {stored // each} are stored")
+        self.that(stored == 0 or offset is not None, f"{name} has no place in the file")
+        self.that((offset or 0) + stored <= self._size, f"{name} ends behind the end of the file")
         return data
 
     def text(self, file: h5py.File, name: str) -> str:
@@ -341,11 +354,4 @@ class _Check:
     def block(self, file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureBlock:
         """Check a dataset and return where it lies; no row of it is read."""
         data = self.dataset(file, name, shape, dtype)
-        offset = data.id.get_offset()
-        rows, width = shape[0], shape[1] if len(shape) > 1 else 1
-        if rows == 0:
-            return FeatureBlock(0, 0, width, dtype)
-        self.that(offset is not None, f"{name} has no place in the file")
-        block = FeatureBlock(offset, rows, width, dtype)
-        self.that(offset + block.size <= self._size, f"{name} ends behind the end of the file")
-        return block
+        return FeatureBlock(data.id.get_offset() or 0, shape[0], shape[1] if len(shape) > 1 else 1, dtype)

@@ -10,15 +10,14 @@ in the order of the manifest. Batches are therefore the same in every run, resum
 """
 
 import json
-import os
 import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,15 +29,17 @@ from numpy.typing import NDArray
 from featurecache.ahead import ahead
 from featurecache.backbones.protocol import Backbone
 from featurecache.cache import FeatureCache, pack
-from featurecache.decode import DecodeRules, Failure, decode, read_file
+from featurecache.decode import DecodeRules, Failure, decode
 from featurecache.errors import NoImagesError, OutputError
-from featurecache.layout import FAILURE_COLUMNS, IMAGE_COLUMNS, TEXT, CacheIndex, feature_dtype
+from featurecache.layout import CacheIndex, feature_dtype
 from featurecache.manifest import ImageEntry, Manifest
+from featurecache.sightings import Sighting, failure_columns, image_columns
 from featurecache.source import Source, as_stored
-from featurecache.store import Sighting, Store
+from featurecache.store import Store
 
 SHARD_ROWS = 1024
 SHARD_SECONDS = 30.0
+_EARLIER_RUNS = 100
 
 _Looked = tuple[Sighting, NDArray[np.uint8] | None]  # what an image is; its pixels if the network has to see them
 
@@ -110,8 +111,8 @@ class Run:
         source: Source,
         *,
         batch_size: int,
+        workers: int,
         rehash: bool,
-        retry_failures: bool,
         report: Callable[[Progress], None],
     ) -> None:
         self._manifest = manifest
@@ -119,9 +120,9 @@ class Run:
         self._rules = rules
         self._source = source
         self._batch_size = batch_size
+        self._workers = workers
         self._rehash = rehash
-        self._reasons = {} if retry_failures else dict(store.reasons)
-        self._known = set(store.places)
+        self._taken: set[str] = set()
         self._report = report
         self._progress = Progress(len(manifest))
         self._started = time.monotonic()
@@ -131,10 +132,10 @@ class Run:
         self._pending = _Pending()
         self._seen: list[Sighting] = []
 
-    def look_and_forward(self, workers: int) -> None:
+    def look_and_forward(self) -> None:
         """Bring every image of the manifest into the store, as features or as a failure."""
-        window = 2 * (self._batch_size + workers)
-        looked_at = ahead(self._look, self._manifest.entries, workers=workers, window=window)
+        window = 2 * (self._batch_size + self._workers)
+        looked_at = ahead(self._look, self._manifest.entries, workers=self._workers, window=window)
         with ThreadPoolExecutor(1, "commit") as committer, closing(looked_at):
             try:
                 for sighting, pixels in self._waiting_for(looked_at):
@@ -161,11 +162,11 @@ class Run:
             recipe=self._store.recipe,
             provenance=json.dumps(self._provenance(), sort_keys=True),
             classes=self._manifest.classes,
-            images=_image_columns(good),
-            failures=_columns(failed, FAILURE_COLUMNS),
+            images=image_columns([s for _, s in good], [e.label for e, _ in good], [e.split for e, _ in good]),
+            failures=failure_columns(failed),
         )
         old = self._store.cache
-        if old is None or not _same(old.index, index):
+        if old is None or not old.index.holds_same_as(index):
             places = [self._store.places[sighting.sha256] for _, sighting in good]
             try:
                 pack(cache_path, index, places, replace=self._store.replaces, scratch=self._store.scratch())
@@ -191,33 +192,23 @@ class Run:
 
     def _look(self, entry: ImageEntry) -> _Looked:
         """Say what an image file is; return its pixels only if they have to go through the network."""
-        file = self._manifest.file(entry)
-        before = self._store.sightings.get(entry.path)
-        if before and not self._rehash and self._is_settled(before) and _is_unchanged(file, before):
-            return before, None
-        read = read_file(file, max_bytes=self._rules.max_bytes)
-        if isinstance(read, Failure):
-            return Sighting(entry.path, -1, -1, "", read.reason), None
-        reason, pixels = self._reasons.get(read.sha256, ""), None
-        if not reason and read.sha256 not in self._known:
-            decoded = decode(read.data, self._rules)
-            if isinstance(decoded, Failure):
-                reason = decoded.reason
-            else:
-                pixels = decoded
-        return Sighting(entry.path, read.size, read.mtime_ns, read.sha256, reason), pixels
-
-    def _is_settled(self, sighting: Sighting) -> bool:
-        """Whether nothing has to be done for the content that was seen."""
-        return sighting.sha256 in (self._reasons if sighting.reason else self._known)
+        sighting, data = self._store.look(
+            entry.path, self._manifest.file(entry), max_bytes=self._rules.max_bytes, rehash=self._rehash
+        )
+        if data is None or sighting.sha256 in self._taken:
+            return sighting, None
+        decoded = decode(data, self._rules)
+        if isinstance(decoded, Failure):
+            return replace(sighting, reason=decoded.reason), None
+        return sighting, decoded
 
     def _take(self, sighting: Sighting, pixels: NDArray[np.uint8] | None) -> None:
         """Count an image, and send its pixels through the network when a batch is full."""
         self._seen.append(sighting)
         if sighting != self._store.sightings.get(sighting.path):
             self._pending.sightings.append(sighting)
-        if pixels is not None and sighting.sha256 not in self._known:
-            self._known.add(sighting.sha256)
+        if pixels is not None and sighting.sha256 not in self._taken:
+            self._taken.add(sighting.sha256)
             self._batch[sighting.sha256] = pixels
             if len(self._batch) == self._batch_size:
                 self._forward()
@@ -275,48 +266,22 @@ class Run:
             )
 
     def _provenance(self) -> dict[str, Any]:
+        """Return what made the cache: this run, and the runs before it that rows were taken over from."""
         packages = ("featurecache", "numpy", "pillow", "h5py")
-        return {
-            "weights_source": self._source.weights,
-            "images": str(self._manifest.root.absolute()),
-            "engine": dict(self._backbone.provenance) if self._backbone else {},
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        this = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "engine": dict(self._backbone.provenance) if self._backbone else {},
             "run": self._progress.to_dict(),
+            "runner": f"{self._workers} decoding threads",
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         }
-
-
-def _is_unchanged(file: bytes, sighting: Sighting) -> bool:
-    try:
-        status = os.stat(file)  # noqa: PTH116 - pathlib takes no bytes
-    except OSError:
-        return False
-    return (status.st_size, status.st_mtime_ns) == (sighting.size, sighting.mtime_ns)
-
-
-def _columns(sightings: list[Sighting], types: Mapping[str, np.dtype[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the fields of sightings as columns of these names and types."""
-    return {
-        name: np.array([getattr(s, name) for s in sightings], dtype=object if dtype is TEXT else dtype)
-        for name, dtype in types.items()
-    }
-
-
-def _image_columns(good: list[tuple[ImageEntry, Sighting]]) -> dict[str, NDArray[Any]]:
-    seen = {name: dtype for name, dtype in IMAGE_COLUMNS.items() if name not in {"label", "split"}}
-    columns = _columns([sighting for _, sighting in good], seen)
-    for name in ("label", "split"):
-        columns[name] = np.array([getattr(entry, name) for entry, _ in good], dtype=IMAGE_COLUMNS[name])
-    return columns
-
-
-def _same(old: CacheIndex, new: CacheIndex) -> bool:
-    """Whether two caches of one recipe hold the same, whatever made them."""
-    return old.classes == new.classes and all(
-        np.array_equal(theirs[name], column)
-        for theirs, ours in ((old.images, new.images), (old.failures, new.failures))
-        for name, column in ours.items()
-    )
+        before = dict(self._store.cache.provenance) if self._store.cache else {}
+        earlier = [*before.pop("earlier", []), {name: before.get(name) for name in this}] if before else []
+        return this | {
+            "earlier": earlier[-_EARLIER_RUNS:],
+            "images": str(self._manifest.root.absolute()),
+            "weights_source": self._source.weights,
+        }
 
 
 def _none_usable(failed: list[Sighting]) -> str:

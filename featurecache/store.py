@@ -7,7 +7,7 @@ own bytes as their name: runs that work at the same time cannot overwrite each o
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,33 +17,12 @@ from numpy.typing import NDArray
 
 from featurecache import layout
 from featurecache.cache import FeatureCache, RowPlace
+from featurecache.decode import Failure, read_file
 from featurecache.errors import CacheFormatError, RecipeError
 from featurecache.layout import FeatureBlock
 from featurecache.publish import make_directory, publish, remove_directory
 from featurecache.recipe import Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """What an image file was when it was read: enough to know it again without reading it.
-
-    Parameters
-    ----------
-    path
-        As in the manifest.
-    size, mtime_ns
-        Bytes and modification time in nanoseconds; -1 if the file could not be opened.
-    sha256
-        Hash of the bytes, 64 hexadecimal digits; empty if they could not be read.
-    reason
-        Why the image gave no features; empty if it did.
-    """
-
-    path: str
-    size: int
-    mtime_ns: int
-    sha256: str
-    reason: str = ""
+from featurecache.sightings import Sighting, sightings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +78,8 @@ class Store:
                 require_recipe(cache.recipe, recipe, cache_path)
             if cache.recipe == recipe:
                 store._know_cache(cache)
-        recorded = store.directory / "recipe.json"
-        if recorded.exists():
-            found = Recipe.from_json(recorded.read_text("utf-8"))
+        found = unfinished_recipe(cache_path)
+        if found:
             if not replace:
                 require_recipe(found, recipe, store.directory)
             if found == recipe:
@@ -109,6 +87,27 @@ class Store:
             else:
                 store.discard()
         return store
+
+    def look(self, path: str, file: bytes, *, max_bytes: int, rehash: bool = False) -> tuple[Sighting, bytes | None]:
+        """Say what an image file is; return its bytes only if nothing is known of its content.
+
+        Parameters
+        ----------
+        path, file
+            The path of the manifest, and the file's name as the operating system knows it.
+        max_bytes
+            A larger file is not read.
+        rehash
+            Read the file even if its size and modification time are those that were seen.
+        """
+        before = self.sightings.get(path)
+        if before and not rehash and self._is_settled(before) and before.still_holds(file):
+            return before, None
+        read = read_file(file, max_bytes=max_bytes)
+        if isinstance(read, Failure):
+            return Sighting(path, -1, -1, "", read.reason), None
+        sighting = Sighting(path, read.size, read.mtime_ns, read.sha256, self.reasons.get(read.sha256, ""))
+        return sighting, None if sighting.reason or read.sha256 in self.places else read.data
 
     def commit(
         self, contents: Sequence[str], features: Mapping[str, NDArray[Any]], sightings: Iterable[Sighting]
@@ -169,13 +168,16 @@ class Store:
             make_directory(directory)
         self._publish(self.directory / "recipe.json", self.recipe.to_json().encode("ascii"))
 
+    def _is_settled(self, sighting: Sighting) -> bool:
+        """Whether nothing has to be done for the content that was seen."""
+        return sighting.sha256 in (self.reasons if sighting.reason else self.places)
+
     def _know_cache(self, cache: FeatureCache) -> None:
         self.cache = cache
-        images, failures = cache.index.images, cache.index.failures
-        for row, sighting in enumerate(_sightings(images, [""] * len(cache))):
+        for row, sighting in enumerate(sightings_of(cache.index.images)):
             self.places.setdefault(sighting.sha256, RowPlace(cache, row))
-            self.sightings[sighting.path] = sighting
-        for sighting in _sightings(failures, failures["reason"]):
+            self._know(sighting)
+        for sighting in sightings_of(cache.index.failures):
             self._know(sighting)
 
     def _know_commits(self) -> None:
@@ -213,6 +215,19 @@ def work_directory(cache_path: Path) -> Path:
     return cache_path.with_name(f"{cache_path.name}.work")
 
 
+def unfinished_recipe(cache_path: Path) -> Recipe | None:
+    """Return the recipe of the unfinished run that makes ``cache_path``; None if there is no such run."""
+    recorded = work_directory(cache_path) / "recipe.json"
+    try:
+        return Recipe.from_json(recorded.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as e:
+        raise CacheFormatError(
+            f"{recorded} cannot be read: {e}; if the run is of no use, remove {recorded.parent}"
+        ) from e
+
+
 def require_recipe(found: Recipe, wanted: Recipe, where: Path) -> None:
     """Raise `RecipeError` if what lies at ``where`` was made with another recipe, naming every field that differs."""
     differences = [f"{d.field} is {d.ours!r}, wanted {d.theirs!r}" for d in found.differences(wanted)]
@@ -220,18 +235,6 @@ def require_recipe(found: Recipe, wanted: Recipe, where: Path) -> None:
         raise RecipeError(
             f"{where} was made with another recipe: {'; '.join(differences)}; choose another path, or --replace it"
         )
-
-
-def _sightings(columns: Mapping[str, NDArray[Any]], reasons: Iterable[str]) -> Iterator[Sighting]:
-    for path, size, mtime_ns, sha256, reason in zip(
-        columns["path"],
-        columns["size"].tolist(),
-        columns["mtime_ns"].tolist(),
-        columns["sha256"].astype(str).tolist(),
-        reasons,
-        strict=True,
-    ):
-        yield Sighting(path, size, mtime_ns, sha256, reason)
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class FakeBackbone:
         """Return every tap's activations, each row computed on its own; see `Backbone.forward`."""
         require_images(images, self.spec.input_size)
         n, height, width, _ = images.shape
-        patches = images.reshape(n, 8, height // 8, 8, width // 8, 3).mean(axis=(2, 4)).reshape(n, 1, -1) / 255
+        patches = images.reshape(n, 8, height // 8, 8, width // 8, 3).mean(axis=(2, 4)).reshape(n, 1, 8 * 8 * 3) / 255
         out = {}
         for tap, projection in self._projections.items():
             values = (patches @ projection)[:, 0]
