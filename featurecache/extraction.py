@@ -110,7 +110,14 @@ def extract(
     for line in _left_out(manifest):
         notify(line)
     source = source_of(
-        backbone, weights, taps=taps, batch_size=batch_size, device=device, precision=precision, notify=notify
+        backbone,
+        weights,
+        taps=taps,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        rehash=rehash,
+        notify=notify,
     )
     rules = DecodeRules(source.spec.input_size, resize, filter, max_pixels)
     store = Store.beside(cache_path, recipe_of(source.spec, rules, dtype), replace=replace)

@@ -7,8 +7,9 @@ features of a few contents while a run is under way.
 
 import hashlib
 import io
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -17,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import CacheFormatError
+from featurecache.errors import CacheFormatError, OptionError
 from featurecache.publish import Draft
 from featurecache.recipe import Recipe
 
@@ -26,6 +27,7 @@ SHARD_FORMAT = "featurecache-shard"
 FORMAT_VERSION = 1
 BLOCK_ROWS = 1024
 ALIGNMENT = 4096
+HEADER_BYTES = 16384
 
 TEXT = h5py.string_dtype("utf-8")
 SHA256 = np.dtype("S64")
@@ -49,13 +51,11 @@ FAILURE_COLUMNS: Mapping[str, np.dtype[Any]] = {
     "mtime_ns": INTEGER,
 }
 
+_CHUNK = 1 << 20
+_PAGE = 1 << 16
 _TEXT_REFERENCE = 16  # bytes in the dataset for one variable-length text: length, place of its heap, number in it
-_ROOT_ATTRIBUTES = frozenset({"format", "format_version", "fingerprint"})
-
-
-def feature_dtype(recipe: Recipe, tap: str) -> np.dtype[Any]:
-    """Return the stored type of a tap: the recipe's, but float32 for probabilities, whose tail float16 would zero."""
-    return np.dtype("<f4") if tap == "predictions" or recipe.dtype == "float32" else np.dtype("<f2")
+_ATTRIBUTES = frozenset({"format", "format_version", "fingerprint"})
+_SPLITS = np.array([b"train", b"valid", b"test", b""], dtype=SPLIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,10 @@ def encode_cache(draft: Draft, index: CacheIndex) -> dict[str, FeatureBlock]:
         For every tap the block of its features, and under ``"checksums/<tap>"`` the block of its checksums.
     """
     draft.reserve(_estimated_size(index))
-    target = _DraftFile(draft)
+    target = _Pages()
     blocks = {}
-    with h5py.File(target, "w", alignment_threshold=ALIGNMENT // 4, alignment_interval=ALIGNMENT) as file:
+    alignment = {"alignment_threshold": ALIGNMENT // 4, "alignment_interval": ALIGNMENT}
+    with h5py.File(target, "w", userblock_size=HEADER_BYTES, **alignment) as file:
         _write_header(file, CACHE_FORMAT, index.recipe)
         file.create_dataset("recipe", data=index.recipe.to_json(), dtype=TEXT)
         file.create_dataset("provenance", data=index.provenance, dtype=TEXT)
@@ -135,19 +136,33 @@ def encode_cache(draft: Draft, index: CacheIndex) -> dict[str, FeatureBlock]:
         rows = len(index)
         for tap, width in index.recipe.taps.items():
             blocks[f"checksums/{tap}"] = _allocate(checksums, tap, (-(-rows // BLOCK_ROWS),), SHA256)
-            blocks[tap] = _allocate(features, tap, (rows, width), feature_dtype(index.recipe, tap))
+            blocks[tap] = _allocate(features, tap, (rows, width), index.recipe.stored_dtype(tap))
+    target.write_to(draft)
     draft.truncate(target.size)
+    spans = sorted([block.offset, block.size] for block in blocks.values())
+    digest = _structure_digest(draft.read_into, target.size, spans)
+    draft.write(_encode_header({"sha256": digest, "size": target.size, "spans": spans}), 0)
     return blocks
 
 
-def encode_shard(recipe: Recipe, sha256: Sequence[str], features: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the bytes of a shard: the features, tap by tap, of the contents with these hashes, in this order."""
+def encode_shard(recipe: Recipe, sha256: Sequence[str], batches: Sequence[Mapping[str, NDArray[Any]]]) -> bytes:
+    """Return the bytes of a shard: the features of the contents with these hashes, in this order.
+
+    Parameters
+    ----------
+    batches
+        The features in parts: of every part each tap's, shape (rows of the part, d).
+    """
     with h5py.File.in_memory() as file:
         _write_header(file, SHARD_FORMAT, recipe)
         file.create_dataset("sha256", data=np.array(sha256, dtype=SHA256))
         group = file.create_group("features")
-        for tap in recipe.taps:
-            group.create_dataset(tap, data=features[tap], dtype=feature_dtype(recipe, tap))
+        for tap, width in recipe.taps.items():
+            data = group.create_dataset(tap, (len(sha256), width), recipe.stored_dtype(tap))
+            start = 0
+            for batch in batches:
+                data[start : start + len(batch[tap])] = batch[tap]
+                start += len(batch[tap])
         file.flush()
         image: bytes = file.id.get_file_image()
     return image
@@ -176,16 +191,20 @@ def read_cache(stream: BinaryIO) -> tuple[CacheIndex, dict[str, FeatureBlock]]:
         failures = check.columns(file, "failures", FAILURE_COLUMNS)
         rows = len(images["path"])
         classes = tuple(check.column(file, "classes", TEXT, None))
-        labels = images["label"]
-        check.that(
-            bool(np.all((labels >= -1) & (labels < len(classes)))), "images/label names a class that is not there"
-        )
+        known = (images["label"] >= -1) & (images["label"] < len(classes))
+        check.that(bool(known.all()), "images/label names a class that is not there")
+        check.that(bool(np.isin(images["split"], _SPLITS).all()), "images/split names a split that does not exist")
+        for columns in (images, failures):
+            ascii_only = columns["sha256"].view(np.int8) >= 0
+            check.that(bool(ascii_only.all()), "a sha256 is not text")
         for group in ("features", "checksums"):
             check.members(file[group], set(recipe.taps))
         blocks = {}
         for tap, width in recipe.taps.items():
-            blocks[tap] = check.block(file, f"features/{tap}", (rows, width), feature_dtype(recipe, tap))
+            blocks[tap] = check.block(file, f"features/{tap}", (rows, width), recipe.stored_dtype(tap))
             blocks[f"checksums/{tap}"] = check.block(file, f"checksums/{tap}", (-(-rows // BLOCK_ROWS),), SHA256)
+        spans = sorted([block.offset, block.size] for block in blocks.values())
+        check.that(spans == check.spans, "its features do not lie where its header says")
         index = CacheIndex(recipe, check.text(file, "provenance"), classes, images, failures)
     return index, blocks
 
@@ -204,15 +223,62 @@ def read_shard(stream: BinaryIO, recipe: Recipe) -> tuple[list[str], dict[str, F
         contents = [value.decode("ascii") for value in check.column(file, "sha256", SHA256, None)]
         check.members(file["features"], set(recipe.taps))
         blocks = {
-            tap: check.block(file, f"features/{tap}", (len(contents), width), feature_dtype(recipe, tap))
+            tap: check.block(file, f"features/{tap}", (len(contents), width), recipe.stored_dtype(tap))
             for tap, width in recipe.taps.items()
         }
     return contents, blocks
 
 
-def checksum(block: bytes | memoryview) -> bytes:
-    """Return the SHA-256 of a block of rows as 64 hexadecimal digits."""
-    return hashlib.sha256(block).hexdigest().encode("ascii")
+def _structure_digest(read_into: Callable[[memoryview, int], int], size: int, spans: list[list[int]]) -> str:
+    """Return the SHA-256 of a file's bytes from behind its header on, but those of the spans (offset, bytes)."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    start = HEADER_BYTES
+    for offset, length in [*spans, [size, 0]]:
+        while start < offset:
+            count = read_into(buffer[: min(len(buffer), offset - start)], start)
+            if not count:
+                raise CacheFormatError(f"the file ends at byte {start}, expected {size}")
+            digest.update(buffer[:count])
+            start += count
+        start = max(start, offset + length)
+    return digest.hexdigest()
+
+
+def _encode_header(header: dict[str, Any]) -> bytes:
+    text = json.dumps({"format": CACHE_FORMAT, "format_version": FORMAT_VERSION} | header).encode("ascii")
+    if len(text) > HEADER_BYTES:
+        raise OptionError(
+            f"the places of {len(header['spans']) // 2} taps do not fit into a cache's header; keep fewer"
+        )
+    return text.ljust(HEADER_BYTES, b"\0")
+
+
+def _read_header(stream: BinaryIO) -> list[list[int]]:
+    """Check all of a cache file but its features and checksums, before HDF5 sees a byte; return where those lie.
+
+    HDF5 may loop for ever on a damaged structure, so the structure is compared with its checksum first.
+    """
+    descriptor, size = stream.fileno(), os.fstat(stream.fileno()).st_size
+    data = os.pread(descriptor, HEADER_BYTES, 0)
+    try:
+        header = json.loads(data.rstrip(b"\0"))
+        kind, version = header["format"], header["format_version"]
+    except (ValueError, TypeError, KeyError, RecursionError) as e:
+        raise CacheFormatError("it has no featurecache header") from e
+    if (kind, version) != (CACHE_FORMAT, FORMAT_VERSION):
+        raise CacheFormatError(f"its format is {kind!r} {version!r}, expected {CACHE_FORMAT!r} {FORMAT_VERSION}")
+    try:
+        spans = [[int(offset), int(length)] for offset, length in header["spans"]]
+        if _encode_header({"sha256": str(header["sha256"]), "size": int(header["size"]), "spans": spans}) != data:
+            raise CacheFormatError("its header is damaged")
+    except (ValueError, TypeError, KeyError) as e:
+        raise CacheFormatError("its header is damaged") from e
+    if header["size"] != size:
+        raise CacheFormatError(f"it has {size:,} bytes, expected {header['size']:,}: it is truncated or was added to")
+    if _structure_digest(lambda buffer, at: os.preadv(descriptor, [buffer], at), size, spans) != header["sha256"]:
+        raise CacheFormatError("its structure or index is damaged")
+    return spans
 
 
 def _write_header(file: h5py.File, kind: str, recipe: Recipe) -> None:
@@ -240,32 +306,42 @@ def _allocate(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dt
 def _estimated_size(index: CacheIndex) -> int:
     """Return an upper bound of the file's size in bytes; what is reserved too much is given back."""
     rows, taps = len(index), index.recipe.taps
-    features = sum(rows * width * feature_dtype(index.recipe, tap).itemsize for tap, width in taps.items())
+    features = rows * index.recipe.row_bytes
     columns = [*index.images.values(), *index.failures.values()]
     text = sum(len(value.encode()) for column in columns if column.dtype == object for value in column)
     cells = sum(64 * len(column) for column in columns)
     return features + 2 * (text + cells) + len(taps) * (rows // 8 + 2 * ALIGNMENT) + (1 << 20)
 
 
-class _DraftFile(io.RawIOBase):
-    """What HDF5 takes for a file and is a draft: every byte goes through the draft's own writing."""
+class _Pages(io.RawIOBase):
+    """What HDF5 takes for a file: pages in memory, of which only those that it writes exist.
 
-    def __init__(self, draft: Draft) -> None:
+    An error inside HDF5's own writing can end the process, so a disk that fails has to show outside of it.
+    """
+
+    def __init__(self) -> None:
         super().__init__()
-        self._draft = draft
+        self._pages: dict[int, bytearray] = {}
         self._position = 0
         self.size = 0
 
+    def write_to(self, draft: Draft) -> None:
+        """Write every page into a draft, at its place."""
+        for number, page in sorted(self._pages.items()):
+            draft.write(memoryview(page)[: self.size - number * _PAGE], number * _PAGE)
+
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no type before Python 3.12
-        count = self._draft.read_into(buffer, self._position)
-        self._position += count
-        return count
+        view = memoryview(buffer).cast("B")
+        for page, within, part in self._parts(len(view)):
+            view[part] = page[within]
+        return len(view)
 
     def write(self, data: Any) -> int:  # noqa: ANN401 - as above
-        self._draft.write(data, self._position)
-        self._position += len(data)
+        view = memoryview(data).cast("B")
+        for page, within, part in self._parts(len(view)):
+            page[within] = view[part]
         self.size = max(self.size, self._position)
-        return len(data)
+        return len(view)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._position = offset if whence == os.SEEK_SET else self.size + offset
@@ -278,19 +354,31 @@ class _DraftFile(io.RawIOBase):
         self.size = self._position if size is None else size
         return self.size
 
+    def _parts(self, count: int) -> Iterator[tuple[bytearray, slice, slice]]:
+        """Yield the pages under the next bytes: page, which bytes of it, which of the bytes; and move on."""
+        done = 0
+        while done < count:
+            number, start = divmod(self._position, _PAGE)
+            length = min(_PAGE - start, count - done)
+            page = self._pages.setdefault(number, bytearray(_PAGE))
+            yield page, slice(start, start + length), slice(done, done + length)
+            done += length
+            self._position += length
+
 
 @contextmanager
 def _opened(stream: BinaryIO, kind: str) -> Iterator[tuple[h5py.File, "_Check"]]:
     """Read an open file as HDF5 and check its header; every fault of HDF5 becomes a `CacheFormatError`."""
     what = f"{stream.name} is not a {'cache' if kind == CACHE_FORMAT else 'shard'} that can be read"
     try:
+        spans = _read_header(stream) if kind == CACHE_FORMAT else []
         with h5py.File(stream, "r") as file:
-            check = _Check(os.fstat(stream.fileno()).st_size)
+            check = _Check(os.fstat(stream.fileno()).st_size, spans)
             found = file.attrs.get("format")
             check.that(found == kind, f"its format is {found!r}, expected {kind!r}")
             version = file.attrs.get("format_version")
             check.that(version == FORMAT_VERSION, f"its format version is {version!r}, expected {FORMAT_VERSION}")
-            check.that(set(file.attrs) == _ROOT_ATTRIBUTES, f"its attributes are {sorted(file.attrs)}")
+            check.that(set(file.attrs) == _ATTRIBUTES, f"its attributes are {sorted(file.attrs)}")
             yield file, check
     except CacheFormatError as e:
         raise CacheFormatError(f"{what}: {e}") from e
@@ -299,10 +387,11 @@ def _opened(stream: BinaryIO, kind: str) -> Iterator[tuple[h5py.File, "_Check"]]
 
 
 class _Check:
-    """The checks on one open file of ``size`` bytes; the first fault ends the reading."""
+    """The checks on one file of ``size`` bytes, ``spans`` of which are features; the first fault ends the reading."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, spans: list[list[int]]) -> None:
         self._size = size
+        self.spans = spans
 
     def that(self, condition: bool, fault: str) -> None:  # noqa: FBT001 - reads as a sentence: check.that(...)
         if not condition:

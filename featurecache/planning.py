@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from featurecache.ahead import ahead
+from featurecache.backbones.protocol import Backbone
 from featurecache.cache import FeatureCache
 from featurecache.decode import DecodeRules
 from featurecache.manifest import ImageEntry, Manifest, read_manifest
@@ -66,7 +67,7 @@ def why(
     images: str | os.PathLike[str],
     cache_path: str | os.PathLike[str],
     *,
-    backbone: str = "vgg16",
+    backbone: str | Backbone = "vgg16",
     weights: str = "imagenet",
     taps: Iterable[str] | None = None,
     precision: str = "float32",
@@ -88,7 +89,7 @@ def why(
     """
     cache_path = Path(cache_path)
     manifest = read_manifest(Path(images), root=None if root is None else Path(root), label_from_name=label_from_name)
-    source = source_of(backbone, weights, taps=taps, precision=precision)
+    source = source_of(backbone, weights, taps=taps, precision=precision, rehash=rehash)
     rules = DecodeRules(source.spec.input_size, resize, filter)
     recipe = recipe_of(source.spec, rules, dtype)
     refused = _refused(cache_path, recipe)

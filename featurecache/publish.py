@@ -7,6 +7,7 @@ tests replace by one that fails or forgets.
 """
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -88,17 +89,20 @@ FILE_SYSTEM = FileSystem()
 
 
 class Draft:
-    """A file that has no final name yet; bytes may be written anywhere in it."""
+    """A file that has no final name yet; bytes may be written anywhere in it. ``size`` is what it needs, in bytes."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self.size = 0
 
     def reserve(self, size: int) -> None:
         """Claim ``size`` bytes on the disk, so that a full disk shows before anything is written."""
+        self.size = max(self.size, size)
         FILE_SYSTEM.reserve(self._descriptor, size)
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
         """Write ``data`` at ``offset`` bytes from the start."""
+        self.size = max(self.size, offset + len(data))
         FILE_SYSTEM.write(self._descriptor, data, offset)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
@@ -131,11 +135,13 @@ def publishing(path: Path, *, replace: bool = False, scratch: Path | None = None
         If the file cannot be written; nothing stays under the final or the temporary name.
     """
     temporary = _temporary(scratch / path.name if scratch else path)
+    draft = None
     try:
         descriptor = FILE_SYSTEM.create(temporary)
+        draft = Draft(descriptor)
         try:
             try:
-                yield Draft(descriptor)
+                yield draft
                 FILE_SYSTEM.fsync(descriptor)
             finally:
                 FILE_SYSTEM.close(descriptor)
@@ -145,16 +151,35 @@ def publishing(path: Path, *, replace: bool = False, scratch: Path | None = None
                 FILE_SYSTEM.unlink(temporary)
             raise
         FILE_SYSTEM.fsync_directory(path.parent)
-    except FileExistsError:
+    except (FileExistsError, OutputError):
         raise
     except OSError as e:
-        raise output_error(path, e) from e
+        raise output_error(path, e, draft.size if draft else 0) from e
 
 
 def publish(path: Path, data: bytes, *, replace: bool = False) -> None:
     """Publish ``data`` as the file ``path``; see `publishing` for the rule and the errors."""
     with publishing(path, replace=replace) as draft:
         draft.write(data, 0)
+
+
+def publish_once(path: Path, data: bytes) -> None:
+    """Publish ``data`` unless the name is taken; in both cases the name is durable then.
+
+    Whoever took the name may have been killed before it was.
+    """
+    try:
+        publish(path, data)
+    except FileExistsError:
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Return once the names in a directory are on the disk; raise `OutputError` if they cannot be brought there."""
+    try:
+        FILE_SYSTEM.fsync_directory(path)
+    except OSError as e:
+        raise output_error(path, e) from e
 
 
 def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
@@ -218,6 +243,33 @@ def remove_directory(path: Path) -> None:
         raise output_error(path, e) from e
 
 
+def claim_directory(path: Path) -> int | None:
+    """Keep every other process from claiming a directory, until the descriptor that is returned is closed.
+
+    The claim ends with the process, however it ends. Where a file system has no locks there is no claim: None.
+
+    Raises
+    ------
+    OutputError
+        If another process has claimed the directory, or it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise output_error(path, e) from e
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        os.close(descriptor)
+        raise OutputError(
+            f"another run is at work in {path}; wait until it has ended, then run the same command again"
+        ) from e
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def require_place(path: Path) -> None:
     """Raise `OutputError` if a file or directory ``path`` could not be made, before any work is spent on it."""
     parent = path.parent
@@ -228,18 +280,38 @@ def require_place(path: Path) -> None:
         raise OutputError(f"cannot write {path}: no permission to write in the folder {parent}")
 
 
-def output_error(path: Path, cause: OSError) -> OutputError:
-    """Build the one-line error for a result that could not be written, keeping the cause's ``errno``."""
+def output_error(path: Path, cause: OSError, size: int = 0) -> OutputError:
+    """Build the one-line error for a result that could not be written, keeping the cause's ``errno``.
+
+    ``size`` is what the result needs, in bytes, if that is known: a full disk is told with it.
+    """
     remedies = {
         errno.ENOSPC: "; make room on that disk and run the same command again",
         errno.EDQUOT: "; the quota is used up: make room and run the same command again",
         errno.EROFS: "; choose a path on a disk that can be written",
         errno.EACCES: "; choose a folder that you may write in",
+        errno.ENOENT: "; was its folder removed meanwhile? Run the same command again",
     }
     reason = (cause.strerror or str(cause)).lower()
+    if size and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
+        reason += f", and {in_units(size)} are needed for it"
     error = OutputError(f"cannot write {path}: {reason}{remedies.get(cause.errno or 0, '')}")
     error.errno = cause.errno
     return error
+
+
+def in_units(size: int) -> str:
+    """Return a number of bytes as a person reads it.
+
+    Examples
+    --------
+    >>> in_units(999), in_units(20_480), in_units(1_500_000_000)
+    ('999 bytes', '20.5 kB', '1.5 GB')
+    """
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
 
 
 def _temporary(path: Path) -> Path:

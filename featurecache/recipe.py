@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import numpy as np
+
 from featurecache.errors import CacheFormatError
 
 
@@ -91,6 +93,15 @@ class Recipe:
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON, 64 hexadecimal digits."""
         return hashlib.sha256(self.to_json().encode("ascii")).hexdigest()
+
+    def stored_dtype(self, tap: str) -> np.dtype[Any]:
+        """Return the type a tap is stored in: the recipe's, but float32 for probabilities, whose tail would be 0."""
+        return np.dtype("<f4") if tap == "predictions" or self.dtype == "float32" else np.dtype("<f2")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that the features of one image take."""
+        return sum(width * self.stored_dtype(tap).itemsize for tap, width in self.taps.items())
 
     def differences(self, other: "Recipe") -> list[Difference]:
         """Return the fields in which ``other`` differs from this recipe; empty if the fingerprints are equal."""

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -31,13 +31,15 @@ from featurecache.backbones.protocol import Backbone
 from featurecache.cache import FeatureCache, pack
 from featurecache.decode import DecodeRules, Failure, decode
 from featurecache.errors import NoImagesError, OutputError
-from featurecache.layout import CacheIndex, feature_dtype
+from featurecache.layout import CacheIndex
 from featurecache.manifest import ImageEntry, Manifest
+from featurecache.publish import in_units, output_error
 from featurecache.sightings import Sighting, failure_columns, image_columns
 from featurecache.source import Source, as_stored
 from featurecache.store import Store
 
 SHARD_ROWS = 1024
+SHARD_BYTES = 8_000_000
 SHARD_SECONDS = 30.0
 _EARLIER_RUNS = 100
 
@@ -136,7 +138,7 @@ class Run:
         """Bring every image of the manifest into the store, as features or as a failure."""
         window = 2 * (self._batch_size + self._workers)
         looked_at = ahead(self._look, self._manifest.entries, workers=self._workers, window=window)
-        with ThreadPoolExecutor(1, "commit") as committer, closing(looked_at):
+        with self._claimed(), ThreadPoolExecutor(1, "commit") as committer, closing(looked_at):
             try:
                 for sighting, pixels in self._waiting_for(looked_at):
                     self._take(sighting, pixels)
@@ -152,11 +154,30 @@ class Run:
 
     def finish(self, cache_path: Path) -> FeatureCache:
         """Pack what the store holds into the cache file, and remove the work directory."""
+        with self._claimed():
+            self._pack(cache_path)
+            self._store.discard()
+        self._progress.seconds = time.monotonic() - self._started
+        self._report(self._progress)
+        return FeatureCache.open(cache_path)
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        """Keep other runs out of the work directory."""
+        try:
+            self._store.claim()
+            yield
+        finally:
+            self._store.release()
+
+    def _pack(self, cache_path: Path) -> None:
+        """Write the cache file, unless the one that is there holds the same."""
         self._store.refresh()
         good = [(e, s) for e, s in zip(self._manifest.entries, self._seen, strict=True) if not s.reason]
         failed = [s for s in self._seen if s.reason]
         if not good:
-            self._store.discard()
+            if not self._store.places:  # else there is something to lose: the images may be back tomorrow
+                self._store.discard()
             raise NoImagesError(_none_usable(failed))
         index = CacheIndex(
             recipe=self._store.recipe,
@@ -167,7 +188,11 @@ class Run:
         )
         old = self._store.cache
         if old is None or not old.index.holds_same_as(index):
-            places = [self._store.places[sighting.sha256] for _, sighting in good]
+            places = [self._store.places[s.sha256] for _, s in good if s.sha256 in self._store.places]
+            if len(places) < len(good):
+                raise OutputError(
+                    f"{self._store.directory} was removed while this run was at work; run the same command again"
+                )
             try:
                 pack(cache_path, index, places, replace=self._store.replaces, scratch=self._store.scratch())
             except FileExistsError as e:
@@ -175,10 +200,6 @@ class Run:
                     f"{cache_path} was made by someone else while this run was at work; "
                     "run the same command again to join the two"
                 ) from e
-        self._store.discard()
-        self._progress.seconds = time.monotonic() - self._started
-        self._report(self._progress)
-        return FeatureCache.open(cache_path)
 
     def _waiting_for(self, results: Iterator[_Looked]) -> Iterator[_Looked]:
         """Yield results, and count the seconds that each was waited for."""
@@ -224,6 +245,7 @@ class Run:
         if self._backbone is None:
             self._require_space()
             self._backbone = self._source.start()
+            self._store.scratch()  # now, so that another run at work shows before any image is forwarded
         start = time.monotonic()
         features = self._backbone.forward(np.stack(list(self._batch.values())))
         self._progress.computing += time.monotonic() - start
@@ -234,8 +256,13 @@ class Run:
         self._batch = {}
 
     def _is_due(self) -> bool:
-        full = len(self._pending.contents) + self._batch_size > SHARD_ROWS
-        return full or time.monotonic() - self._pending.since > SHARD_SECONDS
+        """Whether the shard should end before the next batch."""
+        rows = len(self._pending.contents) + self._batch_size
+        return (
+            rows > SHARD_ROWS
+            or rows * self._store.recipe.row_bytes > SHARD_BYTES
+            or time.monotonic() - self._pending.since > SHARD_SECONDS
+        )
 
     def _commit(self, committer: ThreadPoolExecutor) -> None:
         """Hand what is pending to the committing thread, after what it is at."""
@@ -243,26 +270,23 @@ class Run:
         if self._committing:
             self._committing.result()
         if pending.contents or pending.sightings:
-            self._committing = committer.submit(self._write, pending)
-
-    def _write(self, pending: _Pending) -> None:
-        features = {
-            tap: np.concatenate([batch[tap] for batch in pending.batches])
-            for tap in self._store.recipe.taps
-            if pending.batches
-        }
-        self._store.commit(pending.contents, features, pending.sightings)
+            self._committing = committer.submit(
+                self._store.commit, pending.contents, pending.batches, pending.sightings
+            )
 
     def _require_space(self) -> None:
         """Raise `OutputError` before the first forward pass if the disk cannot take the features."""
         recipe, folder = self._store.recipe, self._store.directory.parent
-        row = sum(width * feature_dtype(recipe, tap).itemsize for tap, width in recipe.taps.items())
         new = len(self._manifest) - len(self._store.places)
-        needed, free = (max(new, 0) + len(self._manifest)) * row, shutil.disk_usage(folder).free
+        needed = (max(new, 0) + len(self._manifest)) * recipe.row_bytes
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError as e:
+            raise output_error(folder, e) from e
         if needed > free:
             raise OutputError(
-                f"{folder} has {free / 1e9:.2f} GB free, and up to {needed / 1e9:.2f} GB are needed for the shards and "
-                "the cache; make room, or choose a path on another disk"
+                f"{folder} has {in_units(free)} free, and up to {in_units(needed)} are needed for the shards and the "
+                "cache; make room, or choose a path on another disk"
             )
 
     def _provenance(self) -> dict[str, Any]:

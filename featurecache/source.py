@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.backbones.catalog import application
+from featurecache.backbones.catalog import DEVICES, application
 from featurecache.backbones.protocol import Backbone, BackboneSpec
 from featurecache.backbones.weights import resolve_weights
 from featurecache.decode import DECODE_VERSION, DecodeRules
-from featurecache.errors import RecipeError
-from featurecache.layout import feature_dtype
+from featurecache.errors import RecipeError, UnknownNameError
 from featurecache.recipe import Recipe
 
 
@@ -43,6 +42,7 @@ def source_of(
     batch_size: int = 32,
     device: str = "auto",
     precision: str = "float32",
+    rehash: bool = False,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Source:
     """Return a network of the catalogue, or a backbone that there is already, as a source of features.
@@ -54,7 +54,9 @@ def source_of(
         return Source(backbone.spec, backbone.spec.weights, lambda: backbone)
     row = application(backbone)
     row.spec("", taps, precision)  # names are checked before weights are looked for
-    found = resolve_weights(weights, row, notify=notify)
+    if device not in DEVICES:
+        raise UnknownNameError("device", device, DEVICES)
+    found = resolve_weights(weights, row, rehash=rehash, notify=notify)
     spec = row.spec(found.identity, taps, precision)
 
     def start() -> Backbone:
@@ -92,7 +94,7 @@ def as_stored(features: Mapping[str, NDArray[np.float32]], tap: str, recipe: Rec
     RecipeError
         If that type cannot hold them.
     """
-    dtype = feature_dtype(recipe, tap)
+    dtype = recipe.stored_dtype(tap)
     with np.errstate(over="ignore"):
         values: NDArray[Any] = features[tap].astype(dtype, copy=False)
     if not np.isfinite(values).all():

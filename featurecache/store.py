@@ -2,13 +2,13 @@
 
 ``CACHE.h5.work/`` holds ``recipe.json``, ``shards/`` and ``commits/``. A shard is published whole, then its commit
 record; readers follow commit records alone, so that nothing half done is ever believed. Shards bear the hash of their
-own bytes as their name: runs that work at the same time cannot overwrite each other's.
+own bytes as their name. A run claims the directory: two at a time would remove each other's rows.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from featurecache import layout
 from featurecache.cache import FeatureCache, RowPlace
 from featurecache.decode import Failure, read_file
-from featurecache.errors import CacheFormatError, RecipeError
+from featurecache.errors import CacheFormatError, OutputError, RecipeError
 from featurecache.layout import FeatureBlock
-from featurecache.publish import make_directory, publish, remove_directory
+from featurecache.publish import claim_directory, make_directory, publish, publish_once, remove_directory, sync_directory
 from featurecache.recipe import Recipe
 from featurecache.sightings import Sighting, sightings_of
 
@@ -55,6 +55,8 @@ class Store:
         self.reasons: dict[str, str] = {}
         self.sightings: dict[str, Sighting] = {}
         self._commits: set[str] = set()
+        self._is_made = False
+        self._claim: int | None = None
 
     @classmethod
     def beside(cls, cache_path: Path, recipe: Recipe, *, replace: bool = False) -> Self:
@@ -110,7 +112,7 @@ class Store:
         return sighting, None if sighting.reason or read.sha256 in self.places else read.data
 
     def commit(
-        self, contents: Sequence[str], features: Mapping[str, NDArray[Any]], sightings: Iterable[Sighting]
+        self, contents: Sequence[str], batches: Sequence[Mapping[str, NDArray[Any]]], sightings: Iterable[Sighting]
     ) -> None:
         """Make features and sightings durable; when this returns, no crash can lose them.
 
@@ -118,8 +120,8 @@ class Store:
         ----------
         contents
             Hashes of the m contents.
-        features
-            For every tap of the recipe, shape (m, d).
+        batches
+            Their features in parts: of every part each tap's, shape (rows of the part, d).
         sightings
             What was seen where since the last commit.
 
@@ -129,7 +131,7 @@ class Store:
             If the disk does not take it; what was committed before is intact.
         """
         self._make_directories()
-        data = layout.encode_shard(self.recipe, contents, features) if contents else b""
+        data = layout.encode_shard(self.recipe, contents, batches) if contents else b""
         digest = hashlib.sha256(data).hexdigest()
         name = f"{digest[:32]}.h5"
         record = {
@@ -141,8 +143,8 @@ class Store:
         }
         text = json.dumps(record, sort_keys=True).encode("ascii")
         if data:
-            self._publish(self.directory / "shards" / name, data)
-        self._publish(self.directory / "commits" / f"{hashlib.sha256(text).hexdigest()[:32]}.json", text)
+            publish_once(self.directory / "shards" / name, data)  # a taken name is the hash of the same bytes
+        publish_once(self.directory / "commits" / f"{hashlib.sha256(text).hexdigest()[:32]}.json", text)
 
     def refresh(self) -> None:
         """Learn what was committed since the store was opened."""
@@ -153,20 +155,52 @@ class Store:
         self._make_directories()
         return self.directory
 
-    def discard(self) -> None:
-        """Remove the work directory; its rows are in the finished cache."""
-        remove_directory(self.directory)
+    def claim(self) -> None:
+        """Keep other runs out of the work directory, if there is one, until `release` or the end of the process.
 
-    def _publish(self, path: Path, data: bytes) -> None:
-        with suppress(FileExistsError):  # the name is the content's hash: what is there is the same
-            publish(path, data)
+        Raises
+        ------
+        OutputError
+            If another run is at work.
+        """
+        if self._claim is None and self.directory.is_dir():
+            self._claim = claim_directory(self.directory)
+
+    def release(self) -> None:
+        """Let other runs into the work directory."""
+        self._is_made = False
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
+
+    def discard(self) -> None:
+        """Remove the work directory; its rows are in the finished cache.
+
+        The cache's name is durable before anything goes, and no commit record outlives its shard: whenever this is
+        cut off, a whole store is left.
+        """
+        if not self.directory.is_dir():
+            return
+        self.claim()
+        sync_directory(self.directory.parent)
+        remove_directory(self.directory / "commits")
+        sync_directory(self.directory)
+        remove_directory(self.directory)
+        self.release()
 
     def _make_directories(self) -> None:
-        if (self.directory / "commits").is_dir():
+        """Make what is not there, and make durable what an earlier run may have been killed at."""
+        if self._is_made:
             return
-        for directory in (self.directory, self.directory / "shards", self.directory / "commits"):
+        make_directory(self.directory)
+        self.claim()
+        for directory in (self.directory / "shards", self.directory / "commits"):
             make_directory(directory)
-        self._publish(self.directory / "recipe.json", self.recipe.to_json().encode("ascii"))
+        recorded, text = self.directory / "recipe.json", self.recipe.to_json().encode("ascii")
+        publish_once(recorded, text)
+        if recorded.read_bytes() != text:  # of a run that committed nothing: else it would have been refused
+            publish(recorded, text, replace=True)
+        self._is_made = True
 
     def _is_settled(self, sighting: Sighting) -> bool:
         """Whether nothing has to be done for the content that was seen."""
@@ -216,12 +250,18 @@ def work_directory(cache_path: Path) -> Path:
 
 
 def unfinished_recipe(cache_path: Path) -> Recipe | None:
-    """Return the recipe of the unfinished run that makes ``cache_path``; None if there is no such run."""
+    """Return the recipe of the unfinished run that makes ``cache_path``; None if none has committed anything."""
     recorded = work_directory(cache_path) / "recipe.json"
     try:
-        return Recipe.from_json(recorded.read_text("utf-8"))
+        recipe = Recipe.from_json(recorded.read_text("utf-8"))
+        return recipe if any((recorded.parent / "commits").glob("*.json")) else None
     except FileNotFoundError:
         return None
+    except NotADirectoryError as e:
+        raise OutputError(
+            f"{recorded.parent} is in the way: a run keeps there what is unfinished; move that file, "
+            "or choose another path"
+        ) from e
     except (OSError, ValueError) as e:
         raise CacheFormatError(
             f"{recorded} cannot be read: {e}; if the run is of no use, remove {recorded.parent}"

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from featurecache.errors import FeatureCacheError
-from scripts import demo, extraction, inspection, training
+from scripts import demo, extraction, inspection, training, upkeep
 from scripts.output import say
 
 _GO_ON = {"extract": "; what was finished is kept: run the same command again to go on"}
@@ -58,7 +58,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Images pass through a pretrained network once; heads train on the cached features in seconds.",
 )
-for group in (demo, extraction, inspection, training):
+for group in (demo, extraction, inspection, upkeep, training):
     for command in group.COMMANDS:
         app.command()(command)
 

@@ -1,12 +1,15 @@
 """``featurecache demo``: the whole way on images that need no download."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
 from typing import Annotated, Any
 
 import typer
 
-from scripts.output import Json, number, print_json, print_table, progress_bar, say
+from scripts.output import Json, number, print_json, print_table, progress_bar, say, show
 
 TRAIN_IMAGES = 160
 TEST_IMAGES = 80
@@ -19,55 +22,74 @@ def demo(
     ),
     weights: Annotated[
         str | None,
-        typer.Option(help="imagenet, a path, or random:SEED.", show_default="imagenet if it can be had, else random:0"),
+        typer.Option(
+            help="imagenet, a path, or random:SEED.", show_default="imagenet, or random:0 where it cannot be had"
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
     """Extract, train and evaluate on handwritten digits: no download, no data needed."""
     from featurecache.errors import OutputError
-    from featurecache.extraction import extract
     from featurecache.publish import require_place
 
     require_place(out)
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise OutputError(f"{out} exists already; remove it, or choose another folder with --out")
     chosen = _weights(weights)
-    began = time.monotonic()
-    write_digits(out / "digits")
-    seconds = {"writing images": time.monotonic() - began}
-
-    began = time.monotonic()
-    with progress_bar("extracting", shown=not json) as show:
-        cache = extract(out / "digits", out / "digits.h5", weights=chosen, progress=show, notify=say)
-    seconds["extracting"] = time.monotonic() - began
-
-    results = []
-    for tap in cache.taps:
-        for head in ("softmax", "logreg"):
-            began = time.monotonic()
-            results.append(_try_head(cache, head, tap, out / f"{head}-{tap}"))
-            seconds[f"{head} on {tap}"] = time.monotonic() - began
+    try:
+        results, seconds = _whole_way(out, chosen, shown=not json)
+    except BaseException:
+        rmtree(out, ignore_errors=True)  # whatever it was, the same command must be able to start again
+        raise
     if json:
         print_json({"folder": str(out), "weights": chosen, "heads": results, "seconds": seconds})
         return
-    print(f"{len(cache)} digits, VGG16 with {chosen} weights; accuracy on {TEST_IMAGES} test images:\n")
+    show(f"{TRAIN_IMAGES + TEST_IMAGES} digits, VGG16 with {chosen} weights; accuracy on {TEST_IMAGES} test images:")
+    show()
     print_table(
-        ("head", "tap", "accuracy", "95 % interval", "seconds"),
+        ("head", "tap", "accuracy", "95 % interval", "seconds", "directory"),
         [
             (
-                r["head"],
-                r["tap"],
-                number(r["accuracy"]["value"]),
-                f"{number(r['accuracy']['low'])} to {number(r['accuracy']['high'])}",
-                f"{seconds[r['head'] + ' on ' + r['tap']]:.1f}",
+                result["head"],
+                result["tap"],
+                number(result["accuracy"]["value"]),
+                f"{number(result['accuracy']['low'])} to {number(result['accuracy']['high'])}",
+                number(seconds[f"{result['head']} on {result['tap']}"], 1),
+                result["directory"],
             )
-            for r in results
+            for result in results
         ],
-        left=2,
+        left=(0, 1, 5),
     )
-    print(f"\nwriting the images took {seconds['writing images']:.1f} s, extracting {seconds['extracting']:.1f} s")
-    print(f"images {out / 'digits'}, cache {out / 'digits.h5'}, heads {out}/*-*")
-    print(f"now try: featurecache evaluate {out / 'logreg-fc2'} {out / 'digits.h5'} --split test")
+    show()
+    show(f"writing the images took {seconds['writing images']:.1f} s, extracting {seconds['extracting']:.1f} s")
+    show(f"the images are in {out / 'digits'}, their features in {out / 'digits.h5'}")
+    show(f"now try: featurecache evaluate {out / 'logreg-fc2'} {out / 'digits.h5'} --split test")
+
+
+def _whole_way(out: Path, weights: str, *, shown: bool) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Write images, extract their features and train and judge the heads; return results, and seconds by step."""
+    from featurecache import extract
+
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "writing images"):
+        write_digits(out / "digits")
+    with _timed(seconds, "extracting"), progress_bar("extracting", shown=shown) as update:
+        cache = extract(out / "digits", out / "digits.h5", weights=weights, progress=update, notify=say)
+    results = []
+    for tap in cache.taps:
+        for head in ("softmax", "logreg"):
+            with _timed(seconds, f"{head} on {tap}"):
+                results.append(_try_head(cache, head, tap, out / f"{head}-{tap}"))
+    return results, seconds
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Note the seconds that the block takes."""
+    began = time.monotonic()
+    yield
+    seconds[step] = round(time.monotonic() - began, 3)
 
 
 def write_digits(folder: Path) -> None:
@@ -106,7 +128,7 @@ def _try_head(cache: Any, head: str, tap: str, directory: Path) -> dict[str, Any
     trained = train(cache, head, tap=tap, holdout=0)
     trained.save(directory)
     evaluation = evaluate(trained, select_rows(cache, trained, "test"))
-    return {"head": head, "tap": tap, "accuracy": evaluation.to_dict()["accuracy"]}
+    return {"head": head, "tap": tap, "directory": str(directory), "accuracy": evaluation.to_dict()["accuracy"]}
 
 
 COMMANDS = (demo,)

@@ -1,42 +1,48 @@
 """``featurecache extract``: images to a cache file."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from scripts.options import (
+    Backbone,
+    BatchSize,
+    Cache,
+    Device,
+    Dtype,
+    Filter,
+    Images,
+    LabelFromName,
+    Precision,
+    Rehash,
+    Resize,
+    Root,
+    Taps,
+    Weights,
+    Workers,
+    tap_names,
+)
 from scripts.output import Json, counted, print_failures, print_json, progress_bar, say, show
 
 
 def extract(
-    images: Annotated[
-        Path,
-        typer.Argument(metavar="IMAGES", help="A folder of images, or a CSV or TSV table: path[,label][,split]."),
-    ],
-    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="The cache file to make or to bring up to date.")],
-    backbone: Annotated[str, typer.Option(help="The network: featurecache backbones lists them.")] = "vgg16",
-    weights: Annotated[str, typer.Option(help="imagenet, the path of a weight file, or random:SEED.")] = "imagenet",
-    taps: Annotated[
-        str | None, typer.Option(help="Layers to keep, separated by commas.", show_default="the network's own")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 32,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that read and decode.", show_default="one a processor")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    precision: Annotated[str, typer.Option(help="float32, or mixed: half precision inside the network.")] = "float32",
-    dtype: Annotated[str, typer.Option(help="What features are stored in: float32 or float16.")] = "float32",
-    resize: Annotated[str, typer.Option(help="squash: the whole image; crop: its centre.")] = "squash",
-    filter: Annotated[str, typer.Option(help="bilinear, nearest, bicubic or lanczos.")] = "bilinear",
+    images: Images,
+    cache: Cache,
+    backbone: Backbone = "vgg16",
+    weights: Weights = "imagenet",
+    taps: Taps = None,
+    batch_size: BatchSize = 32,
+    workers: Workers = None,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    dtype: Dtype = "float32",
+    resize: Resize = "squash",
+    filter: Filter = "bilinear",
     max_pixels: Annotated[int, typer.Option(min=1, help="A larger image is a failure.")] = 50_000_000,
-    root: Annotated[
-        Path | None, typer.Option(help="The folder that a table's paths are relative to.", show_default="the table's")
-    ] = None,
-    label_from_name: Annotated[
-        bool, typer.Option("--label-from-name", help="Take labels from names such as cat.123.jpg.")
-    ] = False,
+    root: Root = None,
+    label_from_name: LabelFromName = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any image fails.")] = False,
-    rehash: Annotated[bool, typer.Option("--rehash", help="Read files that look unchanged, too.")] = False,
+    rehash: Rehash = False,
     retry_failures: Annotated[bool, typer.Option("--retry-failures", help="Decode again what failed before.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a cache of another recipe.")] = False,
     json: Json = False,
@@ -63,7 +69,7 @@ def extract(
             cache,
             backbone=backbone,
             weights=weights,
-            taps=None if taps is None else [tap.strip() for tap in taps.split(",")],
+            taps=tap_names(taps),
             batch_size=batch_size,
             workers=workers,
             device=device,

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from scripts.output import Json, counted, print_failures, print_json, print_table, show
+from scripts.output import Json, counted, print_failures, print_json, print_table, say, show
 
 _WIDTH, _LABEL_WIDTH = 80, 26
+_LEAKS = 10
 
 
 def info(
-    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A cache file.")],
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", readable=False, help="A cache file.")],
     json: Json = False,
 ) -> None:
     """Show what is in a cache and what made it."""
@@ -27,6 +28,7 @@ def info(
         "class_counts": opened.class_counts,
         "splits": opened.splits,
         "failures": [{"path": path, "reason": reason} for path, reason in opened.failures.items()],
+        "leaks": [list(paths) for paths in opened.leaks],
         "fingerprint": opened.recipe.fingerprint,
         "recipe": opened.recipe.to_dict(),
         "provenance": dict(opened.provenance),
@@ -43,9 +45,18 @@ def info(
     if opened.classes:
         print_table(("class", "rows"), [(name, f"{count:,}") for name, count in opened.class_counts.items()])
         show()
-    print_table(("recipe", ""), list(_lines(description["recipe"] | {"fingerprint": opened.recipe.fingerprint})), left=2)
+    print_table(
+        ("recipe", ""), list(_lines(description["recipe"] | {"fingerprint": opened.recipe.fingerprint})), left=(0, 1)
+    )
     show()
-    print_table(("provenance", ""), list(_lines(description["provenance"])), left=2)
+    earlier = description["provenance"].pop("earlier", [])
+    print_table(("provenance", ""), list(_lines(description["provenance"])), left=(0, 1))
+    if earlier:
+        show(f"and {counted(len(earlier), 'earlier run')}: featurecache info {cache} --json")
+    for paths in opened.leaks[:_LEAKS]:
+        say(f"warning: the same image in several splits: {', '.join(paths)}")
+    if len(opened.leaks) > _LEAKS:
+        say(f"warning: and {len(opened.leaks) - _LEAKS:,} more: featurecache info {cache} --json")
     print_failures(opened.failures, f"featurecache info {cache} --json")
 
 
@@ -95,7 +106,8 @@ def heads(json: Json = False) -> None:
         print_json({name: spec.to_dict() for name, spec in HEADS.items()})
         return
     for name, spec in HEADS.items():
-        show(f"{name}: {spec.summary}")
+        for line in wrap(f"{name}: {spec.summary}", _WIDTH, subsequent_indent="  "):
+            show(line)
         for parameter in spec.parameters:
             _print_beside(f"  -p {parameter.name}={_as_typed(parameter.default)}", parameter.help)
             _print_beside("", parameter.expected)
@@ -145,7 +157,7 @@ def summary(
             )
             for layer in layers
         ],
-        left=3,
+        left=(0, 1, 2),
     )
     show()
     show(f"{len(layers)} layers, {total:,} parameters; * is cached by default, any other tap with --taps")

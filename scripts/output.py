@@ -5,14 +5,14 @@ Names of files and classes come from elsewhere; whatever is printed here as text
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from featurecache.extraction import Progress
+    from featurecache import Progress
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
@@ -34,8 +34,8 @@ def say(message: str) -> None:
     print(printable(message), file=sys.stderr, flush=True)
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 1) -> None:
-    """Print columns, the first ``left`` of them aligned to the left, the others to the right."""
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, left: Collection[int] = (0,)) -> None:
+    """Print columns, those whose numbers are in ``left`` aligned to the left, the others to the right."""
     from rich.cells import cell_len
 
     cells = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
@@ -44,7 +44,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, left
         padded = []
         for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
             space = " " * (width - cell_len(cell))
-            padded.append(cell + space if column < left else space + cell)
+            padded.append(cell + space if column in left else space + cell)
         print("  ".join(padded).rstrip())
 
 
@@ -57,12 +57,12 @@ def print_failures(failures: Mapping[str, str], where: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return text that cannot move the cursor or break the line: what is not printable is escaped.
+    r"""Return text that cannot move the cursor or break the line: what is not printable is escaped.
 
     Examples
     --------
-    >>> print(printable("a name\\nof two lines"))
-    a name\\nof two lines
+    >>> print(printable("a name\nof two lines"))
+    a name\nof two lines
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
@@ -116,7 +116,7 @@ def rate_and_time_left(progress: "Progress") -> tuple[str, str]:
 
     The start of the network and images that need not pass through it would make the rate of no use to who waits.
     """
-    if not progress.forwarded:
+    if not progress.computing:
         return "-", "-:--:--"
     rate = progress.forwarded / (progress.waiting + progress.computing)
     minutes, seconds = divmod(round((progress.total - progress.done) / rate), 60)

@@ -1,11 +1,13 @@
 """``featurecache train, evaluate, predict``: heads on cached features."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.output import Json, counted, number, print_failures, print_json, print_table, say, show
+from scripts.options import BatchSize, Device, MovedWeights, Workers
+from scripts.output import Json, number, print_failures, print_json, print_table, say, show
 
 if TYPE_CHECKING:
     from heads import Epoch, Evaluation, PredictionsTable
@@ -17,8 +19,10 @@ _CONFUSIONS = 10  # pairs of classes that are listed if there are more
 
 
 def train(
-    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A cache file.")],
-    head_dir: Annotated[Path, typer.Argument(metavar="HEAD_DIR", help="The directory to make for the head.")],
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", readable=False, help="A cache file.")],
+    head_dir: Annotated[
+        Path, typer.Argument(metavar="HEAD_DIR", readable=False, help="The directory to make for the head.")
+    ],
     head: Annotated[str, typer.Option(help="What to train: featurecache heads lists them.")] = "softmax",
     tap: Annotated[
         str | None, typer.Option(help="The layer whose features it takes.", show_default="the only one")
@@ -71,13 +75,16 @@ def print_epoch(epoch: "Epoch") -> None:
 
 
 def evaluate(
-    head_dir: Annotated[Path, typer.Argument(metavar="HEAD_DIR", help="A head's directory.")],
+    head_dir: Annotated[Path, typer.Argument(metavar="HEAD_DIR", readable=False, help="A head's directory.")],
     cache: Annotated[
-        Path, typer.Argument(metavar="CACHE", help="A cache file of the recipe that the head was trained with.")
+        Path,
+        typer.Argument(
+            metavar="CACHE", readable=False, help="A cache file of the recipe that the head was trained with."
+        ),
     ],
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
     predictions: Annotated[
-        Path | None, typer.Option(help="Write the predictions, a row for each image, to this CSV file.")
+        Path | None, typer.Option(readable=False, help="Write the predictions, a row for each image, to this CSV file.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -116,7 +123,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
             ("log loss", number(evaluation.log_loss)),
             ("ROC AUC", number(evaluation.roc_auc)),
         ],
-        left=2,
+        left=(0, 1),
     )
     show()
     print_table(
@@ -146,21 +153,19 @@ def print_confusion(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> 
     print_table(
         ("actual", "predicted", "rows"),
         [(actual, predicted, f"{-count:,}") for count, actual, predicted in confusions[:_CONFUSIONS]],
-        left=2,
+        left=(0, 1),
     )
 
 
 def predict(
-    head_dir: Annotated[Path, typer.Argument(metavar="HEAD_DIR", help="A head's directory.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.")],
-    weights: Annotated[
-        str | None, typer.Option(help="The network's weights, if they are no longer where they were.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 32,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that read and decode.", show_default="one a processor")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    head_dir: Annotated[Path, typer.Argument(metavar="HEAD_DIR", readable=False, help="A head's directory.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", readable=False, help="Image files, or folders of images.")
+    ],
+    weights: MovedWeights = None,
+    batch_size: BatchSize = 32,
+    workers: Workers = None,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Classify new images with a trained head."""
@@ -185,15 +190,14 @@ def predict(
 
 def print_predictions(table: "PredictionsTable") -> None:
     """Print class and probabilities of every image; of many classes, the most probable ones."""
-    classes = table.classes
-    rows = list(zip(table.paths, table.probabilities.tolist(), strict=True))
-    if len(classes) <= _COLUMNS:
-        print_table(
-            ("class", *classes, "image"),
-            [
-                (classes[index], *map(number, row), path)
-                for index, (path, row) in zip(table.predicted, rows, strict=True)
-            ],
-        )
-        return
+    classes, few = table.classes, len(table.classes) <= _COLUMNS
+    rows = []
+    for path, row in zip(table.paths, table.probabilities.tolist(), strict=True):
+        best = sorted(range(len(row)), key=lambda index: -row[index])[: None if few else _BEST]
+        first, others = best[0], ", ".join(f"{classes[index]} {number(row[index])}" for index in best[1:])
+        rows.append((classes[first], *(map(number, row) if few else (number(row[first]), others)), path))
+    header = classes if few else ("probability", "next")
+    print_table(("class", *header, "image"), rows, left=(0, len(header) + 1) if few else (0, 2, 3))
+
+
 COMMANDS = (train, evaluate, predict)

@@ -28,3 +28,4 @@ def shared_data():
 def _no_home(tmp_path_factory, monkeypatch):
     """Keep tests away from the user's own weights and caches."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path_factory.getbasetemp() / "keras"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

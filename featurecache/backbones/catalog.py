@@ -12,6 +12,7 @@ from featurecache.errors import UnknownNameError
 
 _STORAGE = "https://storage.googleapis.com"
 PRECISIONS = ("float32", "mixed")
+DEVICES = ("auto", "cpu", "gpu")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.backbones.catalog import Application
+from featurecache.backbones.catalog import DEVICES, Application
 from featurecache.backbones.protocol import require_images
 from featurecache.backbones.weights import Weights
 from featurecache.errors import DeviceError, UnknownNameError, WeightsError
-
-DEVICES = ("auto", "cpu", "gpu")
 
 # what TensorFlow says while it starts, and that there is no driver (303) where there is no GPU
 _START_UP_CHATTER = re.compile(rb"WARNING: All log messages before absl::|[IW]\d{4} |E\d{4} .*cuInit: .*\(303\)")
@@ -90,7 +88,7 @@ class KerasBackbone:
         self._device = _device(device)
         with self._placed(), _dtype_policy("mixed_float16" if precision == "mixed" else "float32"):
             network = build(application, weights)
-            outputs = {tap: _tap(network, tap) for tap in self.spec.taps}
+            outputs = {tap: layer_of(network, tap).output for tap in self.spec.taps}
             model = keras.Model(network.inputs, outputs)
             self._forward = _compile(model, _preprocessing(application), self._batch_shape)
         self.provenance: Mapping[str, str] = {
@@ -119,7 +117,7 @@ class KerasBackbone:
             return {tap: output[: len(images)] for tap, output in self._forward(padded).items()}
 
     def _placed(self) -> Any:  # noqa: ANN401 - Keras has no types
-        return nullcontext() if self._device == "gpu" else load_keras().device("cpu:0")
+        return nullcontext() if self._device == "gpu" else load_keras().device("cpu")
 
 
 def build(application: Application, weights: Weights | None = None) -> Any:  # noqa: ANN401 - a keras.Model
@@ -229,13 +227,17 @@ def layer_of(network: Any, tap: str) -> Any:  # noqa: ANN401 - Keras has no type
     return network.get_layer(tap)
 
 
-def _tap(network: Any, tap: str) -> Any:  # noqa: ANN401 - Keras has no types
-    """Return a tap's activations as a symbolic tensor of shape (batch, d), float32."""
+def _finished(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every tap's activations as float32 of shape (batch, d), from what its layer puts out.
+
+    It runs beside the Keras model, not in it: there its operations would need names that no layer has.
+    """
     ops = load_keras().ops
-    activations = ops.cast(layer_of(network, tap).output, "float32")
-    if tap == "predictions":
-        return ops.softmax(activations)
-    return ops.reshape(activations, (-1, math.prod(activations.shape[1:])))
+    finished = {}
+    for tap, output in outputs.items():
+        activations = ops.reshape(ops.cast(output, "float32"), (-1, math.prod(output.shape[1:])))
+        finished[tap] = ops.softmax(activations) if tap == "predictions" else activations
+    return finished
 
 
 def _preprocessing(application: Application) -> Callable[[Any], Any]:
@@ -255,7 +257,7 @@ def _compile(
     if backend == "tensorflow":
         import tensorflow
 
-        traced = tensorflow.function(lambda images: model(preprocess(images), training=False))
+        traced = tensorflow.function(lambda images: _finished(model(preprocess(images), training=False)))
         compiled = traced.get_concrete_function(tensorflow.TensorSpec(shape, tensorflow.uint8))
 
         def run(images: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - Keras has no types
@@ -267,7 +269,9 @@ def _compile(
             [variable.value for variable in model.trainable_variables],
             [variable.value for variable in model.non_trainable_variables],
         )
-        jitted = jax.jit(lambda state, images: model.stateless_call(*state, preprocess(images), training=False)[0])
+        jitted = jax.jit(
+            lambda state, images: _finished(model.stateless_call(*state, preprocess(images), training=False)[0])
+        )
 
         def run(images: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - Keras has no types
             return jitted(state, images)
@@ -276,7 +280,7 @@ def _compile(
 
         def run(images: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - Keras has no types
             with torch.no_grad():
-                return model(preprocess(images), training=False)
+                return _finished(model(preprocess(images), training=False))
 
     to_numpy = load_keras().ops.convert_to_numpy
     return lambda images: {tap: to_numpy(output) for tap, output in run(images).items()}

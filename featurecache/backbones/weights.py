@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from featurecache.backbones.catalog import Application
 from featurecache.errors import WeightsError
+from featurecache.memory import Digests, digests
 from featurecache.publish import publishing
 
 DOWNLOAD_TIMEOUT = 5.0
@@ -41,7 +43,12 @@ class Weights:
 
 
 def resolve_weights(
-    text: str, application: Application, *, download: bool = True, notify: Callable[[str], None] = lambda _: None
+    text: str,
+    application: Application,
+    *,
+    download: bool = True,
+    rehash: bool = False,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Weights:
     """Find the weights that ``text`` names.
 
@@ -53,6 +60,8 @@ def resolve_weights(
         The network that they are for.
     download
         Whether ImageNet weights that are not there are fetched.
+    rehash
+        Hash the weight file even if it looks as it did when it was hashed before.
     notify
         Is told, in one line, when a download begins.
 
@@ -64,19 +73,19 @@ def resolve_weights(
     if text == "random" or text.startswith("random:"):
         return _random(text)
     if text == "imagenet":
-        return _imagenet(application, download=download, notify=notify)
+        return _imagenet(application, download=download, rehash=rehash, notify=notify)
     path = Path(text).expanduser().absolute()
     if not path.name.endswith(_SUFFIXES):
         raise WeightsError(
             f"weights {text!r} are neither 'imagenet' nor 'random:SEED' nor a weight file ({', '.join(_SUFFIXES)})"
         )
-    sha256, md5 = _digests(path)
-    if application.imagenet_by_name_only and md5 == application.weights_md5:
+    found = _digests(path, rehash=rehash)
+    if application.imagenet_by_name_only and found.md5 == application.weights_md5:
         raise WeightsError(
             f"{path} is Keras's own ImageNet file, and Keras builds {application.name} differently for it: "
             f"put it at {_keras_folder() / application.weights_file} and pass --weights imagenet"
         )
-    return Weights(source=str(path), identity=f"sha256:{sha256}", path=path)
+    return Weights(source=str(path), identity=f"sha256:{found.sha256}", path=path)
 
 
 def _random(text: str) -> Weights:
@@ -87,19 +96,19 @@ def _random(text: str) -> Weights:
     return Weights(source=f"random:{seed}", identity=f"random:{seed}", seed=seed)
 
 
-def _imagenet(application: Application, *, download: bool, notify: Callable[[str], None]) -> Weights:
+def _imagenet(application: Application, *, download: bool, rehash: bool, notify: Callable[[str], None]) -> Weights:
     path = _keras_folder() / application.weights_file
     if not path.exists():
         if not download:
             raise _unavailable(application, path, "it is not there")
         _download(application, path, notify)
-    sha256, md5 = _digests(path)
-    if application.weights_md5 not in {None, md5}:
+    found = _digests(path, rehash=rehash)
+    if application.weights_md5 not in {None, found.md5}:
         raise WeightsError(
-            f"{path} is damaged or incomplete: its MD5 is {md5}, expected {application.weights_md5}; "
+            f"{path} is damaged or incomplete: its MD5 is {found.md5}, expected {application.weights_md5}; "
             "delete it and run the same command again"
         )
-    return Weights(source="imagenet", identity=f"sha256:{sha256}", path=path)
+    return Weights(source="imagenet", identity=f"sha256:{found.sha256}", path=path)
 
 
 def _keras_folder() -> Path:
@@ -121,6 +130,8 @@ def _download(application: Application, path: Path, notify: Callable[[str], None
                 draft.write(chunk, offset)
                 offset += len(chunk)
     except (OSError, HTTPException) as e:
+        if isinstance(e, urllib.error.HTTPError):
+            e.close()
         raise _unavailable(application, path, f"downloading failed: {getattr(e, 'reason', e)}") from e
 
 
@@ -143,20 +154,15 @@ def _received(response: HTTPResponse, size: int, application: Application, path:
 
 
 def _unavailable(application: Application, path: Path, why: str) -> WeightsError:
+    why = " ".join(why.split())
     return WeightsError(
         f"the ImageNet weights of {application.name} are not available ({why}); fetch {application.weights_url} "
         f"and save it as {path}, or pass --weights PATH, or --weights random:0 for untrained ones"
     )
 
 
-def _digests(path: Path) -> tuple[str, str]:
-    """Return SHA-256 and MD5 of a file, read once."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+def _digests(path: Path, *, rehash: bool) -> Digests:
     try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                sha256.update(chunk)
-                md5.update(chunk)
+        return digests(path, rehash=rehash)
     except OSError as e:
         raise WeightsError(f"the weight file {path} cannot be read: {(e.strerror or str(e)).lower()}") from e
-    return sha256.hexdigest(), md5.hexdigest()

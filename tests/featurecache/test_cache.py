@@ -3,14 +3,16 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from featurecache import FeatureCache, extract
+from featurecache import FeatureCache, extract, layout
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import CacheFormatError, UnknownNameError
+from featurecache.verification import verify
 
 
 def test_h5py_alone_reads_the_file(cache, photos):
@@ -72,6 +74,25 @@ def test_a_feature_set_keeps_rows_together(cache):
     assert list(some.paths) == [everything.paths[19], everything.paths[3]]
     np.testing.assert_array_equal(some.X, everything.X[[19, 3]])
     assert len(everything.take(everything.y == 1)) == 10
+
+
+def test_the_same_content_in_two_splits_is_a_leak(photos, tmp_path):
+    shutil.copy(photos / "train" / "cats" / "0.png", photos / "valid" / "dogs" / "leak.png")
+    shutil.copy(photos / "train" / "cats" / "1.png", photos / "train" / "dogs" / "twin.png")
+    cache = extract(photos, tmp_path / "c.h5", backbone=FakeBackbone())
+    assert cache.leaks == [("train/cats/0.png", "valid/dogs/leak.png")]
+
+
+def test_a_cache_that_an_earlier_version_wrote_stays_readable():
+    cache = FeatureCache.open(Path(__file__).parents[1] / "data" / "cache-v1.h5")
+    assert verify(cache.path).ok
+    assert cache.taps == {"features": 16, "predictions": 4}
+    assert cache.classes == ("cats", "dogs")
+    assert cache.splits == {"train": 4, "valid": 2}
+    assert list(cache.failures) == ["train/cats/broken.jpg"]
+    assert cache.recipe.fingerprint == "51aa318b4ae21b1252fba83bd7360966f9d94aeb1338c3eb176e0bf5d8ad12cf"
+    digest = hashlib.sha256(cache.features("features").X.tobytes()).hexdigest()
+    assert digest == "8bf049914ab5cfb2c7d551acb9f0d44c1ef4b5408d5e4d4f5ca4dd6a0e5d8d8a"
 
 
 def test_names_that_do_not_exist_are_refused(cache):
@@ -220,8 +241,39 @@ def change_recipe(file):
     file["recipe"] = text
 
 
+def change_label(file):
+    file["images/label"][0] = 1
+
+
+def change_path(file):
+    file["images/path"][0] = "other.png"
+
+
+def change_split(file):
+    file["images/split"][0] = b"tra\xe9n"
+
+
+def change_hash(file):
+    file["images/sha256"][0] = b"\xff" * 64
+
+
+def change_provenance(file):
+    del file["provenance"]
+    file["provenance"] = "{}"
+
+
+def declare_unstored(file):
+    del file["images/size"]
+    file.create_dataset("images/size", (20,), "<i8")
+
+
 def label_without_class(file):
     file["images/label"][0] = 7
+
+
+def overlap_features(file):
+    del file["features/features"]
+    file["features/features"] = file["features/predictions"]
 
 
 def group_for_dataset(file):
@@ -229,30 +281,106 @@ def group_for_dataset(file):
     file.create_group("images/size")
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [
-        change_version,
-        change_format,
-        remove_dataset,
-        add_dataset,
-        add_attribute,
-        link_softly,
-        link_outside,
-        store_outside,
-        make_virtual,
-        compress,
-        declare_much,
-        declare_many_labels,
-        change_type,
-        change_recipe,
-        label_without_class,
-        group_for_dataset,
-    ],
-)
-def test_an_altered_file_is_refused(cache, tmp_path, attack, monkeypatch):
+ALTERATIONS = [change_label, change_path, change_provenance]
+ATTACKS = [
+    change_version,
+    change_format,
+    remove_dataset,
+    add_dataset,
+    add_attribute,
+    link_softly,
+    link_outside,
+    store_outside,
+    make_virtual,
+    compress,
+    declare_much,
+    declare_many_labels,
+    declare_unstored,
+    change_type,
+    change_recipe,
+    change_split,
+    change_hash,
+    label_without_class,
+    group_for_dataset,
+    overlap_features,
+]
+
+
+def seal(path):
+    """Write the header that belongs to an altered file, as its forger would."""
+    with h5py.File(path) as file:
+        data = [d for group in ("features", "checksums") for d in file[group].values() if isinstance(d, h5py.Dataset)]
+        spans = sorted([d.id.get_offset(), d.id.get_storage_size()] for d in data if d.id.get_offset())
+    content = path.read_bytes()
+
+    def read_into(buffer, offset):
+        part = content[offset : offset + len(buffer)]
+        buffer[: len(part)] = part
+        return len(part)
+
+    digest = layout._structure_digest(read_into, len(content), spans)
+    header = layout._encode_header({"sha256": digest, "size": len(content), "spans": spans})
+    path.write_bytes(header + content[layout.HEADER_BYTES :])
+
+
+def test_sealing_an_unaltered_file_changes_nothing(cache):
+    before = cache.path.read_bytes()
+    seal(cache.path)
+    assert cache.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_forged_file_is_refused_and_no_other_file_is_read(cache, tmp_path, attack, sealed, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with h5py.File(cache.path, "r+") as file:
         attack(file)
+    if sealed:
+        seal(cache.path)
+    for name in ("secret.h5", "secret.bin"):
+        (tmp_path / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / name)  # whoever opens it waits for ever
     with pytest.raises(CacheFormatError, match="is not a cache that can be read"):
+        FeatureCache.open(cache.path)
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+def test_an_altered_index_is_refused(cache, alteration):
+    with h5py.File(cache.path, "r+") as file:
+        alteration(file)
+    with pytest.raises(CacheFormatError, match="is not a cache that can be read"):
+        FeatureCache.open(cache.path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"", b"{}", b"[]", b"null", b'{"format": "featurecache"}', b"\xff" * 100, b"[" * 16384, b'{"format": {}, ' * 900],
+)
+def test_a_forged_header_is_refused(cache, header):
+    data = cache.path.read_bytes()
+    cache.path.write_bytes(header.ljust(layout.HEADER_BYTES, b"\0") + data[layout.HEADER_BYTES :])
+    with pytest.raises(CacheFormatError, match="header"):
+        FeatureCache.open(cache.path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("spans", []),
+        ("spans", [[-5, 3]]),
+        ("spans", [[0, 1 << 60]]),
+        ("spans", [[1, 2, 3]]),
+        ("spans", "x"),
+        ("size", 10),
+        ("size", 1e300),
+        ("sha256", ""),
+        ("format_version", 2),
+    ],
+)
+def test_a_header_that_lies_is_refused(cache, field, value):
+    data = cache.path.read_bytes()
+    header = json.loads(data[: layout.HEADER_BYTES].rstrip(b"\0")) | {field: value}
+    text = json.dumps(header).encode().ljust(layout.HEADER_BYTES, b"\0")
+    cache.path.write_bytes(text + data[layout.HEADER_BYTES :])
+    with pytest.raises(CacheFormatError):
         FeatureCache.open(cache.path)

@@ -270,7 +270,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_first_forward_pass(photos, 
     backbone = make_backbone()
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000))
-    with pytest.raises(OutputError, match="GB free"):
+    with pytest.raises(OutputError, match="kB free"):
         run(photos, tmp_path / "c.h5", backbone=backbone)
     assert backbone.seen == 0
 

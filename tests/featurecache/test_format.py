@@ -51,6 +51,7 @@ def test_a_file_holds_what_the_document_says(cache):
 
 def test_numbers_of_the_document_are_those_of_the_code():
     assert f"{layout.BLOCK_ROWS:,} rows" in DOCUMENT
+    assert f"user block of {layout.HEADER_BYTES:,} bytes" in DOCUMENT
     assert f"multiple of {layout.ALIGNMENT:,} bytes" in DOCUMENT
 
 

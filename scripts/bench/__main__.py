@@ -1,0 +1,50 @@
+"""Run benchmarks by name; without a name, list them."""
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from scripts.output import print_table
+
+BENCHMARKS = {
+    "open": "opening a cache of 25,000 x 4096 and having X ready",
+    "noop": "running an extraction again with nothing changed, 4,000 images, in a fresh process",
+    "store": "what publishing costs at 1,000 images a second",
+    "memory": "peak memory of an extraction of 1,000 and of 10,000 images",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the named benchmark and print what it measured."""
+    as_json = "--json" in arguments
+    names = [argument for argument in arguments if argument != "--json"]
+    if len(names) != 1 or names[0] not in BENCHMARKS:
+        print("usage: python -m scripts.bench NAME [--json]", file=sys.stderr)
+        print_table(("name", "measures"), list(BENCHMARKS.items()), left={0, 1})
+        return 2
+    run: Callable[[], dict[str, Any]] = import_module(f"scripts.bench.{names[0]}_").run
+    measured = {"benchmark": names[0], "machine": machine()} | run()
+    if as_json:
+        print(json.dumps(measured, indent=2))
+    else:
+        print_table(("what", "value"), list(measured.items()), left={0, 1})
+    return 0
+
+
+def machine() -> str:
+    """Return processor and Python, as figures in documents name them."""
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123 - a device of the kernel
+            lines = [line for line in stream if line.startswith("model name")]
+        model = f"{lines[0].partition(':')[2].strip()}, {len(lines)} cores"
+    except (OSError, IndexError):
+        pass
+    return f"{model}; Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,87 @@
+"""Images for the networks, and the networks that several modules of tests share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featurecache.backbones.catalog import application
+from featurecache.backbones.weights import resolve_weights
+
+# NumPy 2's word on TensorFlow's variables; reading them gives the right numbers
+TENSORFLOW_AND_NUMPY = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.filterwarnings(TENSORFLOW_AND_NUMPY))
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """Return a function that makes n different images, from smooth to busy: uint8, shape (n, height, width, 3)."""
+
+    def make(n, size=(224, 224), seed=0):
+        generator = np.random.default_rng(seed)
+        coarse = [generator.integers(0, 256, (2 ** (1 + i % 5),) * 2 + (3,), dtype=np.uint8) for i in range(n)]
+        return np.stack([np.asarray(Image.fromarray(c).resize(size[::-1], Image.Resampling.BICUBIC)) for c in coarse])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def weights_of():
+    """Return a function from a network's name and ``--weights`` to its row and its weights."""
+
+    def find(name, text="random:0"):
+        row = application(name)
+        return row, resolve_weights(text, row)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def mobilenet_file(weights_of, tmp_path_factory):
+    """Return a weight file of mobilenet_v2, in the format that Keras writes today."""
+    from featurecache.backbones import engine
+
+    path = tmp_path_factory.mktemp("weights") / "mobilenet_v2.weights.h5"
+    engine.build(*weights_of("mobilenet_v2", "random:1")).save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def legacy_mobilenet_file(weights_of, tmp_path_factory):
+    """Return the same weights in the format of the files that Keras downloads."""
+    import h5py
+    from keras.src.legacy.saving import legacy_h5_format
+
+    from featurecache.backbones import engine
+
+    path = tmp_path_factory.mktemp("weights") / "mobilenet_v2.h5"
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, engine.build(*weights_of("mobilenet_v2", "random:1")))
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_python():
+    """Return a function that runs a program in a fresh interpreter, whose warnings are as Python sets them."""
+
+    def run(program, *arguments, **environment):
+        clean = {name: value for name, value in os.environ.items() if name not in {"KERAS_BACKEND", "PYTHONWARNINGS"}}
+        return subprocess.run(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            env=clean | environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,141 @@
+"""The catalogue's data against Keras itself."""
+
+import numpy as np
+import pytest
+
+from featurecache.backbones.catalog import APPLICATIONS, PRECISIONS, application
+from featurecache.errors import UnknownNameError
+
+every_row = pytest.mark.parametrize("name", APPLICATIONS)
+
+
+@pytest.fixture(scope="session", params=list(APPLICATIONS))
+def built(request):
+    """Each network as Keras builds it for ImageNet, with what Keras would have fetched: row, network, request."""
+    import keras
+    from keras.src.utils import file_utils
+
+    row = application(request.param)
+    asked = {}
+
+    def get_file(fname, origin, file_hash=None, **_):
+        asked.update(file=fname, url=origin, md5=file_hash)
+        return "weights.h5"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file_utils, "get_file", get_file)
+        patch.setattr(keras.Model, "load_weights", lambda *_: None)
+        network = getattr(keras.applications, row.constructor)()
+    return row, network, asked
+
+
+def test_weight_files_are_those_that_keras_fetches(built):
+    row, _, asked = built
+    assert asked == {"file": row.weights_file, "url": row.weights_url, "md5": row.weights_md5}
+
+
+def test_input_size_is_keras_default(built):
+    row, network, _ = built
+    assert network.input_shape == (None, *row.input_size, 3)
+
+
+def test_every_tap_is_a_layer_of_that_width(built):
+    from featurecache.backbones.engine import layer_of
+
+    row, network, _ = built
+    widths = {tap: int(np.prod(layer_of(network, tap).output.shape[1:])) for tap in row.taps}
+    assert widths == row.taps
+
+
+def test_the_classifier_ends_in_a_softmax_that_can_be_left_out(built):
+    _, network, _ = built
+    assert network.layers[-1].activation.__name__ == "softmax"
+    assert network.layers[-1].name == "predictions"
+
+
+def test_avg_pool_is_what_the_classifier_sees(built):
+    from featurecache.backbones.engine import layer_of
+
+    row, network, _ = built
+    if "avg_pool" in row.taps:
+        after = network.layers[network.layers.index(layer_of(network, "avg_pool")) + 1 :]
+        kinds = {type(layer).__name__ for layer in after}
+        assert kinds <= {"Dense", "Dropout", "Conv2D", "Reshape", "Activation"}
+
+
+def test_every_layer_of_vgg_can_be_tapped(built):
+    row, network, _ = built
+    layers = (
+        {layer.name for layer in network.layers[1:]} if row.module.startswith("vgg") else {"avg_pool", "predictions"}
+    )
+    assert set(row.taps) == layers | {"logits"}
+
+
+@every_row
+def test_constructor_and_preprocessing_come_from_the_same_module(name):
+    import keras
+
+    row = application(name)
+    module = getattr(keras.applications, row.module)
+    assert getattr(module, row.constructor) is getattr(keras.applications, row.constructor)
+
+
+@every_row
+def test_preprocessing_equals_keras(name, photographs):
+    import keras
+
+    from featurecache.backbones import engine
+
+    row = application(name)
+    images = photographs(3, row.input_size)
+    expected = getattr(keras.applications, row.module).preprocess_input(images.astype(np.float32))
+    found = keras.ops.convert_to_numpy(engine._preprocessing(row)(images))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+@every_row
+def test_preprocessing_is_the_arithmetic_that_the_row_names(name, photographs):
+    import keras
+
+    from featurecache.backbones import engine
+
+    row = application(name)
+    images = photographs(3, row.input_size)
+    expected = {
+        "caffe": images[..., ::-1] - np.array([103.939, 116.779, 123.68]),
+        "tf": images / 127.5 - 1,
+        "none": images,
+    }[row.preprocessing]
+    found = keras.ops.convert_to_numpy(engine._preprocessing(row)(images))
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@every_row
+def test_default_taps_exist(name):
+    row = application(name)
+    assert set(row.default_taps) <= set(row.taps)
+    assert "predictions" in row.default_taps
+    assert tuple(row.spec("random:0").taps) == tuple(sorted(row.default_taps))
+
+
+def test_the_networks_of_the_lesson_are_there():
+    assert {"vgg16", "vgg19", "mobilenet_v2", "mobilenet", "resnet50", "efficientnet_b0"} <= set(APPLICATIONS)
+    assert next(iter(APPLICATIONS)) == "vgg16"
+    assert application("vgg16").default_taps == ("fc2", "predictions")
+
+
+def test_spec_names_everything_that_determines_a_feature():
+    spec = application("vgg16").spec("sha256:00", ["logits", "fc1", "fc1"], "mixed")
+    assert (spec.name, spec.weights, spec.input_size) == ("vgg16", "sha256:00", (224, 224))
+    assert (spec.preprocessing, spec.precision) == ("caffe", "mixed")
+    assert list(spec.taps.items()) == [("fc1", 4096), ("logits", 1000)]
+
+
+def test_unknown_names_come_with_the_close_match():
+    with pytest.raises(UnknownNameError, match="unknown backbone 'vgg116'; did you mean 'vgg16'"):
+        application("vgg116")
+    with pytest.raises(UnknownNameError, match=r"unknown tap of vgg16 'fc3'; did you mean 'fc[12]'"):
+        application("vgg16").spec("random:0", ["fc3"])
+    with pytest.raises(UnknownNameError, match=f"unknown precision 'mixd'.*{PRECISIONS[1]}"):
+        application("vgg16").spec("random:0", precision="mixd")

@@ -1,0 +1,64 @@
+"""What a fresh interpreter loads, and what reaches its standard error."""
+
+import pytest
+
+FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "h5py", "sklearn")
+
+
+@pytest.mark.parametrize("module", ["catalog", "weights", "protocol", "fake"])
+def test_only_the_engine_loads_a_framework(module, run_python):
+    program = f"import sys, featurecache.backbones.{module}; print([m for m in {FRAMEWORKS} if m in sys.modules])"
+    result = run_python(program)
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_the_engine_loads_one_on_use_only(run_python):
+    program = f"import sys, featurecache.backbones.engine; print([m for m in {FRAMEWORKS} if m in sys.modules])"
+    assert run_python(program).stdout.strip() == "[]"
+
+
+START = """
+import numpy as np
+from featurecache.backbones.catalog import application
+from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.weights import resolve_weights
+row = application("mobilenet")
+backbone = KerasBackbone(row, resolve_weights("random:0", row), batch_size=1)
+print(backbone.forward(np.zeros((2, 224, 224, 3), np.uint8))["avg_pool"].shape)
+"""
+
+
+def test_starting_up_is_silent(run_python):
+    result = run_python(START)
+    assert result.stdout.strip() == "(2, 1024)"
+    assert result.stderr == ""
+
+
+def test_what_is_said_in_earnest_while_starting_up_is_passed_on(run_python):
+    program = """
+import os, sys
+from featurecache.backbones import engine
+with engine._without_chatter():
+    os.write(2, b"I0000 00:00:1.2 1 port.cc:153] oneDNN custom operations are on.\\n")
+    os.write(2, b"E0000 00:00:1.2 1 cuda.cc:1] the driver is too old\\n")
+    print("from Python", file=sys.stderr)
+    os.write(2, b"no newline at the end")
+print("after", file=sys.stderr)
+"""
+    result = run_python(program)
+    assert result.returncode == 0
+    assert result.stderr == (
+        "E0000 00:00:1.2 1 cuda.cc:1] the driver is too old\nfrom Python\nno newline at the endafter\n"
+    )
+
+
+def test_what_was_said_before_a_crash_is_passed_on(run_python):
+    program = """
+import os
+from featurecache.backbones import engine
+with engine._without_chatter():
+    os.write(2, b"about to fail\\n")
+    raise SystemExit(3)
+"""
+    result = run_python(program)
+    assert (result.returncode, result.stderr) == (3, "about to fail\n")

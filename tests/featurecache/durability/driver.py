@@ -1,0 +1,116 @@
+"""Extractions in processes of their own, which may be killed; each says what was acknowledged as soon as it was.
+
+Reads the arguments of one extraction a line, as a JSON list, from standard input, and forks a process for each: a
+fresh process without the time that imports take. Lines of JSON on standard output: ``{"pid": …}``; ``{"committed":
+[hashes]}`` when a commit was acknowledged; ``{"packing": true}``; at the end ``{"ledger": …}`` or ``{"error": …}``,
+then ``{"status": …}``.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+
+def options_of(arguments):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("images", type=Path)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--kill", type=int, metavar="STEP")
+    parser.add_argument("--half", action="store_true", help="kill when the step is half done")
+    parser.add_argument("--slow", type=float, default=0.0, metavar="SECONDS", help="before every step and batch")
+    parser.add_argument("--slow-packing", type=float, default=0.0, metavar="SECONDS", help="before packing")
+    parser.add_argument("--user", type=int, help="give up the rights of the superuser")
+    parser.add_argument("--backbone", default="fake")
+    parser.add_argument("--fail", type=int, metavar="ERRNO", help="of the fsync of the first shard")
+    return parser.parse_args(arguments)
+
+
+def extract_and_say(options):
+    """Run one extraction; return the exit status: 0, or 3 for an error of featurecache."""
+    import file_systems
+
+    import featurecache.publish
+    import featurecache.run
+    from featurecache import FeatureCacheError, extract
+    from featurecache.backbones.fake import FakeBackbone
+    from featurecache.store import Store
+
+    class SlowBackbone(FakeBackbone):
+        def forward(self, images):
+            time.sleep(options.slow)
+            return super().forward(images)
+
+    commit, pack = Store.commit, featurecache.run.pack
+
+    def reporting(store, contents, features, sightings):
+        commit(store, contents, features, sightings)
+        say(committed=list(contents))
+
+    def slowly(*args, **keywords):
+        say(packing=True)
+        time.sleep(options.slow_packing)
+        return pack(*args, **keywords)
+
+    Store.commit, featurecache.run.pack, featurecache.run.SHARD_ROWS = reporting, slowly, 24
+    if options.kill is not None:
+        featurecache.publish.FILE_SYSTEM = file_systems.KillingFileSystem(options.kill, half=options.half)
+    elif options.slow:
+        featurecache.publish.FILE_SYSTEM = file_systems.SlowFileSystem(options.slow)
+    if options.user is not None:
+        os.setgroups([])
+        os.setgid(options.user)
+        os.setuid(options.user)
+    if options.backbone == "fake":
+        network = {"backbone": SlowBackbone()}
+    else:
+        network = {"backbone": options.backbone, "weights": "random:0", "taps": ["avg_pool"]}
+    ledger = []
+    try:
+        extract(
+            options.images,
+            options.cache,
+            **network,
+            batch_size=8,
+            workers=2,
+            progress=lambda progress: ledger.append(progress.to_dict()),
+        )
+    except FeatureCacheError as e:
+        say(error=f"{type(e).__name__}: {e}")
+        return 3
+    say(ledger=ledger[-1])
+    return 0
+
+
+def say(**what):
+    os.write(1, json.dumps(what).encode() + b"\n")
+
+
+def main():
+    import h5py  # noqa: F401 - imported once, here, so that every run starts at once
+    import PIL.Image
+
+    import featurecache.backbones.fake
+    import featurecache.extraction  # noqa: F401
+
+    PIL.Image.init()
+    for line in sys.stdin:
+        options = options_of(json.loads(line))
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                status = extract_and_say(options)
+            except BaseException:  # noqa: BLE001 - a process that was forked must not return from here
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        say(pid=pid)
+        say(status=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+if __name__ == "__main__":
+    main()

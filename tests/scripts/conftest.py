@@ -1,0 +1,214 @@
+"""The command line as a process and in this one, and what commands are run on."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import featurecache
+from featurecache.backbones.fake import FakeBackbone
+from scripts.cli import app
+
+PROGRAM = Path(sys.executable).with_name("featurecache")
+RED, BLUE = (220, 40, 30), (30, 40, 220)
+HOSTILE = "\x1b[31mred\x07\nline"
+"""A name that would colour the terminal, ring its bell and break the line."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended: exit code, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        """The one JSON object that standard output must be."""
+        assert self.code == 0, self.err
+        value = json.loads(self.out)
+        assert isinstance(value, dict)
+        assert self.out == json.dumps(value, indent=2) + "\n"
+        return value
+
+    @property
+    def error(self):
+        """The one line that says what is wrong, the last on standard error; only notices may stand before it."""
+        assert self.out == ""
+        *notices, last = self.err.splitlines()
+        assert self.err.endswith("\n")
+        assert last.startswith("error: "), self.err
+        assert "Traceback" not in self.err
+        assert not [line for line in notices if not line.startswith(("starting ", "left out: "))], self.err
+        assert last.isprintable()
+        return last.removeprefix("error: ")
+
+
+def _environment(keras_home):
+    return os.environ | {"KERAS_HOME": str(keras_home), "COLUMNS": "100"}
+
+
+@pytest.fixture(scope="session")
+def keras_home(tmp_path_factory):
+    """Keras's own folder, empty: no ImageNet weights are to be had."""
+    return tmp_path_factory.getbasetemp() / "keras"
+
+
+@pytest.fixture(scope="session")
+def command(keras_home):
+    """Run the installed command in a process of its own."""
+
+    def run(*arguments, cwd=None, timeout=240):
+        done = subprocess.run(
+            [PROGRAM, *map(os.fspath, arguments)],
+            capture_output=True,
+            check=False,
+            cwd=cwd,
+            env=_environment(keras_home),
+            timeout=timeout,
+        )
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def start(keras_home):
+    """Start the installed command, to be watched and interrupted."""
+
+    def popen(*arguments, **options):
+        return subprocess.Popen([PROGRAM, *map(os.fspath, arguments)], env=_environment(keras_home), **options)
+
+    return popen
+
+
+@pytest.fixture(scope="session")
+def invoke(keras_home):
+    """Run a command in this process: the same from the arguments on, without the start of an interpreter."""
+
+    def run(*arguments):
+        environment = {"KERAS_HOME": str(keras_home), "COLUMNS": "100"}
+        result = CliRunner().invoke(app, list(map(os.fspath, arguments)), env=environment, prog_name=PROGRAM.name)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Done(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def write_images():
+    """Write noisy images of one colour, each different from all others of another seed."""
+
+    def write(folder, count, colour=RED, seed=0, size=(40, 32)):
+        folder.mkdir(parents=True, exist_ok=True)
+        random = np.random.default_rng([seed, *colour])
+        for number in range(count):
+            noise = random.integers(-30, 30, (*size, 3))
+            pixels = np.clip(noise + np.array(colour), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory, write_images):
+    """40 red and blue images, in a train and a valid split; only to be read."""
+    folder = tmp_path_factory.mktemp("images") / "photos"
+    for split, count, seed in (("train", 14, 0), ("valid", 6, 1)):
+        for name, colour in (("red", RED), ("blue", BLUE)):
+            write_images(folder / split / name, count, colour, seed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image(images):
+    """One of the red images."""
+    return images / "valid" / "red" / "000.png"
+
+
+@pytest.fixture(scope="session")
+def fake_cache(tmp_path_factory, images):
+    """A cache of the images, made without a framework: taps features and predictions."""
+    path = tmp_path_factory.mktemp("fake") / "fake.h5"
+    featurecache.extract(images, path, backbone=FakeBackbone())
+    return path
+
+
+@pytest.fixture(scope="session")
+def fake_head(tmp_path_factory, invoke, fake_cache):
+    """A head trained on the features of that cache."""
+    directory = tmp_path_factory.mktemp("fake") / "head"
+    done = invoke("train", fake_cache, directory, "--head", "logreg", "--tap", "features")
+    assert done.code == 0, done.err
+    return directory
+
+
+@pytest.fixture(scope="session")
+def extracted(tmp_path_factory, command, images):
+    """A real extraction in a process of its own: the cache file, and how the command ended."""
+    path = tmp_path_factory.mktemp("real") / "photos.h5"
+    options = ("--backbone", "mobilenet_v2", "--weights", "random:0", "--batch-size", "8", "--json")
+    return path, command("extract", images, path, *options)
+
+
+@pytest.fixture(scope="session")
+def real_cache(extracted):
+    """A cache of the images, made by a real network with random weights: taps avg_pool and predictions."""
+    path, done = extracted
+    assert done.code == 0, done.err
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_head(tmp_path_factory, invoke, real_cache):
+    """A head trained on the tap avg_pool of that cache."""
+    directory = tmp_path_factory.mktemp("real") / "head"
+    done = invoke("train", real_cache, directory, "--head", "logreg", "--tap", "avg_pool")
+    assert done.code == 0, done.err
+    return directory
+
+
+@pytest.fixture(scope="session")
+def contents():
+    """Say what is in a folder: every path below it, with the bytes of every file."""
+
+    def look(folder):
+        return {
+            str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
+        }
+
+    return look
+
+
+@pytest.fixture(scope="session")
+def hostile():
+    """Return a name that would colour the terminal, ring its bell and break the line."""
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def unprivileged():
+    """Run a block without the rights of the superuser."""
+
+    @contextmanager
+    def block():
+        if os.geteuid() != 0:
+            yield
+            return
+        os.setresuid(65534, 65534, 0)
+        try:
+            yield
+        finally:
+            os.setresuid(0, 0, 0)
+
+    return block

@@ -1,0 +1,302 @@
+"""What is wrong is said in one line that names the thing and the remedy; nothing half-written stays behind."""
+
+import contextlib
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+import pytest
+
+WEIGHTLESS = ("--weights", "random:0")
+REAL = ("--backbone", "mobilenet_v2", *WEIGHTLESS)
+
+
+@pytest.fixture
+def place(tmp_path, images, fake_cache, fake_head, real_cache, real_head):
+    """A folder with one of each: what the cases below name, relative to it."""
+    links = {
+        "photos": images,
+        "fake.h5": fake_cache,
+        "fake_head": fake_head,
+        "real.h5": real_cache,
+        "real_head": real_head,
+        "image.png": images / "valid" / "red" / "000.png",
+    }
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    for name in ("empty", "no_images", "no_good_images/a", "folder"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "no_images" / "notes.txt").write_text("nothing to see")
+    (tmp_path / "no_good_images" / "a" / "x.jpg").write_bytes(b"GIF89a is not what follows")
+    (tmp_path / "no_good_images" / "a" / "y.png").write_bytes(b"")
+    (tmp_path / "no_column.csv").write_text("file,label\nphotos/train/red/000.png,red\n")
+    (tmp_path / "no_file.csv").write_text("path,label\nphotos/nowhere.png,red\n")
+    (tmp_path / "text.h5").write_text("no HDF5 at all")
+    (tmp_path / "truncated.h5").write_bytes(fake_cache.read_bytes()[:3000])
+    (tmp_path / "text.weights.h5").write_text("no weights at all")
+    (tmp_path / "broken_head").mkdir()
+    for name, text in (("head.json", "{"), ("head.safetensors", "")):
+        (tmp_path / "broken_head" / name).write_text(text)
+    return tmp_path
+
+
+USAGE = [
+    ("", "summery", ["no such command 'summery'", "'summary'", "featurecache --help"]),
+    ("extract", "photos", ["missing argument 'CACHE'", "featurecache extract --help"]),
+    ("extract", "photos x.h5 --batch", ["--batch", "--batch-size", "featurecache extract --help"]),
+    ("extract", "photos x.h5 --batch-size 0", ["--batch-size", "1"]),
+    ("extract", "photos x.h5 --batch-size -3", ["--batch-size", "1"]),
+    ("extract", "photos x.h5 --batch-size many", ["--batch-size", "integer"]),
+    ("extract", "photos x.h5 --workers -1", ["--workers", "1"]),
+    ("extract", "photos x.h5 --max-pixels 0", ["--max-pixels", "1"]),
+    ("extract", "photos x.h5 y.h5", ["y.h5", "featurecache extract --help"]),
+    ("train", "fake.h5 x --tap features --holdout 2", ["--holdout", "0.9"]),
+    ("train", "fake.h5 x --tap features --seed -1", ["--seed", "0"]),
+    ("predict", "real_head", ["missing argument 'IMAGE'", "featurecache predict --help"]),
+    ("predict", "real_head image.png --batch-size -1", ["--batch-size", "1"]),
+]
+
+FAULTS = [
+    ("extract", "nowhere x.h5", ["nowhere does not exist", "expected a folder"]),
+    ("extract", "image.png x.h5", ["image.png", "neither a folder", "give one of these"]),
+    ("extract", "empty x.h5", ["no image files in", "empty", "looked for .bmp"]),
+    ("extract", "no_images x.h5", ["no image files in", "notes.txt", "looked for .bmp"]),
+    (
+        "extract",
+        "no_good_images x.h5 --weights random:0",
+        ["none of the 2 images can be used", "not a JPEG", "an empty file"],
+    ),
+    ("extract", "no_column.csv x.h5", ["no_column.csv", "path"]),
+    ("extract", "photos x.h5 --backbone vgg17", ["unknown backbone 'vgg17'", "known:", "vgg16"]),
+    ("extract", "photos x.h5 --taps fc9 --weights random:0", ["unknown tap", "'fc9'", "fc2"]),
+    ("extract", "photos x.h5", ["vgg16", "are not available", "https://", "--weights PATH", "random:0"]),
+    ("extract", "photos x.h5 --weights nowhere.h5", ["nowhere.h5", "no such file"]),
+    ("extract", "photos x.h5 --weights best", ["'best'", "imagenet", "random:SEED"]),
+    ("extract", "photos x.h5 --weights random:x", ["random:x", "random:0"]),
+    ("extract", "photos x.h5 --weights random:0 --precision half", ["precision 'half'", "mixed"]),
+    ("extract", "photos x.h5 --weights random:0 --dtype int8", ["dtype 'int8'", "float16"]),
+    ("extract", "photos x.h5 --weights random:0 --resize stretch", ["'stretch'", "squash"]),
+    ("extract", "photos x.h5 --weights random:0 --filter box", ["'box'", "lanczos"]),
+    ("extract", "photos no_folder/x.h5", ["no_folder/x.h5", "no_folder does not exist", "make it first"]),
+    ("extract", "photos image.png/x.h5", ["image.png is not a folder", "choose another path"]),
+    ("extract", "photos text.h5 --weights random:0", ["text.h5", "not a cache"]),
+    ("extract", "photos truncated.h5 --weights random:0", ["truncated.h5"]),
+    ("extract", "photos folder --weights random:0", ["folder", "is a directory"]),
+    (
+        "extract",
+        "photos real.h5 --weights random:0",
+        ["backbone", "mobilenet_v2", "vgg16", "another path", "--replace"],
+    ),
+    (
+        "extract",
+        "photos real.h5 --backbone mobilenet_v2 --weights random:1 --filter nearest",
+        ["weights is 'random:0', wanted 'random:1'", "filter is 'bilinear', wanted 'nearest'", "--replace"],
+    ),
+    ("info", "nowhere.h5", ["there is no cache", "nowhere.h5", "featurecache extract"]),
+    ("info", "text.h5", ["text.h5", "not a cache"]),
+    ("info", "truncated.h5", ["truncated.h5"]),
+    ("info", "folder", ["folder", "is a directory"]),
+    ("summary", "vgg17", ["unknown backbone 'vgg17'", "vgg16"]),
+    ("train", "nowhere.h5 x", ["there is no cache", "nowhere.h5"]),
+    ("train", "text.h5 x", ["text.h5", "not a cache"]),
+    ("train", "fake.h5 x", ["features (16)", "predictions (4)"]),
+    ("train", "fake.h5 x --tap fc2", ["unknown tap 'fc2'", "features, predictions"]),
+    ("train", "fake.h5 x --tap features --head forest", ["unknown head 'forest'", "logreg, softmax"]),
+    ("train", "fake.h5 x --tap features -p lr", ["lr", "lr=VALUE"]),
+    ("train", "fake.h5 x --tap features -p =1", ["unknown parameter ''", "epochs"]),
+    ("train", "fake.h5 x --tap features -p speed=1", ["unknown parameter 'speed'", "lr, epochs"]),
+    ("train", "fake.h5 x --tap features -p lr=fast", ["lr is 'fast'", "a number above 0"]),
+    ("train", "fake.h5 x --tap features -p lr=-1", ["lr is -1.0", "a number above 0"]),
+    ("train", "fake.h5 x --tap features -p lr=nan", ["lr is nan", "a number above 0"]),
+    ("train", "fake.h5 x --tap features -p epochs=0", ["epochs is 0", "at least 1"]),
+    ("train", "fake.h5 x --tap features -p epochs=1.5", ["epochs is '1.5'", "a whole number"]),
+    ("train", "fake.h5 x --tap features -p optimizer=fast -p l2=-1", ["optimizer is 'fast'", "adam", "l2 is -1.0"]),
+    ("train", "fake.h5 fake_head --tap features", ["fake_head exists already", "another directory"]),
+    ("train", "fake.h5 image.png --tap features", ["image.png exists already", "another directory"]),
+    ("train", "fake.h5 no_folder/x --tap features", ["no_folder does not exist", "make it first"]),
+    ("evaluate", "nowhere fake.h5", ["nowhere", "head.json is missing", "featurecache train"]),
+    ("evaluate", "broken_head fake.h5", ["broken_head", "head.json is damaged"]),
+    ("evaluate", "image.png fake.h5", ["image.png", "head.json"]),
+    ("evaluate", "fake_head nowhere.h5", ["there is no cache", "nowhere.h5"]),
+    ("evaluate", "fake_head fake.h5 --split test", ["unknown split 'test'", "train, valid"]),
+    ("evaluate", "fake_head fake.h5 --split dev", ["unknown split 'dev'", "train, valid"]),
+    ("evaluate", "fake_head real.h5", ["features", "avg_pool, predictions", "train a new head"]),
+    ("evaluate", "fake_head fake.h5 --predictions no_folder/x.csv", ["no_folder does not exist", "make it first"]),
+    ("evaluate", "fake_head fake.h5 --predictions folder", ["folder", "is a directory"]),
+    ("predict", "nowhere image.png", ["nowhere", "head.json is missing", "featurecache train"]),
+    ("predict", "real_head nowhere.png", ["none of the 1 images", "nowhere.png", "no such file"]),
+    ("predict", "real_head no_good_images", ["none of the 2 images", "x.jpg"]),
+    ("predict", "real_head empty", ["no image files in", "empty"]),
+    ("predict", "real_head image.png --weights random:1", ["weights", "'random:0'", "'random:1'"]),
+    ("predict", "fake_head image.png", ["unknown backbone 'fake'"]),
+    ("demo", "--out folder", ["folder exists already", "--out"]),
+    ("demo", "--out no_folder/demo", ["no_folder does not exist", "make it first"]),
+    ("demo", "--out demo --weights nowhere.h5", ["nowhere.h5", "no such file"]),
+]
+
+
+def check(done, code, expected):
+    assert done.code == code, done
+    missing = [text for text in expected if text not in done.error]
+    assert not missing, done.error
+
+
+@pytest.mark.parametrize(("name", "arguments", "expected"), USAGE)
+def test_wrong_usage(invoke, place, contents, monkeypatch, name, arguments, expected):
+    monkeypatch.chdir(place)
+    before = contents(place)
+    check(invoke(*name.split(), *arguments.split()), 2, expected)
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize(("name", "arguments", "expected"), FAULTS)
+def test_fault(invoke, place, contents, monkeypatch, name, arguments, expected):
+    monkeypatch.chdir(place)
+    before = contents(place)
+    check(invoke(name, *arguments.split()), 1, expected)
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("json", [(), ("--json",)])
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        ("extract photos no_folder/x.h5", 1, ["no_folder does not exist"]),
+        ("train fake.h5 x --tap fc2", 1, ["unknown tap 'fc2'"]),
+        ("info truncated.h5", 1, ["truncated.h5"]),
+        ("evaluate broken_head fake.h5", 1, ["head.json is damaged"]),
+        ("predict nowhere image.png", 1, ["nowhere"]),
+        ("extract photos", 2, ["missing argument"]),
+    ],
+)
+def test_in_a_process_of_its_own(command, place, contents, arguments, code, expected, json):
+    before = contents(place)
+    check(command(*arguments.split(), *json, cwd=place), code, expected)
+    assert contents(place) == before
+
+
+def test_weights_of_another_network(invoke, place, contents, keras_file):
+    before = contents(place)
+    for weights in (keras_file, place / "text.weights.h5"):
+        done = invoke("extract", place / "photos", place / "x.h5", "--backbone", "mobilenet_v2", "--weights", weights)
+        check(done, 1, [str(weights), "is not a weight file of mobilenet_v2", "--backbone"])
+    assert contents(place) == before
+
+
+@pytest.fixture(scope="session")
+def keras_file(tmp_path_factory):
+    """A weight file of a network that is in no catalogue."""
+    import keras
+
+    path = tmp_path_factory.mktemp("weights") / "other.weights.h5"
+    with warnings.catch_warnings(action="ignore"):
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save_weights(path)
+    return path
+
+
+def test_a_demo_that_fails_leaves_nothing(invoke, tmp_path, keras_file):
+    check(invoke("demo", "--out", tmp_path / "demo", "--weights", keras_file), 1, [str(keras_file), "vgg16"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_device(invoke, tmp_path, images, contents):
+    done = invoke("extract", images, tmp_path / "x.h5", *REAL, "--device", "tpu")
+    check(done, 1, ["unknown device 'tpu'", "auto, cpu, gpu"])
+    assert contents(tmp_path) == {}
+
+
+def test_a_corrupt_image_among_good_ones(invoke, tmp_path, write_images):
+    write_images(tmp_path / "photos", 5)
+    good = (tmp_path / "photos" / "000.png").read_bytes()
+    (tmp_path / "photos" / "bad.png").write_bytes(good[: len(good) // 2])
+    cache = tmp_path / "c.h5"
+    done = invoke("extract", tmp_path / "photos", cache, *REAL, "--batch-size", "4")
+    assert done.code == 0
+    assert f"{cache}: 5 rows of mobilenet_v2 (avg_pool 1280, predictions 1000), 1 failure\n" in done.out
+    info = invoke("info", cache, "--json").json
+    assert info["rows"] == 5
+    (failure,) = info["failures"]
+    assert failure["path"] == "bad.png"
+    assert done.err.endswith(f"failed: bad.png: {failure['reason']}\n")
+
+
+def test_strict_fails_after_the_good_rows_are_saved(invoke, tmp_path, write_images):
+    write_images(tmp_path / "photos", 3)
+    (tmp_path / "photos" / "bad.png").write_bytes(b"bad")
+    path = tmp_path / "c.h5"
+    done = invoke("extract", tmp_path / "photos", path, *REAL, "--batch-size", "4", "--strict", "--json")
+    assert done.code == 1
+    assert done.err.endswith(f"error: 1 image failed, and --strict was given; all good rows are saved in {path}\n")
+    assert "failed: bad.png: " in done.err
+    assert invoke("info", path, "--json").json["rows"] == 3
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["c.h5", "photos"]
+
+
+def test_names_that_are_not_utf8_or_have_line_breaks(command, tmp_path, write_images, hostile):
+    photos = os.fsencode(tmp_path) + b"/photos"
+    write_images(tmp_path / "photos", 3)
+    for number, name in enumerate((b"\xff\xfe.png", hostile.encode() + b".png", "Füße.png".encode())):
+        os.rename(photos + f"/{number:03d}.png".encode(), photos + b"/" + name)  # noqa: PTH104 - no text
+    Path(os.fsdecode(photos + b"/\xff bad.png")).write_bytes(b"bad")
+    cache = os.fsdecode(b"\xff\n.h5")
+    done = command("extract", "photos", cache, *REAL, "--batch-size", "4", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "\\udcff\\n.h5: 3 rows" in done.out
+    assert "failed: %FF bad.png: " in done.err
+    info = command("info", cache, cwd=tmp_path)
+    assert "\x1b" not in done.out + done.err + info.out + info.err
+    assert command("info", cache, "--json", cwd=tmp_path).json["rows"] == 3
+    wrong = command("info", os.fsdecode(b"no\xff\n.h5"), cwd=tmp_path)
+    check(wrong, 1, ["there is no cache no\\udcff\\n.h5"])
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that everybody can reach, whoever runs the tests."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_no_permission(invoke, unprivileged, open_folder, fake_cache, write_images):
+    write_images(open_folder / "photos", 2)
+    for name in ("readable.h5", "unreadable.h5"):
+        (open_folder / name).write_bytes(fake_cache.read_bytes())
+    for name in ("writable", "closed", "secret"):
+        (open_folder / name).mkdir()
+    modes = {"unreadable.h5": 0, "secret": 0, "closed": 0o555, "writable": 0o777}
+    for name, mode in modes.items():
+        (open_folder / name).chmod(mode)
+    closed = ["no permission to write in the folder", "closed"]
+    cases = [
+        ("extract photos closed/x.h5", closed),
+        ("extract secret writable/x.h5", ["secret", "permission denied", "make it readable"]),
+        ("extract photos writable/x.h5 --weights secret/x.h5", ["secret/x.h5", "permission denied"]),
+        ("info unreadable.h5", ["unreadable.h5", "permission denied"]),
+        ("train readable.h5 closed/x --tap features --head logreg", closed),
+        ("train unreadable.h5 writable/x --tap features", ["unreadable.h5", "permission denied"]),
+        ("demo --out closed/x", closed),
+    ]
+    with contextlib.chdir(open_folder), unprivileged():
+        for arguments, expected in cases:
+            check(invoke(*arguments.split()), 1, expected)
+    assert list((open_folder / "writable").iterdir()) == list((open_folder / "closed").iterdir()) == []
+
+
+def test_an_image_that_may_not_be_read_is_a_failure(invoke, unprivileged, open_folder, write_images):
+    write_images(open_folder / "photos", 3)
+    (open_folder / "photos" / "001.png").chmod(0)
+    (open_folder / "writable").mkdir()
+    (open_folder / "writable").chmod(0o777)
+    with unprivileged():
+        done = invoke("extract", open_folder / "photos", open_folder / "writable" / "x.h5", *REAL)
+    assert done.code == 0, done.err
+    assert "failed: 001.png: no permission to read the file\n" in done.err
+
+
+def test_a_full_disk_or_a_reader_that_leaves_is_no_traceback(start, fake_cache):
+    with Path("/dev/full").open("w") as full:
+        process = start("info", fake_cache, stdout=full, stderr=-1, text=True)
+        assert process.communicate(timeout=60)[1] == "error: no space left on device\n"
+        assert process.returncode == 1

@@ -1,0 +1,107 @@
+"""What commands load, and how long they take to start, seen in fresh interpreters."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "sklearn")
+COMMANDS = ("demo", "extract", "info", "backbones", "heads", "summary", "train", "evaluate", "predict")
+
+
+def loaded(code, *arguments):
+    """Return the top-level modules that are loaded when the code has run."""
+    report = "import sys; print('loaded:', *{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    program = f"import atexit\natexit.register(lambda: exec({report!r}))\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.rpartition("loaded: ")[2].split())
+
+
+def loaded_by(*arguments):
+    return loaded("import scripts.cli; scripts.cli.main()", *arguments)
+
+
+@pytest.mark.parametrize("module", ["featurecache", "heads", "scripts.cli"])
+def test_importing_loads_no_framework(module):
+    modules = loaded(f"import {module}")
+    assert modules.isdisjoint({*FRAMEWORKS, "h5py"})
+    assert module.partition(".")[0] in modules
+
+
+def test_help_loads_no_framework_and_no_hdf5():
+    assert loaded_by("--help").isdisjoint({*FRAMEWORKS, "h5py", "numpy", "PIL"})
+
+
+def test_help_answers_at_once(start):
+    seconds = []
+    for _ in range(7):
+        began = time.monotonic()
+        process = start("--help", stdout=subprocess.PIPE)
+        out, _ = process.communicate(timeout=60)
+        seconds.append(time.monotonic() - began)
+        assert process.returncode == 0
+        assert b"extract" in out
+    assert min(seconds) < 0.5, seconds
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(invoke, name):
+    for option in ("--help", "-h"):
+        done = invoke(name, option)
+        assert done.code == 0
+        assert f"Usage: featurecache {name} " in done.out
+        assert done.err == ""
+
+
+def test_help_lists_every_command(invoke):
+    done = invoke("--help")
+    listed = [line.split()[1] for line in done.out.partition("Commands")[2].splitlines() if line.startswith("│ ")]
+    assert [name for name in listed if name in COMMANDS] == list(COMMANDS)
+
+
+def test_no_command_lists_them_and_is_wrong_usage(command):
+    done = command()
+    assert done.code == 2
+    assert "Commands" in done.out + done.err
+    assert "error" not in done.err
+
+
+@pytest.mark.parametrize("name", ["heads", "backbones"])
+def test_catalogues_are_data(name):
+    assert loaded_by(name, "--json").isdisjoint({*FRAMEWORKS, "h5py"})
+
+
+def test_inspecting_a_cache_loads_no_framework(fake_cache):
+    assert loaded_by("info", fake_cache).isdisjoint(FRAMEWORKS)
+
+
+def test_an_extraction_of_what_is_known_loads_no_framework(tmp_path, images, real_cache):
+    again = tmp_path / "again.h5"
+    again.write_bytes(real_cache.read_bytes())
+    options = ("--backbone", "mobilenet_v2", "--weights", "random:0", "--batch-size", "8")
+    assert loaded_by("extract", images, again, *options).isdisjoint(FRAMEWORKS)
+
+
+def test_training_logreg_loads_scikit_learn_alone(tmp_path, fake_cache):
+    modules = loaded_by("train", fake_cache, tmp_path / "head", "--head", "logreg", "--tap", "features")
+    assert modules & set(FRAMEWORKS) == {"sklearn"}
+
+
+def test_evaluating_a_softmax_head_loads_scikit_learn_alone(tmp_path, invoke, fake_cache):
+    done = invoke("train", fake_cache, tmp_path / "head", "--head", "softmax", "--tap", "features", "-p", "epochs=1")
+    assert done.code == 0, done.err
+    assert loaded_by("evaluate", tmp_path / "head", fake_cache) & set(FRAMEWORKS) == {"sklearn"}
+    load = "import sys, heads; heads.TrainedHead.load(sys.argv[1])"
+    assert loaded(load, tmp_path / "head").isdisjoint(FRAMEWORKS)
+
+
+def test_a_prediction_that_is_refused_loads_no_framework(tmp_path, fake_head):
+    code = "import scripts.cli\ntry: scripts.cli.main()\nexcept SystemExit as e: assert e.code == 1"
+    assert loaded(code, "predict", fake_head, tmp_path / "nowhere.png").isdisjoint(FRAMEWORKS)
