@@ -20,7 +20,15 @@ from featurecache.cache import FeatureCache, RowPlace
 from featurecache.decode import Failure, read_file
 from featurecache.errors import CacheFormatError, OutputError, RecipeError
 from featurecache.layout import FeatureBlock
-from featurecache.publish import claim_directory, make_directory, publish, publish_once, remove_directory, sync_directory
+from featurecache.publish import (
+    claim_directory,
+    make_directory,
+    output_error,
+    publish,
+    publish_once,
+    remove_directory,
+    sync_directory,
+)
 from featurecache.recipe import Recipe
 from featurecache.sightings import Sighting, sightings_of
 
@@ -198,7 +206,11 @@ class Store:
             make_directory(directory)
         recorded, text = self.directory / "recipe.json", self.recipe.to_json().encode("ascii")
         publish_once(recorded, text)
-        if recorded.read_bytes() != text:  # of a run that committed nothing: else it would have been refused
+        try:
+            is_ours = recorded.read_bytes() == text
+        except OSError as e:
+            raise output_error(recorded, e) from e
+        if not is_ours:  # of a run that committed nothing: else it would have been refused
             publish(recorded, text, replace=True)
         self._is_made = True
 

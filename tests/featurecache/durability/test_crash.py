@@ -24,11 +24,12 @@ def steps_to_kill_at(trace):
     for step, (name, role) in enumerate(trace):
         seen.setdefault((role, name), []).append(step)
     for (role, name), steps in seen.items():
+        some = steps
         if role == "cache" and name == "write":
-            steps = steps[:: max(1, len(steps) // PACKING_WRITES)]
+            some = steps[:: max(1, len(steps) // PACKING_WRITES)]
         elif role in {"shards", "commits"}:
-            steps = [*steps[:2], steps[-1]]
-        for step in steps:
+            some = [*steps[:2], steps[-1]]
+        for step in some:
             chosen.add((step, False))
             if name in {"write", "remove_tree"}:
                 chosen.add((step, True))

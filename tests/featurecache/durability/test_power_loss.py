@@ -29,6 +29,7 @@ class Power:
         self._old = old
         self._kinds = kinds
         self._acknowledged = set()
+        self._numbers = itertools.count()
         if old:
             shutil.copy(old.path, self.cache_path)
         self.file_system = PowerLossFileSystem(folder, forgets)
@@ -47,6 +48,7 @@ class Power:
         with self._monkeypatch.context() as patch:
             patch.setattr(featurecache.publish, "FILE_SYSTEM", self.file_system)
             patch.setattr(Store, "commit", commit)
+            patch.setattr(secrets, "token_hex", lambda _: f"{next(self._numbers):016}")  # so that states repeat
             try:
                 extract(self._reference.images, self.cache_path, backbone=FakeBackbone(), batch_size=BATCH_SIZE)
             except Killed:
@@ -69,12 +71,10 @@ class Power:
 
 @pytest.fixture
 def power(few, memory_path, monkeypatch):
-    """Return a function that makes a watched folder; temporary names are numbered, so that states repeat."""
-    numbers = itertools.count()
-    monkeypatch.setattr(secrets, "token_hex", lambda _: f"{next(numbers) % 1000:016}")
+    """Return a function that makes a watched folder."""
 
-    def make(name="watched", **options):
-        return Power(memory_path / name, few, monkeypatch, **options)
+    def make(name="watched", reference=few, **options):
+        return Power(memory_path / name, reference, monkeypatch, **options)
 
     return make
 
@@ -84,17 +84,17 @@ def power(few, memory_path, monkeypatch):
 def test_the_power_goes_at_any_step(power, before_few, memory_path, replaces):
     watched = power(old=before_few if replaces else None)
     watched.run()
-    assert len(watched.states) > 80
+    assert len(watched.states) > 40
     watched.check(memory_path / "rebuilt")
 
 
 @pytest.mark.slow
-def test_the_power_goes_in_the_run_after_a_kill(power, memory_path):
+def test_the_power_goes_in_the_run_after_a_kill(power, before_few, memory_path):
     states = {}
-    whole = power("whole", kinds=())
+    whole = power("whole", before_few, kinds=())
     whole.run()
     for dies_at in range(len(whole.file_system.trace)):
-        watched = power(str(dies_at), kinds=("synced", "removals"), states=states)
+        watched = power(str(dies_at), before_few, kinds=("synced", "removals"), states=states)
         watched.run(dies_at)
         watched.run()
     watched.check(memory_path / "rebuilt")

@@ -1,0 +1,97 @@
+"""Two processes make one cache at once, and readers have it open meanwhile."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+from file_systems import CALLS, TracingFileSystem
+from runs import BATCH_SIZE
+
+import featurecache.publish
+from featurecache import FeatureCache, extract
+from featurecache.backbones.fake import FakeBackbone
+
+
+def both(reference, cache_path, drivers, options, pause, other=None, event=None):
+    """Run two extractions at once, of the same images or of others; check how both end."""
+    first = drivers[0].start(reference.images, cache_path, *options)
+    first.wait_for(event or "pid")
+    time.sleep(pause)
+    second = drivers[1].start((other or reference).images, cache_path, *options)
+    for attempt in (first, second):
+        assert attempt.end() in {0, 3}
+        if attempt.error:
+            assert attempt.error.startswith("OutputError: ")
+            assert "run the same command again" in attempt.error.lower()
+    return first, second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replaces", [False, True])
+@pytest.mark.parametrize("seed", range(10))
+def test_two_runs_at_once(few, before_few, drivers, memory_path, replaces, seed):
+    cache_path = memory_path / "c.h5"
+    if replaces:
+        shutil.copy(before_few.path, cache_path)
+    pause = float(np.random.default_rng(seed).uniform(0, 0.25))
+    first, second = both(few, cache_path, drivers, ["--slow", 0.002], pause)
+    assert 0 in {first.status, second.status}
+    few.check_crash(cache_path, first.acknowledged | second.acknowledged, before_few if replaces else None)
+    few.finish(cache_path)
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_run_that_starts_while_another_packs(few, before_few, drivers, memory_path, replaces):
+    cache_path = memory_path / "c.h5"
+    if replaces:
+        shutil.copy(before_few.path, cache_path)
+    first, second = both(few, cache_path, drivers, ["--slow-packing", 0.5], 0.0, event="packing")
+    assert first.status == 0
+    assert second.status == 3
+    assert "another run is at work" in second.error
+    few.finish(cache_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.1, 0.2])
+def test_two_runs_over_other_images_lose_nothing(few, before_few, drivers, memory_path, pause):
+    cache_path = memory_path / "c.h5"
+    first, second = both(few, cache_path, drivers, ["--slow", 0.002], pause, other=before_few)
+    known = {*few.known(cache_path)}
+    for attempt in (first, second):
+        if attempt.status:
+            assert attempt.acknowledged <= known
+
+
+def test_who_has_the_old_cache_open_goes_on_reading_it(few, before_few, memory_path, monkeypatch):
+    cache_path = memory_path / "c.h5"
+    shutil.copy(before_few.path, cache_path)
+    reader = FeatureCache.open(cache_path)
+    X = {tap: reader.features(tap).X for tap in reader.taps}
+    expected = {tap: before_few.cache.features(tap).X.copy() for tap in reader.taps}
+    read = []
+
+    class ReadFileSystem(TracingFileSystem):
+        def before(self, step, name, args):
+            for tap, rows in expected.items():
+                assert np.array_equal(X[tap], rows)
+                assert np.array_equal(FeatureCache.open(cache_path).features(tap).X[: len(rows)], rows) or replaced(
+                    self
+                )
+            read.append(name)
+
+    def replaced(file_system):
+        return ("replace", "cache") in file_system.trace
+
+    with monkeypatch.context() as patch:
+        patch.setattr(featurecache.publish, "FILE_SYSTEM", ReadFileSystem())
+        new = extract(few.images, cache_path, backbone=FakeBackbone(), batch_size=BATCH_SIZE)
+    assert set(read) <= set(CALLS)
+    assert "replace" in read
+    for tap, rows in expected.items():
+        assert np.array_equal(X[tap], rows)
+        assert np.array_equal(reader.features(tap).X, rows)
+        assert len(new.features(tap)) == len(few.cache)
+    assert reader.problems() == []
+    few.check_finished(cache_path)
