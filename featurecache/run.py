@@ -276,7 +276,7 @@ class Run:
 
     def _require_space(self) -> None:
         """Raise `OutputError` before the first forward pass if the disk cannot take the features."""
-        recipe, folder = self._store.recipe, self._store.directory.parent
+        recipe, folder = self._store.recipe, self._store.directory.parent.absolute()
         new = len(self._manifest) - len(self._store.places)
         needed = (max(new, 0) + len(self._manifest)) * recipe.row_bytes
         try:
