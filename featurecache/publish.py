@@ -132,7 +132,8 @@ def publishing(path: Path, *, replace: bool = False, scratch: Path | None = None
     FileExistsError
         If the name is taken and ``replace`` is false; what bears it is left as it is.
     OutputError
-        If the file cannot be written; nothing stays under the final or the temporary name.
+        If the file cannot be written. Nothing stays under the temporary name, and nothing under the final one, but
+        for a whole file if the last step alone, the fsync of its directory, has failed.
     """
     temporary = _temporary(scratch / path.name if scratch else path)
     draft = None

@@ -171,6 +171,8 @@ class Store:
         OutputError
             If another run is at work.
         """
+        if self._claim is not None and not os.fstat(self._claim).st_nlink:
+            self.release()  # the claim is of a directory that was removed meanwhile
         if self._claim is None and self.directory.is_dir():
             self._claim = claim_directory(self.directory)
 
@@ -231,11 +233,20 @@ class Store:
             if path.name in self._commits:
                 continue
             self._commits.add(path.name)
-            record = _read_record(path)
-            if record["file"] is not None:
-                self._know_shard(self.directory / "shards" / Path(record["file"]).name, record)
-            for fields in record["sightings"]:
-                self._know(Sighting(**fields))
+            try:
+                self._know_commit(_read_record(path))
+            except CacheFormatError as e:
+                if path.exists():
+                    raise
+                raise OutputError(
+                    f"{self.directory} was removed by another run, which has ended; run the same command again"
+                ) from e
+
+    def _know_commit(self, record: Mapping[str, Any]) -> None:
+        if record["file"] is not None:
+            self._know_shard(self.directory / "shards" / Path(record["file"]).name, record)
+        for fields in record["sightings"]:
+            self._know(Sighting(**fields))
 
     def _know_shard(self, path: Path, record: Mapping[str, Any]) -> None:
         try:

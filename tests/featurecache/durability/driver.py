@@ -25,7 +25,6 @@ def options_of(arguments):
     parser.add_argument("--slow-packing", type=float, default=0.0, metavar="SECONDS", help="before packing")
     parser.add_argument("--user", type=int, help="give up the rights of the superuser")
     parser.add_argument("--backbone", default="fake")
-    parser.add_argument("--fail", type=int, metavar="ERRNO", help="of the fsync of the first shard")
     return parser.parse_args(arguments)
 
 

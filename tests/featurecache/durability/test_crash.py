@@ -14,7 +14,7 @@ import featurecache.publish
 from featurecache import extract
 from featurecache.backbones.fake import FakeBackbone
 
-KILLS = 25
+KILLS = 20
 PACKING_WRITES = 8
 
 

@@ -9,8 +9,10 @@ from file_systems import CALLS, TracingFileSystem
 from runs import BATCH_SIZE
 
 import featurecache.publish
+import featurecache.store
 from featurecache import FeatureCache, extract
 from featurecache.backbones.fake import FakeBackbone
+from featurecache.errors import OutputError
 
 
 def both(reference, cache_path, drivers, options, pause, other=None, event=None):
@@ -62,6 +64,25 @@ def test_two_runs_over_other_images_lose_nothing(few, before_few, drivers, memor
     for attempt in (first, second):
         if attempt.status:
             assert attempt.acknowledged <= known
+
+
+def test_a_run_that_reads_while_another_removes_says_so(few, memory_path, monkeypatch):
+    work = memory_path / "c.h5.work"
+
+    class StoppingBackbone(FakeBackbone):
+        def forward(self, images):
+            if len(list(work.glob("commits/*"))) > 0:
+                raise MemoryError
+            return super().forward(images)
+
+    with pytest.raises(MemoryError):
+        extract(few.images, memory_path / "c.h5", backbone=StoppingBackbone(), batch_size=BATCH_SIZE)
+    reading = featurecache.store._read_record
+    with monkeypatch.context() as patch:
+        patch.setattr(featurecache.store, "_read_record", lambda path: (reading(path), shutil.rmtree(work))[0])
+        with pytest.raises(OutputError, match="by another run, which has ended; run the same command again"):
+            few.known(memory_path / "c.h5")
+    few.finish(memory_path / "c.h5")
 
 
 def test_who_has_the_old_cache_open_goes_on_reading_it(few, before_few, memory_path, monkeypatch):
