@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from featurecache import layout
 from featurecache.errors import CacheFormatError, UnknownNameError
+from featurecache.files import open_regular
 from featurecache.layout import BLOCK_ROWS, CacheIndex, FeatureBlock
 from featurecache.publish import publishing
 from featurecache.recipe import Recipe
 
-_PIECE_ROWS = 128  # read and written at a time
+_PIECE_BYTES = 4_000_000  # read and written at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +89,7 @@ class FeatureCache:
         self._blocks = blocks
         self._descriptor = descriptor
         self._data = np.frombuffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+        self._sound: set[tuple[str, int]] = set()
         weakref.finalize(self, os.close, descriptor)
 
     @classmethod
@@ -101,7 +103,7 @@ class FeatureCache:
         """
         path = Path(path)
         try:
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 index, blocks = layout.read_cache(stream)
                 descriptor = os.dup(stream.fileno())
         except FileNotFoundError as e:
@@ -213,22 +215,41 @@ class FeatureCache:
         return tap
 
     def read(self, tap: str, start: int, count: int) -> NDArray[Any]:
-        """Return a copy of ``count`` rows of a tap from row ``start`` on, as stored, shape (count, d)."""
+        """Return a copy of ``count`` rows of a tap from row ``start`` on, as stored, shape (count, d).
+
+        Every checksummed block that they lie in is compared with its checksum when it is first met.
+
+        Raises
+        ------
+        CacheFormatError
+            If one of these blocks is damaged.
+        """
+        for number in range(start // BLOCK_ROWS, -(-(start + count) // BLOCK_ROWS)):
+            if (tap, number) not in self._sound:
+                if not self._is_sound(tap, number):
+                    raise CacheFormatError(
+                        f"{self.path} is damaged: {_damage(tap, number, len(self))}; move it away and run the same "
+                        "command again: what it held is computed again"
+                    )
+                self._sound.add((tap, number))
         return self._blocks[tap].read(self._descriptor, start, count)
 
     def problems(self) -> list[str]:
         """Return what the block checksums say is damaged; reads every feature once."""
-        faults = []
-        for tap in self.taps:
-            block = self._blocks[f"checksums/{tap}"]
-            recorded = block.read(self._descriptor, 0, block.rows)
-            for number, (start, count) in enumerate(_blocks(len(self))):
-                digest = hashlib.sha256()
-                for first in range(start, start + count, _PIECE_ROWS):
-                    digest.update(self.read(tap, first, min(_PIECE_ROWS, start + count - first)).data)
-                if digest.hexdigest().encode("ascii") != recorded[number, 0]:
-                    faults.append(f"features/{tap}: rows {start} to {start + count - 1} are damaged")
-        return faults
+        blocks = range(-(-len(self) // BLOCK_ROWS))
+        return [
+            _damage(tap, number, len(self)) for tap in self.taps for number in blocks if not self._is_sound(tap, number)
+        ]
+
+    def _is_sound(self, tap: str, number: int) -> bool:
+        """Whether a block of rows has its checksum."""
+        block, sums = self._blocks[tap], self._blocks[f"checksums/{tap}"]
+        start, end = number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, len(self))
+        digest = hashlib.sha256()
+        for first, count in _pieces(start, end, block):
+            digest.update(block.read(self._descriptor, first, count).data)
+        recorded: bytes = sums.read(self._descriptor, number, 1)[0, 0]
+        return digest.hexdigest().encode("ascii") == recorded
 
     def _rows_of(self, split: str | None) -> slice:
         """Return the rows of a split; they lie together."""
@@ -284,19 +305,25 @@ def pack(
         blocks = layout.encode_cache(draft, index)
         for tap in index.recipe.taps:
             target, sums = blocks[tap], blocks[f"checksums/{tap}"]
-            for number, (start, count) in enumerate(_blocks(len(places))):
+            for number in range(sums.rows):
                 digest = hashlib.sha256()
-                for first in range(start, start + count, _PIECE_ROWS):
-                    piece = _gather(places[first : min(first + _PIECE_ROWS, start + count)], tap, target)
+                end = min((number + 1) * BLOCK_ROWS, len(places))
+                for first, count in _pieces(number * BLOCK_ROWS, end, target):
+                    piece = _gather(places[first : first + count], tap, target)
                     draft.write(piece.data.cast("B"), target.offset + first * target.row_bytes)
                     digest.update(piece.data)
                 draft.write(digest.hexdigest().encode("ascii"), sums.offset + number * sums.row_bytes)
 
 
-def _blocks(rows: int) -> Iterator[tuple[int, int]]:
-    """Yield first row and number of rows of every checksummed block."""
-    for start in range(0, rows, BLOCK_ROWS):
-        yield start, min(BLOCK_ROWS, rows - start)
+def _pieces(start: int, end: int, block: FeatureBlock) -> Iterator[tuple[int, int]]:
+    """Yield first row and number of rows of parts that are small enough to hold in memory."""
+    rows = max(1, _PIECE_BYTES // block.row_bytes)
+    for first in range(start, end, rows):
+        yield first, min(rows, end - first)
+
+
+def _damage(tap: str, number: int, rows: int) -> str:
+    return f"features/{tap}: rows {number * BLOCK_ROWS} to {min((number + 1) * BLOCK_ROWS, rows) - 1} are damaged"
 
 
 def _gather(places: list[RowPlace], tap: str, target: FeatureBlock) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -137,9 +137,13 @@ class DecodeRules:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an image cannot be used: one line, without a path, the same for the same bytes."""
+    """Why an image cannot be used: one line, without a path.
+
+    It is the same for the same bytes, unless it ``may_pass``: another limit, or more memory, may do.
+    """
 
     reason: str
+    may_pass: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,7 +206,8 @@ def decode(data: bytes, rules: DecodeRules) -> NDArray[np.uint8] | Failure:
             rgb = rgb.transpose(turn)
         return np.asarray(_resize(rgb, rules), dtype=np.uint8)
     except Exception as e:  # noqa: BLE001 - on hostile bytes Pillow raises nearly anything, and one file ends no run
-        return Failure(_reason(e, opened, data, rules))
+        reason = _reason(e, opened, data, rules)
+        return Failure(reason, may_pass=isinstance(e, MemoryError) or "than the limit of" in reason)
 
 
 def read_file(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], *, max_bytes: int) -> ImageFile | Failure:

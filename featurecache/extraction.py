@@ -135,8 +135,7 @@ def extract(
         rehash=rehash,
         report=progress,
     )
-    run.look_and_forward()
-    return run.finish(cache_path)
+    return run.make(cache_path)
 
 
 def _left_out(manifest: Manifest) -> Iterator[str]:

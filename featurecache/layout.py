@@ -145,24 +145,27 @@ def encode_cache(draft: Draft, index: CacheIndex) -> dict[str, FeatureBlock]:
     return blocks
 
 
-def encode_shard(recipe: Recipe, sha256: Sequence[str], batches: Sequence[Mapping[str, NDArray[Any]]]) -> bytes:
-    """Return the bytes of a shard: the features of the contents with these hashes, in this order.
+def encode_shard(recipe: Recipe, batches: Sequence[tuple[Sequence[str], Mapping[str, NDArray[Any]]]]) -> bytes:
+    """Return the bytes of a shard.
 
     Parameters
     ----------
     batches
-        The features in parts: of every part each tap's, shape (rows of the part, d).
+        Hashes of m contents with the features of every tap, shape (m, d), in any number of parts.
     """
+    contents = [content for part, _ in batches for content in part]
     with h5py.File.in_memory() as file:
         _write_header(file, SHARD_FORMAT, recipe)
-        file.create_dataset("sha256", data=np.array(sha256, dtype=SHA256))
+        file.create_dataset("sha256", data=np.array(contents, dtype=SHA256))
         group = file.create_group("features")
         for tap, width in recipe.taps.items():
-            data = group.create_dataset(tap, (len(sha256), width), recipe.stored_dtype(tap))
+            data = group.create_dataset(tap, (len(contents), width), recipe.stored_dtype(tap))
             start = 0
-            for batch in batches:
-                data[start : start + len(batch[tap])] = batch[tap]
-                start += len(batch[tap])
+            for part, features in batches:
+                if features[tap].shape != (len(part), width):
+                    raise ValueError(f"{tap} has the shape {features[tap].shape}, expected {(len(part), width)}")
+                data[start : start + len(part)] = features[tap]
+                start += len(part)
         file.flush()
         image: bytes = file.id.get_file_image()
     return image
@@ -205,7 +208,9 @@ def read_cache(stream: BinaryIO) -> tuple[CacheIndex, dict[str, FeatureBlock]]:
             blocks[f"checksums/{tap}"] = check.block(file, f"checksums/{tap}", (-(-rows // BLOCK_ROWS),), SHA256)
         spans = sorted([block.offset, block.size] for block in blocks.values())
         check.that(spans == check.spans, "its features do not lie where its header says")
-        index = CacheIndex(recipe, check.text(file, "provenance"), classes, images, failures)
+        provenance = check.text(file, "provenance")
+        check.that(_is_plain_object(provenance), "its provenance is not a JSON object")
+        index = CacheIndex(recipe, provenance, classes, images, failures)
     return index, blocks
 
 
@@ -279,6 +284,18 @@ def _read_header(stream: BinaryIO) -> list[list[int]]:
     if _structure_digest(lambda buffer, at: os.preadv(descriptor, [buffer], at), size, spans) != header["sha256"]:
         raise CacheFormatError("its structure or index is damaged")
     return spans
+
+
+def _is_plain_object(text: str) -> bool:
+    """Whether a text is a JSON object without NaN or infinity."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        return isinstance(json.loads(text, parse_constant=refuse), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _write_header(file: h5py.File, kind: str, recipe: Recipe) -> None:
@@ -373,7 +390,7 @@ def _opened(stream: BinaryIO, kind: str) -> Iterator[tuple[h5py.File, "_Check"]]
     try:
         spans = _read_header(stream) if kind == CACHE_FORMAT else []
         with h5py.File(stream, "r") as file:
-            check = _Check(os.fstat(stream.fileno()).st_size, spans)
+            check = _Check(stream.fileno(), os.fstat(stream.fileno()).st_size, spans)
             found = file.attrs.get("format")
             check.that(found == kind, f"its format is {found!r}, expected {kind!r}")
             version = file.attrs.get("format_version")
@@ -389,7 +406,8 @@ def _opened(stream: BinaryIO, kind: str) -> Iterator[tuple[h5py.File, "_Check"]]
 class _Check:
     """The checks on one file of ``size`` bytes, ``spans`` of which are features; the first fault ends the reading."""
 
-    def __init__(self, size: int, spans: list[list[int]]) -> None:
+    def __init__(self, descriptor: int, size: int, spans: list[list[int]]) -> None:
+        self._descriptor = descriptor
         self._size = size
         self.spans = spans
 
@@ -425,6 +443,10 @@ class _Check:
         self.that(stored == data.size * each, f"{name} declares {data.size} values, and {stored // each} are stored")
         self.that(stored == 0 or offset is not None, f"{name} has no place in the file")
         self.that((offset or 0) + stored <= self._size, f"{name} ends behind the end of the file")
+        if dtype is TEXT and stored:
+            references = np.frombuffer(os.pread(self._descriptor, stored, offset), "<u4").reshape(-1, 4)
+            length = int(references[:, 0].astype(np.int64).sum())
+            self.that(length <= self._size, f"{name} declares {length} bytes of text, the file has {self._size}")
         return data
 
     def text(self, file: h5py.File, name: str) -> str:

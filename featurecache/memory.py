@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from featurecache.errors import OutputError
+from featurecache.files import open_regular
 from featurecache.publish import publish
 
 _CHUNK = 1 << 20
@@ -39,7 +40,7 @@ def digests(path: Path, *, rehash: bool = False) -> Digests:
     OSError
         If it cannot be read.
     """
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         status = os.fstat(stream.fileno())
         key = f"{path.absolute()}:{status.st_size}:{status.st_mtime_ns}"
         known = _read()

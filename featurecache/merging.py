@@ -12,9 +12,9 @@ from featurecache.errors import ManifestError, OptionError, OutputError
 from featurecache.layout import CacheIndex
 from featurecache.manifest import SPLITS
 from featurecache.names import listed
-from featurecache.publish import require_place
+from featurecache.publish import make_directory, remove_directory, require_place
 from featurecache.sightings import Sighting, failure_columns, image_columns, sightings_of
-from featurecache.store import require_recipe
+from featurecache.store import require_recipe, unfinished_recipe, work_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,12 @@ def merge(out: str | os.PathLike[str], caches: Sequence[str | os.PathLike[str]])
     require_place(out)
     if out.exists():
         raise OutputError(f"{out} exists already; choose another path for the merged cache")
+    if unfinished_recipe(out):
+        raise OutputError(f"an unfinished run makes {out}; let it end, or choose another path for the merged cache")
     opened = [FeatureCache.open(path) for path in caches]
     for other in opened[1:]:
-        require_recipe(other.recipe, opened[0].recipe, other.path)
+        remedy = f"{opened[0].path} has it: extract the images of one again with the other's recipe"
+        require_recipe(other.recipe, opened[0].recipe, other.path, remedy)
     rows = _joined(opened)
     failed = {
         sighting.path: sighting
@@ -78,10 +81,14 @@ def merge(out: str | os.PathLike[str], caches: Sequence[str | os.PathLike[str]])
         images=image_columns([row.sighting for row in ordered], labels, [row.split for row in ordered]),
         failures=failure_columns([failed[path] for path in sorted(failed)]),
     )
+    scratch = work_directory(out)
+    make_directory(scratch)
     try:
-        pack(out, index, [row.place for row in ordered], replace=False, scratch=out.parent)
+        pack(out, index, [row.place for row in ordered], replace=False, scratch=scratch)
     except FileExistsError as e:
         raise OutputError(f"{out} was made by someone else meanwhile; choose another path") from e
+    finally:
+        remove_directory(scratch)
     return FeatureCache.open(out)
 
 

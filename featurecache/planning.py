@@ -89,7 +89,7 @@ def why(
     """
     cache_path = Path(cache_path)
     manifest = read_manifest(Path(images), root=None if root is None else Path(root), label_from_name=label_from_name)
-    source = source_of(backbone, weights, taps=taps, precision=precision, rehash=rehash)
+    source = source_of(backbone, weights, taps=taps, precision=precision, rehash=rehash, download=False)
     rules = DecodeRules(source.spec.input_size, resize, filter)
     recipe = recipe_of(source.spec, rules, dtype)
     refused = _refused(cache_path, recipe)

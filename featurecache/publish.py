@@ -2,7 +2,7 @@
 
 The rule, for every file: write under a temporary name that did not exist, fsync the file, give it its final name
 (``link``, which fails if the name is taken, or ``replace``), fsync the directory. A process that is killed at any
-step leaves either nothing or the whole file under the final name. All system calls go through `FILE_SYSTEM`, which
+step leaves either nothing or the whole file under the final name. What changes a disk goes through `FILE_SYSTEM`, which
 tests replace by one that fails or forgets.
 """
 
@@ -268,6 +268,9 @@ def claim_directory(path: Path) -> int | None:
     except OSError:
         os.close(descriptor)
         return None
+    if not path.is_dir() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+        os.close(descriptor)
+        raise OutputError(f"{path} was removed by another run, which has just ended; run the same command again")
     return descriptor
 
 

@@ -36,7 +36,7 @@ from featurecache.manifest import ImageEntry, Manifest
 from featurecache.publish import in_units, output_error
 from featurecache.sightings import Sighting, failure_columns, image_columns
 from featurecache.source import Source, as_stored
-from featurecache.store import Store
+from featurecache.store import Batch, Store
 
 SHARD_ROWS = 1024
 SHARD_BYTES = 8_000_000
@@ -96,8 +96,7 @@ class Progress:
 class _Pending:
     """What is not yet committed: whole batches of features, and what was seen."""
 
-    contents: list[str] = field(default_factory=list)
-    batches: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
     sightings: list[Sighting] = field(default_factory=list)
     since: float = field(default_factory=time.monotonic)
 
@@ -134,11 +133,21 @@ class Run:
         self._pending = _Pending()
         self._seen: list[Sighting] = []
 
-    def look_and_forward(self) -> None:
+    def make(self, cache_path: Path) -> FeatureCache:
+        """Bring every image into the store, pack the cache file, and remove the work directory."""
+        with self._claimed():
+            self._look_and_forward()
+            self._pack(cache_path)
+            self._store.discard()
+        self._progress.seconds = time.monotonic() - self._started
+        self._report(self._progress)
+        return FeatureCache.open(cache_path)
+
+    def _look_and_forward(self) -> None:
         """Bring every image of the manifest into the store, as features or as a failure."""
         window = 2 * (self._batch_size + self._workers)
         looked_at = ahead(self._look, self._manifest.entries, workers=self._workers, window=window)
-        with self._claimed(), ThreadPoolExecutor(1, "commit") as committer, closing(looked_at):
+        with ThreadPoolExecutor(1, "commit") as committer, closing(looked_at):
             try:
                 for sighting, pixels in self._waiting_for(looked_at):
                     self._take(sighting, pixels)
@@ -147,19 +156,10 @@ class Run:
                 self._forward()
             except KeyboardInterrupt:
                 self._commit(committer)
+                self._wait_for_commit()
                 raise
             self._commit(committer)
-            if self._committing:
-                self._committing.result()
-
-    def finish(self, cache_path: Path) -> FeatureCache:
-        """Pack what the store holds into the cache file, and remove the work directory."""
-        with self._claimed():
-            self._pack(cache_path)
-            self._store.discard()
-        self._progress.seconds = time.monotonic() - self._started
-        self._report(self._progress)
-        return FeatureCache.open(cache_path)
+            self._wait_for_commit()
 
     @contextmanager
     def _claimed(self) -> Iterator[None]:
@@ -220,7 +220,8 @@ class Run:
             return sighting, None
         decoded = decode(data, self._rules)
         if isinstance(decoded, Failure):
-            return replace(sighting, reason=decoded.reason), None
+            # what failed for want of memory, or by a limit, is not remembered by its content: it may succeed next time
+            return replace(sighting, reason=decoded.reason, sha256="" if decoded.may_pass else sighting.sha256), None
         return sighting, decoded
 
     def _take(self, sighting: Sighting, pixels: NDArray[np.uint8] | None) -> None:
@@ -249,15 +250,15 @@ class Run:
         start = time.monotonic()
         features = self._backbone.forward(np.stack(list(self._batch.values())))
         self._progress.computing += time.monotonic() - start
-        self._pending.contents += self._batch
         recipe = self._store.recipe
-        self._pending.batches.append({tap: as_stored(features, tap, recipe) for tap in recipe.taps})
+        stored = {tap: as_stored(features, tap, recipe) for tap in recipe.taps}
+        self._pending.batches.append((list(self._batch), stored))
         self._progress.forwarded += len(self._batch)
         self._batch = {}
 
     def _is_due(self) -> bool:
         """Whether the shard should end before the next batch."""
-        rows = len(self._pending.contents) + self._batch_size
+        rows = sum(len(contents) for contents, _ in self._pending.batches) + self._batch_size
         return (
             rows > SHARD_ROWS
             or rows * self._store.recipe.row_bytes > SHARD_BYTES
@@ -266,19 +267,23 @@ class Run:
 
     def _commit(self, committer: ThreadPoolExecutor) -> None:
         """Hand what is pending to the committing thread, after what it is at."""
+        self._wait_for_commit()
         pending, self._pending = self._pending, _Pending()
+        if pending.batches or pending.sightings:
+            self._committing = committer.submit(
+                self._store.commit, pending.batches, pending.sightings, self._circumstances()
+            )
+
+    def _wait_for_commit(self) -> None:
+        """Return when the last commit is durable, or raise what kept it from being so."""
         if self._committing:
             self._committing.result()
-        if pending.contents or pending.sightings:
-            self._committing = committer.submit(
-                self._store.commit, pending.contents, pending.batches, pending.sightings
-            )
 
     def _require_space(self) -> None:
         """Raise `OutputError` before the first forward pass if the disk cannot take the features."""
         recipe, folder = self._store.recipe, self._store.directory.parent.absolute()
-        new = len(self._manifest) - len(self._store.places)
-        needed = (max(new, 0) + len(self._manifest)) * recipe.row_bytes
+        new = sum(not self._store.is_known(entry.path) for entry in self._manifest.entries)
+        needed = (new + len(self._manifest)) * recipe.row_bytes
         try:
             free = shutil.disk_usage(folder).free
         except OSError as e:
@@ -289,21 +294,24 @@ class Run:
                 "cache; make room, or choose a path on another disk"
             )
 
-    def _provenance(self) -> dict[str, Any]:
-        """Return what made the cache: this run, and the runs before it that rows were taken over from."""
+    def _circumstances(self) -> dict[str, Any]:
+        """Return what features are computed with now, beyond what the recipe says."""
         packages = ("featurecache", "numpy", "pillow", "h5py")
-        this = {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        return {
             "engine": dict(self._backbone.provenance) if self._backbone else {},
-            "run": self._progress.to_dict(),
             "runner": f"{self._workers} decoding threads",
             "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         }
+
+    def _provenance(self) -> dict[str, Any]:
+        """Return what made the cache: this run, and what came before it that rows were taken over from."""
         before = dict(self._store.cache.provenance) if self._store.cache else {}
-        earlier = [*before.pop("earlier", []), {name: before.get(name) for name in this}] if before else []
-        return this | {
+        earlier = [*before.pop("earlier", []), *([before] if before else []), *self._store.circumstances]
+        return self._circumstances() | {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "earlier": earlier[-_EARLIER_RUNS:],
             "images": str(self._manifest.root.absolute()),
+            "run": self._progress.to_dict(),
             "weights_source": self._source.weights,
         }
 

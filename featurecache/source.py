@@ -43,6 +43,7 @@ def source_of(
     device: str = "auto",
     precision: str = "float32",
     rehash: bool = False,
+    download: bool = True,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Source:
     """Return a network of the catalogue, or a backbone that there is already, as a source of features.
@@ -56,7 +57,7 @@ def source_of(
     row.spec("", taps, precision)  # names are checked before weights are looked for
     if device not in DEVICES:
         raise UnknownNameError("device", device, DEVICES)
-    found = resolve_weights(weights, row, rehash=rehash, notify=notify)
+    found = resolve_weights(weights, row, download=download, rehash=rehash, notify=notify)
     spec = row.spec(found.identity, taps, precision)
 
     def start() -> Backbone:
@@ -98,9 +99,13 @@ def as_stored(features: Mapping[str, NDArray[np.float32]], tap: str, recipe: Rec
     with np.errstate(over="ignore"):
         values: NDArray[Any] = features[tap].astype(dtype, copy=False)
     if not np.isfinite(values).all():
-        largest = float(np.nanmax(np.abs(features[tap])))
+        finite = np.abs(features[tap][np.isfinite(features[tap])])
+        if recipe.precision == "float32" and recipe.dtype == "float32":
+            remedy = "the network's weights are damaged, or not this network's: name others by --weights"
+        else:
+            remedy = "use --precision float32 --dtype float32"
         raise RecipeError(
-            f"the tap {tap} reaches {largest:g}, which {recipe.precision} precision and {dtype} features cannot hold; "
-            "use --precision float32 --dtype float32"
+            f"the tap {tap} has values that {recipe.precision} precision and {dtype} features cannot hold "
+            f"(the largest finite one is {finite.max(initial=0):g}); {remedy}"
         )
     return values

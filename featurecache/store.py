@@ -19,6 +19,7 @@ from featurecache import layout
 from featurecache.cache import FeatureCache, RowPlace
 from featurecache.decode import Failure, read_file
 from featurecache.errors import CacheFormatError, OutputError, RecipeError
+from featurecache.files import open_regular
 from featurecache.layout import FeatureBlock
 from featurecache.publish import (
     claim_directory,
@@ -32,6 +33,11 @@ from featurecache.publish import (
 from featurecache.recipe import Recipe
 from featurecache.sightings import Sighting, sightings_of
 
+Batch = tuple[list[str], dict[str, NDArray[Any]]]
+"""Hashes of m contents, and of every tap their features, shape (m, d)."""
+
+_REPLACE = "choose another path, or --replace it"
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -42,7 +48,7 @@ class Shard:
 
     def read(self, tap: str, start: int, count: int) -> NDArray[Any]:
         """Return ``count`` rows of a tap from row ``start`` on, as stored, shape (count, d)."""
-        with self.path.open("rb") as stream:
+        with open_regular(self.path) as stream:
             return self.blocks[tap].read(stream.fileno(), start, count)
 
 
@@ -51,7 +57,8 @@ class Store:
 
     ``cache`` is the finished cache that there was before, if it is of this recipe; ``replaces`` whether there was any.
     ``places`` maps the hash of a content to where its features lie, ``reasons`` the hash of an undecodable content to
-    what is wrong with it, and ``sightings`` a path to what was last seen there.
+    what is wrong with it, and ``sightings`` a path to what was last seen there. ``circumstances`` are those in which
+    an unfinished run committed what it had, with the number of rows.
     """
 
     def __init__(self, directory: Path, recipe: Recipe) -> None:
@@ -62,7 +69,10 @@ class Store:
         self.places: dict[str, RowPlace] = {}
         self.reasons: dict[str, str] = {}
         self.sightings: dict[str, Sighting] = {}
+        self.circumstances: list[dict[str, Any]] = []
         self._commits: set[str] = set()
+        self._last = 0
+        self._own: set[int] = set()
         self._is_made = False
         self._claim: int | None = None
 
@@ -116,22 +126,26 @@ class Store:
         read = read_file(file, max_bytes=max_bytes)
         if isinstance(read, Failure):
             return Sighting(path, -1, -1, "", read.reason), None
-        sighting = Sighting(path, read.size, read.mtime_ns, read.sha256, self.reasons.get(read.sha256, ""))
-        return sighting, None if sighting.reason or read.sha256 in self.places else read.data
+        is_known = read.sha256 in self.places
+        reason = "" if is_known else self.reasons.get(read.sha256, "")
+        sighting = Sighting(path, read.size, read.mtime_ns, read.sha256, reason)
+        return sighting, None if is_known or reason else read.data
 
-    def commit(
-        self, contents: Sequence[str], batches: Sequence[Mapping[str, NDArray[Any]]], sightings: Iterable[Sighting]
-    ) -> None:
+    def is_known(self, path: str) -> bool:
+        """Whether the content that was last seen at a path has features, or is known to have none."""
+        return path in self.sightings and self._is_settled(self.sightings[path])
+
+    def commit(self, batches: Sequence[Batch], sightings: Iterable[Sighting], circumstances: Mapping[str, Any]) -> None:
         """Make features and sightings durable; when this returns, no crash can lose them.
 
         Parameters
         ----------
-        contents
-            Hashes of the m contents.
         batches
-            Their features in parts: of every part each tap's, shape (rows of the part, d).
+            Contents with their features.
         sightings
             What was seen where since the last commit.
+        circumstances
+            What the features were computed with.
 
         Raises
         ------
@@ -139,20 +153,24 @@ class Store:
             If the disk does not take it; what was committed before is intact.
         """
         self._make_directories()
-        data = layout.encode_shard(self.recipe, contents, batches) if contents else b""
+        rows = sum(len(contents) for contents, _ in batches)
+        data = layout.encode_shard(self.recipe, batches) if rows else b""
         digest = hashlib.sha256(data).hexdigest()
-        name = f"{digest[:32]}.h5"
-        record = {
-            "file": name if data else None,
-            "sha256": digest,
-            "size": len(data),
-            "rows": len(contents),
-            "sightings": [asdict(sighting) for sighting in sightings],
-        }
-        text = json.dumps(record, sort_keys=True).encode("ascii")
-        if data:
-            publish_once(self.directory / "shards" / name, data)  # a taken name is the hash of the same bytes
-        publish_once(self.directory / "commits" / f"{hashlib.sha256(text).hexdigest()[:32]}.json", text)
+        self._last += 1
+        self._own.add(self._last)
+        record = _Record(
+            number=self._last,
+            file=f"{digest[:32]}.h5" if rows else None,
+            sha256=digest,
+            size=len(data),
+            rows=rows,
+            circumstances=dict(circumstances),
+            sightings=tuple(sightings),
+        )
+        text = record.to_json()
+        if record.file:
+            publish_once(self.directory / "shards" / record.file, data)  # a taken name is the hash of the same bytes
+        publish_once(self.directory / "commits" / _record_name(text), text)
 
     def refresh(self) -> None:
         """Learn what was committed since the store was opened."""
@@ -218,7 +236,9 @@ class Store:
 
     def _is_settled(self, sighting: Sighting) -> bool:
         """Whether nothing has to be done for the content that was seen."""
-        return sighting.sha256 in (self.reasons if sighting.reason else self.places)
+        if sighting.reason:
+            return sighting.sha256 in self.reasons and sighting.sha256 not in self.places
+        return sighting.sha256 in self.places
 
     def _know_cache(self, cache: FeatureCache) -> None:
         self.cache = cache
@@ -229,41 +249,57 @@ class Store:
             self._know(sighting)
 
     def _know_commits(self) -> None:
-        for path in sorted((self.directory / "commits").glob("*.json")):
-            if path.name in self._commits:
-                continue
-            self._commits.add(path.name)
-            try:
-                self._know_commit(_read_record(path))
-            except CacheFormatError as e:
-                if path.exists():
-                    raise
-                raise OutputError(
-                    f"{self.directory} was removed by another run, which has ended; run the same command again"
-                ) from e
-
-    def _know_commit(self, record: Mapping[str, Any]) -> None:
-        if record["file"] is not None:
-            self._know_shard(self.directory / "shards" / Path(record["file"]).name, record)
-        for fields in record["sightings"]:
-            self._know(Sighting(**fields))
-
-    def _know_shard(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Learn from the commit records that are not known yet, in the order in which they were made."""
+        found = [path for path in (self.directory / "commits").glob("*.json") if path.name not in self._commits]
         try:
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-                if digest != record["sha256"]:
-                    raise CacheFormatError(f"{path} is damaged: its bytes are not those that were committed")
-                contents, blocks = layout.read_shard(stream, self.recipe)
+            records = sorted(((_read_record(path), path) for path in found), key=lambda pair: pair[0].number)
+            for record, path in records:
+                if record.file is not None:
+                    self._know_shard(record, path)
+        except CacheFormatError as e:
+            if all(path.exists() for path in found):
+                raise
+            raise OutputError(
+                f"{self.directory} was removed by another run, which has ended; run the same command again"
+            ) from e
+        for record, path in records:
+            self._commits.add(path.name)
+            self._last = max(self._last, record.number)
+            for sighting in record.sightings:
+                self._know(sighting)
+            if record.number not in self._own:
+                self._know_circumstances(record)
+
+    def _know_circumstances(self, record: "_Record") -> None:
+        """Add a record's rows to those that were computed in the same circumstances just before."""
+        rows = 0
+        if self.circumstances and self.circumstances[-1] | {"rows": 0} == record.circumstances | {"rows": 0}:
+            rows = self.circumstances.pop()["rows"]
+        self.circumstances.append(record.circumstances | {"rows": rows + record.rows})
+
+    def _know_shard(self, record: "_Record", record_path: Path) -> None:
+        path = self.directory / "shards" / str(record.file)
+        remedy = f"remove {record_path} to compute its {record.rows} images again"
+        try:
+            with open_regular(path) as stream:
+                is_whole = hashlib.file_digest(stream, "sha256").hexdigest() == record.sha256
+                contents, blocks = layout.read_shard(stream, self.recipe) if is_whole else ([], {})
         except OSError as e:
-            raise CacheFormatError(f"the shard {path} cannot be read: {(e.strerror or str(e)).lower()}") from e
+            reason = (e.strerror or str(e)).lower()
+            raise CacheFormatError(f"the shard {path} cannot be read: {reason}; {remedy}") from e
+        except CacheFormatError as e:
+            raise CacheFormatError(f"{e}; {remedy}") from e
+        if not is_whole or len(contents) != record.rows:
+            raise CacheFormatError(f"{path} is damaged: it is not the shard that was committed; {remedy}")
         shard = Shard(path, blocks)
         for row, content in enumerate(contents):
             self.places.setdefault(content, RowPlace(shard, row))
 
     def _know(self, sighting: Sighting) -> None:
         self.sightings[sighting.path] = sighting
-        if sighting.reason and sighting.sha256:
+        if not sighting.reason:
+            self.reasons.pop(sighting.sha256, None)
+        elif sighting.sha256:
             self.reasons[sighting.sha256] = sighting.reason
 
 
@@ -276,7 +312,8 @@ def unfinished_recipe(cache_path: Path) -> Recipe | None:
     """Return the recipe of the unfinished run that makes ``cache_path``; None if none has committed anything."""
     recorded = work_directory(cache_path) / "recipe.json"
     try:
-        recipe = Recipe.from_json(recorded.read_text("utf-8"))
+        with open_regular(recorded) as stream:
+            recipe = Recipe.from_json(stream.read().decode("utf-8"))
         return recipe if any((recorded.parent / "commits").glob("*.json")) else None
     except FileNotFoundError:
         return None
@@ -286,25 +323,62 @@ def unfinished_recipe(cache_path: Path) -> Recipe | None:
             "or choose another path"
         ) from e
     except (OSError, ValueError) as e:
-        raise CacheFormatError(
-            f"{recorded} cannot be read: {e}; if the run is of no use, remove {recorded.parent}"
-        ) from e
+        raise CacheFormatError(f"{recorded} cannot be read: {e}; remove {recorded.parent} to begin again") from e
 
 
-def require_recipe(found: Recipe, wanted: Recipe, where: Path) -> None:
+def require_recipe(found: Recipe, wanted: Recipe, where: object, remedy: str = _REPLACE) -> None:
     """Raise `RecipeError` if what lies at ``where`` was made with another recipe, naming every field that differs."""
     differences = [f"{d.field} is {d.ours!r}, wanted {d.theirs!r}" for d in found.differences(wanted)]
     if differences:
-        raise RecipeError(
-            f"{where} was made with another recipe: {'; '.join(differences)}; choose another path, or --replace it"
-        )
+        raise RecipeError(f"{where} was made with another recipe: {'; '.join(differences)}; {remedy}")
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A commit record; `docs/format.md` says what its fields are."""
+
+    number: int
+    file: str | None
+    sha256: str
+    size: int
+    rows: int
+    circumstances: dict[str, Any]
+    sightings: tuple[Sighting, ...]
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True).encode("ascii")
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Read a record; raise `ValueError`, `TypeError` or `KeyError` if it is none."""
+        fields = json.loads(text)
+        sightings = tuple(Sighting(**sighting) for sighting in fields.pop("sightings"))
+        record = cls(**fields, sightings=sightings)
+        checks: list[tuple[type, list[object]]] = [
+            (int, [record.number, record.size, record.rows, *(n for s in sightings for n in (s.size, s.mtime_ns))]),
+            (str, [record.sha256, *(text for s in sightings for text in (s.path, s.sha256, s.reason))]),
+            (dict, [record.circumstances]),
+        ]
+        if not all(type(value) is kind for kind, values in checks for value in values):
+            raise TypeError("a field has the wrong type")
+        if record.file not in {None, f"{record.sha256[:32]}.h5"} or "/" in record.sha256:
+            raise ValueError("its shard does not bear its hash")
+        return record
+
+
+def _record_name(text: bytes) -> str:
+    return f"{hashlib.sha256(text).hexdigest()[:32]}.json"
+
+
+def _read_record(path: Path) -> _Record:
     try:
-        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if set(record) != {"file", "sha256", "size", "rows", "sightings"}:
-            raise CacheFormatError(f"the commit record {path} is damaged: it has the fields {sorted(record)}")
-    except (ValueError, AttributeError, OSError) as e:
-        raise CacheFormatError(f"the commit record {path} cannot be read: {e}") from e
+        with open_regular(path) as stream:
+            text = stream.read()
+        record = _Record.from_json(text)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as e:
+        raise CacheFormatError(
+            f"the commit record {path} is damaged ({e}); remove it to compute its images again"
+        ) from e
+    if _record_name(text) != path.name:
+        raise CacheFormatError(f"the commit record {path} is damaged; remove it to compute its images again")
     return record

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from featurecache.backbones.protocol import Backbone
 from featurecache.cache import FeatureCache
-from featurecache.decode import DecodeRules, Failure, decode, read_file
+from featurecache.decode import PIXEL_LIMIT, DecodeRules, Failure, decode, read_file
 from featurecache.errors import CacheFormatError, ManifestError, OptionError
 from featurecache.manifest import SPLITS
 from featurecache.names import decode_name, listed
-from featurecache.source import as_stored, recipe_of, source_of
+from featurecache.source import Source, as_stored, recipe_of, source_of
 from featurecache.store import require_recipe
 
 TOLERANCE = 1e-2
@@ -120,20 +120,20 @@ def verify(
         precision=recipe.precision,
         notify=notify,
     )
-    rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter)
-    require_recipe(recipe, recipe_of(source.spec, rules, recipe.dtype), cache.path)
+    rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter, max_pixels=PIXEL_LIMIT)
+    network = recipe_of(source.spec, rules, recipe.dtype)
+    require_recipe(recipe, network, cache.path, "name the weights it was made with by --weights")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(cache))[:recompute])
     root = Path(images if images is not None else str(provenance.get("images")))
-    rows, pixels = _decoded(cache, chosen, root, rules)
+    rows, error = _compared(cache, chosen, root, rules, source=source, batch_size=batch_size)
     if not rows:
         raise ManifestError(
             f"none of the {len(chosen)} images that were chosen are as they were in {root}; name the folder that "
             "the paths are relative to with --images"
         )
-    error = _largest_error(cache, rows, source.start().forward(np.stack(pixels)))
-    if error > TOLERANCE:
+    if not error <= TOLERANCE:
         problems.append(f"rows differ from their images by {error:.2g} relative, more than {TOLERANCE:g}")
-    return Verification(tuple(problems), len(rows), error, len(chosen) - len(rows))
+    return Verification(tuple(problems), rows, error if np.isfinite(error) else None, len(chosen) - rows)
 
 
 def _disorder(cache: FeatureCache) -> list[str]:
@@ -149,6 +149,21 @@ def _disorder(cache: FeatureCache) -> list[str]:
     if twice:
         problems.append(f"{len(twice):,} path(s) stand in more than one row: {listed(twice)}")
     return problems
+
+
+def _compared(
+    cache: FeatureCache, chosen: NDArray[np.intp], root: Path, rules: DecodeRules, *, source: Source, batch_size: int
+) -> tuple[int, float]:
+    """Extract the chosen rows again whose images have the bytes that were cached; return how many, and the error."""
+    network: Backbone | None = None
+    compared, largest = 0, 0.0
+    for start in range(0, len(chosen), batch_size):
+        rows, pixels = _decoded(cache, chosen[start : start + batch_size], root, rules)
+        if rows:
+            network = network or source.start()
+            error = _largest_error(cache, rows, network.forward(np.stack(pixels)))
+            compared, largest = compared + len(rows), float(np.maximum(largest, error))
+    return compared, largest
 
 
 def _decoded(
@@ -170,11 +185,14 @@ def _decoded(
 
 
 def _largest_error(cache: FeatureCache, rows: list[int], features: Mapping[str, NDArray[np.float32]]) -> float:
-    """Return the largest difference over rows and taps, relative to each row's largest absolute value."""
+    """Return the largest difference over rows and taps, relative to each row's largest absolute value.
+
+    A value that is not finite makes it NaN or infinite.
+    """
     largest = 0.0
     for tap in cache.taps:
         fresh = as_stored(features, tap, cache.recipe).astype(np.float64)
         cached = np.concatenate([cache.read(tap, row, 1) for row in rows]).astype(np.float64)
         scale = np.maximum(np.abs(fresh).max(axis=1), np.finfo(np.float32).tiny)
-        largest = max(largest, float((np.abs(cached - fresh).max(axis=1) / scale).max()))
+        largest = float(np.maximum(largest, (np.abs(cached - fresh).max(axis=1) / scale).max()))
     return largest

@@ -16,6 +16,8 @@ from scripts import demo, extraction, inspection, training, upkeep
 from scripts.output import say
 
 _GO_ON = {"extract": "; what was finished is kept: run the same command again to go on"}
+_NEED_LESS = dict.fromkeys(("extract", "verify", "predict"), "lower --batch-size")
+_GET_MORE = "end other programs, or use a machine with more"
 
 
 class Commands(TyperGroup):
@@ -44,6 +46,11 @@ class Commands(TyperGroup):
             if e.errno == errno.EPIPE:  # who reads the output has had enough
                 raise
             say(f"error: {'' if e.filename is None else f'{e.filename}: '}{(e.strerror or str(e)).lower()}")
+            raise typer.Exit(1) from e
+        except MemoryError as e:  # NumPy's own is one
+            say(
+                f"error: out of memory{f': {e}' if str(e) else ''}; {_NEED_LESS.get(ctx.invoked_subcommand, _GET_MORE)}"
+            )
             raise typer.Exit(1) from e
         except KeyboardInterrupt as e:
             say(f"interrupted{_GO_ON.get(ctx.invoked_subcommand, '')}")

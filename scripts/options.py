@@ -22,7 +22,7 @@ MovedWeights = Annotated[
 Taps = Annotated[
     str | None, typer.Option(help="Layers to keep, separated by commas.", show_default="the network's own")
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images in a forward pass.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="Images in a forward pass.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Threads that read and decode.", show_default="one a processor")
 ]

@@ -12,6 +12,7 @@ from scripts.output import Json, number, print_failures, print_json, print_table
 if TYPE_CHECKING:
     from heads import Epoch, Evaluation, PredictionsTable
 
+_TABLE = b"path,split,true_class,predicted_class"  # how a table of predictions begins
 _COLUMNS = 6  # classes that get a column of their own in a table of predictions
 _BEST = 3  # classes that are shown of an image if there are more
 _MATRIX = 20  # classes whose confusion matrix is printed
@@ -96,6 +97,7 @@ def evaluate(
 
     if predictions is not None:
         require_place(predictions)
+        require_replaceable(predictions)
     loaded = TrainedHead.load(head_dir)
     evaluation = judge(loaded, select_rows(FeatureCache.open(cache), loaded, split))
     if predictions is not None:
@@ -109,6 +111,27 @@ def evaluate(
         if predictions is not None:
             show()
             show(f"predictions: {predictions}")
+
+
+def require_replaceable(path: Path) -> None:
+    """Raise `OutputError` if ``path`` is anything but free or a table of predictions, which a new one may replace."""
+    from featurecache.errors import OutputError
+
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a directory; choose another path for the predictions")
+    if not path.is_file() or not _begins(path, _TABLE):
+        raise OutputError(f"{path} exists already and is no table of predictions; choose another path for them")
+
+
+def _begins(path: Path, start: bytes) -> bool:
+    """Whether a file can be read and begins with ``start``."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(start)) == start
+    except PermissionError:
+        return False
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:

@@ -262,6 +262,21 @@ def change_provenance(file):
     file["provenance"] = "{}"
 
 
+def provenance_that_is_none(file):
+    del file["provenance"]
+    file["provenance"] = '{"a": NaN}'
+
+
+def inflate_text(file):
+    del file["classes"]
+    file.create_dataset("classes", data=["x" * 1000, "y"], dtype=h5py.string_dtype())
+    offset = file["classes"].id.get_offset()
+    file.flush()
+    with open(file.filename, "r+b") as stream:  # noqa: PTH123 - beside HDF5
+        stream.seek(offset + 16)
+        stream.write((1 << 30).to_bytes(4, "little"))
+
+
 def declare_unstored(file):
     del file["images/size"]
     file.create_dataset("images/size", (20,), "<i8")
@@ -296,6 +311,8 @@ ATTACKS = [
     declare_much,
     declare_many_labels,
     declare_unstored,
+    provenance_that_is_none,
+    inflate_text,
     change_type,
     change_recipe,
     change_split,

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from PIL import Image
 import featurecache.run
 from featurecache import FeatureCache, Progress, extract
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.decode import DecodeRules, decode
+from featurecache.decode import DecodeRules, Failure, decode
 from featurecache.errors import (
     CacheFormatError,
     NoImagesError,
@@ -163,6 +164,128 @@ def test_an_interrupted_run_goes_on(photos, tmp_path, make_backbone, monkeypatch
     assert cache.problems() == []
 
 
+def test_an_interruption_within_a_batch_never_commits_rows_that_were_not_computed(photos, tmp_path, monkeypatch):
+    kept = featurecache.run.as_stored
+    calls = []
+
+    def interrupted(features, tap, recipe):
+        calls.append(tap)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return kept(features, tap, recipe)
+
+    monkeypatch.setattr(featurecache.run, "as_stored", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "c.h5", backbone=FakeBackbone(), batch_size=4)
+    monkeypatch.undo()
+    cache, ledger = run(photos, tmp_path / "c.h5", backbone=FakeBackbone(), batch_size=4)
+    assert ledger["reused"] == 4
+    assert contents(cache) == contents(extract(photos, tmp_path / "fresh.h5", backbone=FakeBackbone()))
+
+
+def test_damage_in_the_old_cache_is_never_packed_as_good(photos, tmp_path):
+    path = tmp_path / "c.h5"
+    run(photos, path, backbone=FakeBackbone())
+    with h5py.File(path) as file:
+        offset = file["features/features"].id.get_offset()
+    data = bytearray(path.read_bytes())
+    data[offset + 40] ^= 1
+    path.write_bytes(data)
+    Image.new("RGB", (20, 20), "red").save(photos / "train" / "dogs" / "new.png")
+    with pytest.raises(CacheFormatError, match="rows 0 to 19 are damaged; move it away"):
+        run(photos, path, backbone=FakeBackbone())
+    path.rename(tmp_path / "damaged.h5")
+    cache, ledger = run(photos, path, backbone=FakeBackbone())
+    assert (ledger["reused"], ledger["forwarded"]) == (1, 20)
+    assert contents(cache) == contents(extract(photos, tmp_path / "fresh.h5", backbone=FakeBackbone()))
+
+
+def test_a_larger_limit_is_heeded(photos, tmp_path):
+    Image.new("RGB", (40, 40), "red").save(photos / "train" / "dogs" / "large.png")
+    cache, _ = run(photos, tmp_path / "c.h5", backbone=FakeBackbone(), max_pixels=1000)
+    assert list(cache.failures) == ["train/dogs/large.png"]
+    cache, ledger = run(photos, tmp_path / "c.h5", backbone=FakeBackbone())
+    assert (ledger["failures"], ledger["forwarded"]) == (0, 1)
+
+
+def test_a_content_that_succeeded_is_no_failure_anywhere(photos, tmp_path, make_backbone, monkeypatch):
+    path = tmp_path / "c.h5"
+    first = photos / "train" / "cats" / "0.png"
+    monkeypatch.setattr(featurecache.run, "decode", lambda data, rules: Failure("flaky"))
+    with pytest.raises(NoImagesError):
+        run(photos, path, backbone=FakeBackbone())
+    failing = {first.read_bytes()}
+    monkeypatch.setattr(
+        featurecache.run, "decode", lambda data, rules: Failure("flaky") if data in failing else decode(data, rules)
+    )
+    run(photos, path, backbone=FakeBackbone())
+    monkeypatch.undo()
+    Image.new("RGB", (20, 20), "blue").save(photos / "valid" / "dogs" / "new.png")
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, path, backbone=make_backbone(stop_after=1), batch_size=1, retry_failures=True)
+    shutil.copy(first, photos / "train" / "cats" / "copy.png")
+    cache, _ = run(photos, path, backbone=FakeBackbone())
+    assert cache.failures == {}
+    assert len(cache) == 22
+
+
+def test_what_an_unfinished_run_was_made_with_is_kept(photos, tmp_path, make_backbone):
+    path = tmp_path / "c.h5"
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, path, backbone=make_backbone(stop_after=8), batch_size=4)
+    cache, _ = run(photos, path, backbone=FakeBackbone(), batch_size=4)
+    (earlier,) = cache.provenance["earlier"]
+    assert earlier["rows"] == 8
+    assert earlier["engine"] == {"engine": "numpy", "device": "cpu"}
+    Image.new("RGB", (20, 20), "red").save(photos / "train" / "dogs" / "new.png")
+    cache, _ = run(photos, path, backbone=FakeBackbone())
+    assert [entry.get("rows", entry.get("run", {}).get("rows")) for entry in cache.provenance["earlier"]] == [8, 20]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["5", "null", "[]", "{}", "{", '{"number": 1}', "[" * 100_000],
+)
+def test_a_commit_record_that_is_none_is_refused(photos, tmp_path, make_backbone, text):
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "c.h5", backbone=make_backbone(stop_after=8), batch_size=4)
+    name = hashlib.sha256(text.encode()).hexdigest()[:32]
+    (tmp_path / "c.h5.work" / "commits" / f"{name}.json").write_text(text)
+    with pytest.raises(CacheFormatError, match=r"commit record .* remove it"):
+        run(photos, tmp_path / "c.h5", backbone=FakeBackbone())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 999},
+        {"sightings": 5},
+        {"sightings": [{"path": 1}]},
+        {"file": 5},
+        {"file": "../../thesis.h5"},
+        {"number": "1"},
+        {"circumstances": []},
+    ],
+)
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_commit_record_that_was_changed_is_refused(photos, tmp_path, make_backbone, change, renamed):
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "c.h5", backbone=make_backbone(stop_after=8), batch_size=4)
+    (record,) = (tmp_path / "c.h5.work" / "commits").iterdir()
+    text = json.dumps(json.loads(record.read_text()) | change, sort_keys=True)
+    record.write_text(text)
+    if renamed:
+        record.rename(record.with_name(f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"))
+    with pytest.raises(CacheFormatError, match="remove"):
+        run(photos, tmp_path / "c.h5", backbone=FakeBackbone())
+
+
+def test_a_pipe_is_not_waited_for(photos, tmp_path):
+    os.mkfifo(tmp_path / "c.h5")
+    with pytest.raises(CacheFormatError, match="not a regular file"):
+        run(photos, tmp_path / "c.h5", backbone=FakeBackbone())
+
+
 def test_a_damaged_shard_is_refused_by_name(photos, tmp_path, make_backbone):
     with pytest.raises(KeyboardInterrupt):
         run(photos, tmp_path / "c.h5", backbone=make_backbone(stop_after=8), batch_size=4)
@@ -261,7 +384,7 @@ def test_features_that_do_not_fit_are_refused(photos, tmp_path):
         def forward(self, images):
             return {tap: values * 1e6 for tap, values in super().forward(images).items()}
 
-    with pytest.raises(RecipeError, match=r"tap features reaches .*float32"):
+    with pytest.raises(RecipeError, match=r"tap features has values .*--dtype float32"):
         run(photos, tmp_path / "c.h5", backbone=LoudBackbone(), dtype="float16")
     assert not (tmp_path / "c.h5").exists()
 

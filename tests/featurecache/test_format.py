@@ -8,6 +8,7 @@ import numpy as np
 
 from featurecache import layout
 from featurecache.recipe import Recipe
+from featurecache.store import _Record
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
 TYPES = {"UTF-8 string": layout.TEXT, "int32": "<i4", "int64": "<i8", "bytes5": "S5", "bytes64": "S64"}
@@ -53,6 +54,11 @@ def test_numbers_of_the_document_are_those_of_the_code():
     assert f"{layout.BLOCK_ROWS:,} rows" in DOCUMENT
     assert f"user block of {layout.HEADER_BYTES:,} bytes" in DOCUMENT
     assert f"multiple of {layout.ALIGNMENT:,} bytes" in DOCUMENT
+
+
+def test_commit_records_are_those_of_the_code():
+    documented = [name for row in table("A commit record is JSON") for name in re.findall(r"\w+", row[0])]
+    assert documented == list(_Record.__dataclass_fields__)
 
 
 def test_recipe_fields_are_those_of_the_code():

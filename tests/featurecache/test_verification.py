@@ -44,6 +44,27 @@ def test_a_row_that_is_not_its_image_is_found(cache):
     assert "differ from their images" in found.problems[0]
 
 
+def test_values_that_are_not_finite_are_a_problem(cache):
+    class LostBackbone(FakeBackbone):
+        def forward(self, images):
+            return {tap: np.full_like(values, 1e-3) for tap, values in super().forward(images).items()}
+
+    features = cache.features("features").X.copy()
+    features[7, 2] = np.nan
+
+    class Rows:
+        def read(self, tap, start, count):
+            rows = features if tap == "features" else cache.read("predictions", 0, 20)
+            return rows[start : start + count]
+
+    places = [RowPlace(Rows(), row) for row in range(20)]
+    pack(cache.path, cache.index, places, replace=True, scratch=cache.path.parent)
+    found = verify(cache.path, recompute=20, backbone=FakeBackbone())
+    assert not found.ok
+    assert found.max_relative_error is None
+    assert not verify(cache.path, recompute=20, backbone=LostBackbone()).ok
+
+
 def test_images_that_changed_or_moved(cache, photos):
     for number in range(5):
         (photos / "train" / "cats" / f"{number}.png").write_bytes(b"other")

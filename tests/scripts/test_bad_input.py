@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 WEIGHTLESS = ("--weights", "random:0")
@@ -47,6 +49,7 @@ USAGE = [
     ("extract", "photos x.h5 --batch", ["--batch", "--batch-size", "featurecache extract --help"]),
     ("extract", "photos x.h5 --batch-size 0", ["--batch-size", "1"]),
     ("extract", "photos x.h5 --batch-size -3", ["--batch-size", "1"]),
+    ("extract", "photos x.h5 --batch-size 1000000000", ["--batch-size", "less than or equal to 4096"]),
     ("extract", "photos x.h5 --batch-size many", ["--batch-size", "integer"]),
     ("extract", "photos x.h5 --workers -1", ["--workers", "1"]),
     ("extract", "photos x.h5 --max-pixels 0", ["--max-pixels", "1"]),
@@ -55,6 +58,13 @@ USAGE = [
     ("train", "fake.h5 x --tap features --seed -1", ["--seed", "0"]),
     ("predict", "real_head", ["missing argument 'IMAGE'", "featurecache predict --help"]),
     ("predict", "real_head image.png --batch-size -1", ["--batch-size", "1"]),
+    ("predict", "real_head image.png --batch-size 4097", ["--batch-size", "4096"]),
+    ("why", "photos", ["missing argument 'CACHE'", "featurecache why --help"]),
+    ("verify", "", ["missing argument 'CACHE'", "featurecache verify --help"]),
+    ("verify", "fake.h5 --recompute -1", ["--recompute", "greater than or equal to 0"]),
+    ("verify", "fake.h5 --recompute some", ["--recompute", "integer"]),
+    ("verify", "fake.h5 --recompute 1 --batch-size 5000", ["--batch-size", "4096"]),
+    ("merge", "x.h5", ["missing argument 'CACHE'", "featurecache merge --help"]),
 ]
 
 FAULTS = [
@@ -123,13 +133,35 @@ FAULTS = [
     ("evaluate", "fake_head fake.h5 --split dev", ["unknown split 'dev'", "train, valid"]),
     ("evaluate", "fake_head real.h5", ["features", "avg_pool, predictions", "train a new head"]),
     ("evaluate", "fake_head fake.h5 --predictions no_folder/x.csv", ["no_folder does not exist", "make it first"]),
-    ("evaluate", "fake_head fake.h5 --predictions folder", ["folder", "is a directory"]),
+    ("evaluate", "fake_head fake.h5 --predictions folder", ["folder", "is a directory", "choose another path"]),
+    (
+        "evaluate",
+        "fake_head fake.h5 --predictions fake.h5",
+        ["fake.h5 exists already", "no table of predictions", "choose another path"],
+    ),
+    ("evaluate", "fake_head nowhere.h5 --predictions image.png", ["image.png exists already", "choose another path"]),
     ("predict", "nowhere image.png", ["nowhere", "head.json is missing", "featurecache train"]),
     ("predict", "real_head nowhere.png", ["none of the 1 images", "nowhere.png", "no such file"]),
     ("predict", "real_head no_good_images", ["none of the 2 images", "x.jpg"]),
     ("predict", "real_head empty", ["no image files in", "empty"]),
     ("predict", "real_head image.png --weights random:1", ["weights", "'random:0'", "'random:1'"]),
     ("predict", "fake_head image.png", ["unknown backbone 'fake'"]),
+    ("why", "nowhere fake.h5 --weights random:0", ["nowhere does not exist", "expected a folder"]),
+    ("why", "empty fake.h5 --weights random:0", ["no image files in", "empty"]),
+    ("why", "photos text.h5 --weights random:0", ["text.h5", "not a cache"]),
+    ("why", "photos folder --weights random:0", ["folder", "is a directory"]),
+    ("why", "photos x.h5", ["vgg16", "are not available", "random:0"]),
+    ("why", "photos x.h5 --backbone vgg17", ["unknown backbone 'vgg17'", "vgg16"]),
+    ("verify", "fake.h5 --recompute 2", ["unknown backbone 'fake'"]),
+    ("verify", "real.h5 --recompute 2 --weights random:1", ["weights is 'random:0', wanted 'random:1'"]),
+    ("verify", "real.h5 --recompute 2 --images empty", ["none of the 2 images", "empty", "--images"]),
+    ("merge", "x.h5 fake.h5", ["two caches or more", "1 was given"]),
+    ("merge", "x.h5 fake.h5 nowhere.h5", ["there is no cache", "nowhere.h5"]),
+    ("merge", "x.h5 text.h5 fake.h5", ["text.h5", "not a cache"]),
+    ("merge", "x.h5 fake.h5 folder", ["folder", "is a directory"]),
+    ("merge", "x.h5 fake.h5 real.h5", ["real.h5 was made with another recipe", "backbone is 'mobilenet_v2'"]),
+    ("merge", "real.h5 fake.h5 fake.h5", ["real.h5 exists already", "choose another path"]),
+    ("merge", "no_folder/x.h5 fake.h5 fake.h5", ["no_folder does not exist", "make it first"]),
     ("demo", "--out folder", ["folder exists already", "--out"]),
     ("demo", "--out no_folder/demo", ["no_folder does not exist", "make it first"]),
     ("demo", "--out demo --weights nowhere.h5", ["nowhere.h5", "no such file"]),
@@ -174,6 +206,69 @@ def test_in_a_process_of_its_own(command, place, contents, arguments, code, expe
     before = contents(place)
     check(command(*arguments.split(), *json, cwd=place), code, expected)
     assert contents(place) == before
+
+
+@pytest.mark.parametrize("name", ["nowhere.h5", "text.h5", "truncated.h5", "folder"])
+def test_verify_of_what_is_no_whole_cache_is_a_problem(invoke, place, contents, monkeypatch, name):
+    monkeypatch.chdir(place)
+    before = contents(place)
+    done = invoke("verify", name)
+    assert (done.code, done.err) == (1, "")
+    (line,) = done.out.splitlines()
+    assert line.startswith("problem: ")
+    assert name in line
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("json", [(), ("--json",)])
+def test_an_earlier_table_of_predictions_is_replaced(invoke, place, monkeypatch, json):
+    monkeypatch.chdir(place)
+    for split, rows in (("train", 28), ("valid", 12)):
+        done = invoke("evaluate", "fake_head", "fake.h5", "--split", split, "--predictions", "table.csv", *json)
+        assert done.code == 0, done.err
+        assert len(Path("table.csv").read_text().splitlines()) == 1 + rows
+
+
+def test_predictions_do_not_replace_what_may_not_be_read(invoke, unprivileged, open_folder, fake_head, fake_cache):
+    table = open_folder / "table.csv"
+    for path, target in ((open_folder / "head", fake_head), (open_folder / "c.h5", fake_cache)):
+        copy = shutil.copytree if target.is_dir() else shutil.copyfile
+        copy(target, path)
+    table.write_text("mine")
+    table.chmod(0)
+    open_folder.chmod(0o777)
+    with unprivileged():
+        done = invoke("evaluate", open_folder / "head", open_folder / "c.h5", "--predictions", table)
+    check(done, 1, ["table.csv exists already", "choose another path"])
+
+
+def test_predictions_do_not_wait_for_a_pipe(invoke, tmp_path, fake_head, fake_cache):
+    os.mkfifo(tmp_path / "pipe")
+    done = invoke("evaluate", fake_head, fake_cache, "--predictions", tmp_path / "pipe")
+    check(done, 1, ["pipe exists already", "choose another path"])
+
+
+@pytest.mark.parametrize("shape", [(1 << 60,), None])
+def test_memory_that_does_not_suffice(invoke, tmp_path, images, contents, monkeypatch, shape):
+    def extract(*_, **__):
+        if shape is None:
+            raise MemoryError
+        np.empty(shape, np.uint8)
+
+    monkeypatch.setattr("featurecache.extract", extract)
+    done = invoke("extract", images, tmp_path / "x.h5")
+    check(done, 1, ["out of memory", "lower --batch-size"] + (["Unable to allocate"] if shape else []))
+    assert contents(tmp_path) == {}
+
+
+def test_memory_that_does_not_suffice_for_a_command_without_batches(invoke, fake_cache, monkeypatch):
+    def open_(_):
+        raise MemoryError
+
+    monkeypatch.setattr("featurecache.FeatureCache.open", open_)
+    done = invoke("info", fake_cache)
+    check(done, 1, ["out of memory; end other programs"])
+    assert "--batch-size" not in done.error
 
 
 def test_weights_of_another_network(invoke, place, contents, keras_file):

@@ -45,9 +45,9 @@ def extract_and_say(options):
 
     commit, pack = Store.commit, featurecache.run.pack
 
-    def reporting(store, contents, features, sightings):
-        commit(store, contents, features, sightings)
-        say(committed=list(contents))
+    def reporting(store, batches, sightings, circumstances):
+        commit(store, batches, sightings, circumstances)
+        say(committed=[content for contents, _ in batches for content in contents])
 
     def slowly(*args, **keywords):
         say(packing=True)

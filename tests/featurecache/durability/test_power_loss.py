@@ -39,9 +39,9 @@ class Power:
         """Extract; with ``dies_at``, the process is killed at that step."""
         self.file_system.dies_at = dies_at
 
-        def commit(store, contents, features, sightings):
-            original(store, contents, features, sightings)
-            self._acknowledged |= set(contents)
+        def commit(store, batches, sightings, circumstances):
+            original(store, batches, sightings, circumstances)
+            self._acknowledged |= {content for contents, _ in batches for content in contents}
             self._keep()
 
         original = Store.commit
