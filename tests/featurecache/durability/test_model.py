@@ -4,7 +4,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,10 +21,14 @@ from hypothesis.stateful import (
 )
 from runs import contents, write_image
 
+import featurecache.publish
 import featurecache.run
 from featurecache import FeatureCache, extract
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import NoImagesError
+from featurecache.merging import merge
+from featurecache.publish import FileSystem
+from featurecache.verification import verify
 
 PLACES = [f"{split}/{label}" for split in ("train", "valid") for label in ("cats", "dogs")]
 BROKEN = b"not an image"
@@ -43,6 +49,26 @@ class InterruptedBackbone(FakeBackbone):
             raise self._error
         self.seen += len(images)
         return super().forward(images)
+
+
+class InterruptedFileSystem(FileSystem):
+    """The real calls, until one of them is interrupted."""
+
+    def __init__(self, at):
+        self._left = at
+
+    def __getattribute__(self, name):
+        value = super().__getattribute__(name)
+        if name.startswith("_"):
+            return value
+
+        def call(*args):
+            self._left -= 1
+            if self._left == 0:
+                raise KeyboardInterrupt
+            return value(*args)
+
+        return call
 
 
 class ChangingFolder(RuleBasedStateMachine):
@@ -164,6 +190,47 @@ class ChangingFolder(RuleBasedStateMachine):
         if self.is_current:
             assert backbone.seen == 0
         self.finished()
+
+    @precondition(lambda self: self.files())
+    @rule(at=st.integers(1, 80))
+    def interrupt_publishing(self, at):
+        new = self.good() - self.known
+        try:
+            with patch.object(featurecache.publish, "FILE_SYSTEM", InterruptedFileSystem(at)):
+                extract(self.images, self.cache_path, backbone=InterruptedBackbone(), batch_size=2)
+        except KeyboardInterrupt:
+            self.maybe |= new
+            self.is_current = False  # the cache may have been packed, or not
+        except NoImagesError:
+            assert not self.good()
+        else:
+            self.finished()
+
+    @precondition(lambda self: self.cache_path.exists())
+    @rule()
+    def verify(self):
+        assert verify(self.cache_path).problems == ()
+
+    @precondition(lambda self: self.is_current and len({path.parent for path in self.files()}) > 1)
+    @rule()
+    def merge(self):
+        """Split the folder, extract the parts, and merge them."""
+        parts = []
+        for number, files in enumerate((self.files()[::2], self.files()[1::2])):
+            folder = self.base / f"part{number}"
+            for file in files:
+                copy = folder / file.relative_to(self.images)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, copy)
+            with suppress(NoImagesError):
+                parts.append(extract(folder, self.base / f"part{number}.h5", backbone=InterruptedBackbone()).path)
+            shutil.rmtree(folder)
+        if len(parts) > 1:
+            merged = merge(self.base / "merged.h5", parts).path
+            assert contents(merged) == contents(self.cache_path)
+            merged.unlink()
+        for part in parts:
+            part.unlink()
 
     def finished(self):
         self.known, self.maybe, self.is_current = self.good(), set(), True
