@@ -1,5 +1,6 @@
-"""Running an extraction again with nothing changed: 4,000 images in under a second, without TensorFlow."""
+"""The command again with nothing changed: 4,000 images in under a second, without TensorFlow."""
 
+import json
 import statistics
 import subprocess
 import sys
@@ -8,35 +9,40 @@ import time
 from pathlib import Path
 from typing import Any
 
-from featurecache.extraction import extract
-from scripts.bench.images import WideBackbone, write_images
+from scripts.bench.images import write_images
 
 IMAGES = 4_000
-ROUNDS = 5
-_AGAIN = """
-import sys
-from featurecache.extraction import extract
-from scripts.bench.images import WideBackbone
-cache = extract(sys.argv[1], sys.argv[2], backbone=WideBackbone())
-assert len(cache) == int(sys.argv[3])
-assert not {"tensorflow", "keras", "jax", "torch"} & set(sys.modules)
-"""
+ROUNDS = 7
+_WEIGHTS = "import sys, keras; keras.applications.MobileNetV2(weights=None).save_weights(sys.argv[1])"
 
 
 def run() -> dict[str, Any]:
-    """Return the median and the worst wall time of a fresh process, in seconds."""
+    """Return the median and the worst wall time of the whole command, in seconds.
+
+    The cache is made by MobileNetV2 with weights from a file, so that the file's identity has to be known, too.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        images, path = Path(folder) / "images", Path(folder) / "c.h5"
+        images, path, weights = Path(folder) / "images", Path(folder) / "c.h5", Path(folder) / "random.weights.h5"
         write_images(images, IMAGES)
-        extract(images, path, backbone=WideBackbone())
+        _python("-c", _WEIGHTS, str(weights))
+        command = ["-m", "scripts.cli", "extract", str(images), str(path), "--json"]
+        command += ["--backbone", "mobilenet_v2", "--weights", str(weights)]
+        _python(*command)
         times = []
         for _ in range(ROUNDS):
             began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", _AGAIN, str(images), str(path), str(IMAGES)], check=True)  # noqa: S603
+            ledger = json.loads(_python(*command))
             times.append(time.perf_counter() - began)
+            if ledger["forwarded"] or ledger["rows"] != IMAGES:
+                raise RuntimeError(f"something was to do: {ledger}")
     return {
         "images": IMAGES,
         "median_s": round(statistics.median(times), 3),
         "worst_s": round(max(times), 3),
         "bar_s": 1.0,
     }
+
+
+def _python(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True)  # noqa: S603
+    return done.stdout

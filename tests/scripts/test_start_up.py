@@ -52,6 +52,17 @@ def test_help_loads_no_framework_and_no_hdf5():
     assert loaded_by("--help").isdisjoint({*FRAMEWORKS, "h5py", "numpy", "PIL"})
 
 
+def test_what_needs_no_network_loads_none(images, real_cache):
+    options = ("--backbone", "mobilenet_v2", "--weights", "random:0")
+    for arguments in (
+        ("extract", images, real_cache, *options),
+        ("why", images, real_cache, *options),
+        ("verify", real_cache),
+        ("info", real_cache),
+    ):
+        assert loaded_by(*arguments).isdisjoint(FRAMEWORKS), arguments
+
+
 def test_help_answers_at_once(start):
     seconds = []
     for _ in range(7):
