@@ -5,11 +5,9 @@ that rows are read and written at byte offsets, without HDF5. A *cache* is the f
 features of a few contents while a run is under way.
 """
 
-import hashlib
-import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -18,16 +16,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import CacheFormatError, OptionError
+from featurecache.errors import CacheFormatError
+from featurecache.header import CACHE_FORMAT, FORMAT_VERSION, HEADER_BYTES, encode_header, read_header, structure_digest
+from featurecache.pages import Pages
 from featurecache.publish import Draft
 from featurecache.recipe import Recipe
 
-CACHE_FORMAT = "featurecache"
 SHARD_FORMAT = "featurecache-shard"
-FORMAT_VERSION = 1
 BLOCK_ROWS = 1024
 ALIGNMENT = 4096
-HEADER_BYTES = 16384
 
 TEXT = h5py.string_dtype("utf-8")
 SHA256 = np.dtype("S64")
@@ -51,8 +48,6 @@ FAILURE_COLUMNS: Mapping[str, np.dtype[Any]] = {
     "mtime_ns": INTEGER,
 }
 
-_CHUNK = 1 << 20
-_PAGE = 1 << 16
 _TEXT_REFERENCE = 16  # bytes in the dataset for one variable-length text: length, place of its heap, number in it
 _ATTRIBUTES = frozenset({"format", "format_version", "fingerprint"})
 _SPLITS = np.array([b"train", b"valid", b"test", b""], dtype=SPLIT)
@@ -122,7 +117,7 @@ def encode_cache(draft: Draft, index: CacheIndex) -> dict[str, FeatureBlock]:
         For every tap the block of its features, and under ``"checksums/<tap>"`` the block of its checksums.
     """
     draft.reserve(_estimated_size(index))
-    target = _Pages()
+    target = Pages()
     blocks = {}
     alignment = {"alignment_threshold": ALIGNMENT // 4, "alignment_interval": ALIGNMENT}
     with h5py.File(target, "w", userblock_size=HEADER_BYTES, **alignment) as file:
@@ -140,8 +135,8 @@ def encode_cache(draft: Draft, index: CacheIndex) -> dict[str, FeatureBlock]:
     target.write_to(draft)
     draft.truncate(target.size)
     spans = sorted([block.offset, block.size] for block in blocks.values())
-    digest = _structure_digest(draft.read_into, target.size, spans)
-    draft.write(_encode_header({"sha256": digest, "size": target.size, "spans": spans}), 0)
+    digest = structure_digest(draft.read_into, target.size, spans)
+    draft.write(encode_header({"sha256": digest, "size": target.size, "spans": spans}), 0)
     return blocks
 
 
@@ -234,58 +229,6 @@ def read_shard(stream: BinaryIO, recipe: Recipe) -> tuple[list[str], dict[str, F
     return contents, blocks
 
 
-def _structure_digest(read_into: Callable[[memoryview, int], int], size: int, spans: list[list[int]]) -> str:
-    """Return the SHA-256 of a file's bytes from behind its header on, but those of the spans (offset, bytes)."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(_CHUNK))
-    start = HEADER_BYTES
-    for offset, length in [*spans, [size, 0]]:
-        while start < offset:
-            count = read_into(buffer[: min(len(buffer), offset - start)], start)
-            if not count:
-                raise CacheFormatError(f"the file ends at byte {start}, expected {size}")
-            digest.update(buffer[:count])
-            start += count
-        start = max(start, offset + length)
-    return digest.hexdigest()
-
-
-def _encode_header(header: dict[str, Any]) -> bytes:
-    text = json.dumps({"format": CACHE_FORMAT, "format_version": FORMAT_VERSION} | header).encode("ascii")
-    if len(text) > HEADER_BYTES:
-        raise OptionError(
-            f"the places of {len(header['spans']) // 2} taps do not fit into a cache's header; keep fewer"
-        )
-    return text.ljust(HEADER_BYTES, b"\0")
-
-
-def _read_header(stream: BinaryIO) -> list[list[int]]:
-    """Check all of a cache file but its features and checksums, before HDF5 sees a byte; return where those lie.
-
-    HDF5 may loop for ever on a damaged structure, so the structure is compared with its checksum first.
-    """
-    descriptor, size = stream.fileno(), os.fstat(stream.fileno()).st_size
-    data = os.pread(descriptor, HEADER_BYTES, 0)
-    try:
-        header = json.loads(data.rstrip(b"\0"))
-        kind, version = header["format"], header["format_version"]
-    except (ValueError, TypeError, KeyError, RecursionError) as e:
-        raise CacheFormatError("it has no featurecache header") from e
-    if (kind, version) != (CACHE_FORMAT, FORMAT_VERSION):
-        raise CacheFormatError(f"its format is {kind!r} {version!r}, expected {CACHE_FORMAT!r} {FORMAT_VERSION}")
-    try:
-        spans = [[int(offset), int(length)] for offset, length in header["spans"]]
-        if _encode_header({"sha256": str(header["sha256"]), "size": int(header["size"]), "spans": spans}) != data:
-            raise CacheFormatError("its header is damaged")
-    except (ValueError, TypeError, KeyError) as e:
-        raise CacheFormatError("its header is damaged") from e
-    if header["size"] != size:
-        raise CacheFormatError(f"it has {size:,} bytes, expected {header['size']:,}: it is truncated or was added to")
-    if _structure_digest(lambda buffer, at: os.preadv(descriptor, [buffer], at), size, spans) != header["sha256"]:
-        raise CacheFormatError("its structure or index is damaged")
-    return spans
-
-
 def _is_plain_object(text: str) -> bool:
     """Whether a text is a JSON object without NaN or infinity."""
 
@@ -330,65 +273,12 @@ def _estimated_size(index: CacheIndex) -> int:
     return features + 2 * (text + cells) + len(taps) * (rows // 8 + 2 * ALIGNMENT) + (1 << 20)
 
 
-class _Pages(io.RawIOBase):
-    """What HDF5 takes for a file: pages in memory, of which only those that it writes exist.
-
-    An error inside HDF5's own writing can end the process, so a disk that fails has to show outside of it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pages: dict[int, bytearray] = {}
-        self._position = 0
-        self.size = 0
-
-    def write_to(self, draft: Draft) -> None:
-        """Write every page into a draft, at its place."""
-        for number, page in sorted(self._pages.items()):
-            draft.write(memoryview(page)[: self.size - number * _PAGE], number * _PAGE)
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no type before Python 3.12
-        view = memoryview(buffer).cast("B")
-        for page, within, part in self._parts(len(view)):
-            view[part] = page[within]
-        return len(view)
-
-    def write(self, data: Any) -> int:  # noqa: ANN401 - as above
-        view = memoryview(data).cast("B")
-        for page, within, part in self._parts(len(view)):
-            page[within] = view[part]
-        self.size = max(self.size, self._position)
-        return len(view)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset if whence == os.SEEK_SET else self.size + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def truncate(self, size: int | None = None) -> int:
-        self.size = self._position if size is None else size
-        return self.size
-
-    def _parts(self, count: int) -> Iterator[tuple[bytearray, slice, slice]]:
-        """Yield the pages under the next bytes: page, which bytes of it, which of the bytes; and move on."""
-        done = 0
-        while done < count:
-            number, start = divmod(self._position, _PAGE)
-            length = min(_PAGE - start, count - done)
-            page = self._pages.setdefault(number, bytearray(_PAGE))
-            yield page, slice(start, start + length), slice(done, done + length)
-            done += length
-            self._position += length
-
-
 @contextmanager
 def _opened(stream: BinaryIO, kind: str) -> Iterator[tuple[h5py.File, "_Check"]]:
     """Read an open file as HDF5 and check its header; every fault of HDF5 becomes a `CacheFormatError`."""
     what = f"{stream.name} is not a {'cache' if kind == CACHE_FORMAT else 'shard'} that can be read"
     try:
-        spans = _read_header(stream) if kind == CACHE_FORMAT else []
+        spans = read_header(stream) if kind == CACHE_FORMAT else []
         with h5py.File(stream, "r") as file:
             check = _Check(stream.fileno(), os.fstat(stream.fileno()).st_size, spans)
             found = file.attrs.get("format")

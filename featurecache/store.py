@@ -6,10 +6,9 @@ own bytes as their name. A run claims the directory: two at a time would remove 
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +30,7 @@ from featurecache.publish import (
     sync_directory,
 )
 from featurecache.recipe import Recipe
+from featurecache.records import Record, read_record, record_name
 from featurecache.sightings import Sighting, sightings_of
 
 Batch = tuple[list[str], dict[str, NDArray[Any]]]
@@ -158,7 +158,7 @@ class Store:
         digest = hashlib.sha256(data).hexdigest()
         self._last += 1
         self._own.add(self._last)
-        record = _Record(
+        record = Record(
             number=self._last,
             file=f"{digest[:32]}.h5" if rows else None,
             sha256=digest,
@@ -170,7 +170,7 @@ class Store:
         text = record.to_json()
         if record.file:
             publish_once(self.directory / "shards" / record.file, data)  # a taken name is the hash of the same bytes
-        publish_once(self.directory / "commits" / _record_name(text), text)
+        publish_once(self.directory / "commits" / record_name(text), text)
 
     def refresh(self) -> None:
         """Learn what was committed since the store was opened."""
@@ -252,7 +252,7 @@ class Store:
         """Learn from the commit records that are not known yet, in the order in which they were made."""
         found = [path for path in (self.directory / "commits").glob("*.json") if path.name not in self._commits]
         try:
-            records = sorted(((_read_record(path), path) for path in found), key=lambda pair: pair[0].number)
+            records = sorted(((read_record(path), path) for path in found), key=lambda pair: pair[0].number)
             for record, path in records:
                 if record.file is not None:
                     self._know_shard(record, path)
@@ -270,14 +270,14 @@ class Store:
             if record.number not in self._own:
                 self._know_circumstances(record)
 
-    def _know_circumstances(self, record: "_Record") -> None:
+    def _know_circumstances(self, record: Record) -> None:
         """Add a record's rows to those that were computed in the same circumstances just before."""
         rows = 0
         if self.circumstances and self.circumstances[-1] | {"rows": 0} == record.circumstances | {"rows": 0}:
             rows = self.circumstances.pop()["rows"]
         self.circumstances.append(record.circumstances | {"rows": rows + record.rows})
 
-    def _know_shard(self, record: "_Record", record_path: Path) -> None:
+    def _know_shard(self, record: Record, record_path: Path) -> None:
         path = self.directory / "shards" / str(record.file)
         remedy = f"remove {record_path} to compute its {record.rows} images again"
         try:
@@ -331,54 +331,3 @@ def require_recipe(found: Recipe, wanted: Recipe, where: object, remedy: str = _
     differences = [f"{d.field} is {d.ours!r}, wanted {d.theirs!r}" for d in found.differences(wanted)]
     if differences:
         raise RecipeError(f"{where} was made with another recipe: {'; '.join(differences)}; {remedy}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """A commit record; `docs/format.md` says what its fields are."""
-
-    number: int
-    file: str | None
-    sha256: str
-    size: int
-    rows: int
-    circumstances: dict[str, Any]
-    sightings: tuple[Sighting, ...]
-
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True).encode("ascii")
-
-    @classmethod
-    def from_json(cls, text: bytes) -> Self:
-        """Read a record; raise `ValueError`, `TypeError` or `KeyError` if it is none."""
-        fields = json.loads(text)
-        sightings = tuple(Sighting(**sighting) for sighting in fields.pop("sightings"))
-        record = cls(**fields, sightings=sightings)
-        checks: list[tuple[type, list[object]]] = [
-            (int, [record.number, record.size, record.rows, *(n for s in sightings for n in (s.size, s.mtime_ns))]),
-            (str, [record.sha256, *(text for s in sightings for text in (s.path, s.sha256, s.reason))]),
-            (dict, [record.circumstances]),
-        ]
-        if not all(type(value) is kind for kind, values in checks for value in values):
-            raise TypeError("a field has the wrong type")
-        if record.file not in {None, f"{record.sha256[:32]}.h5"} or "/" in record.sha256:
-            raise ValueError("its shard does not bear its hash")
-        return record
-
-
-def _record_name(text: bytes) -> str:
-    return f"{hashlib.sha256(text).hexdigest()[:32]}.json"
-
-
-def _read_record(path: Path) -> _Record:
-    try:
-        with open_regular(path) as stream:
-            text = stream.read()
-        record = _Record.from_json(text)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as e:
-        raise CacheFormatError(
-            f"the commit record {path} is damaged ({e}); remove it to compute its images again"
-        ) from e
-    if _record_name(text) != path.name:
-        raise CacheFormatError(f"the commit record {path} is damaged; remove it to compute its images again")
-    return record

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from featurecache import FeatureCache, extract, layout
+from featurecache import FeatureCache, extract, header
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import CacheFormatError, UnknownNameError
 from featurecache.verification import verify
@@ -335,9 +335,9 @@ def seal(path):
         buffer[: len(part)] = part
         return len(part)
 
-    digest = layout._structure_digest(read_into, len(content), spans)
-    header = layout._encode_header({"sha256": digest, "size": len(content), "spans": spans})
-    path.write_bytes(header + content[layout.HEADER_BYTES :])
+    digest = header.structure_digest(read_into, len(content), spans)
+    head = header.encode_header({"sha256": digest, "size": len(content), "spans": spans})
+    path.write_bytes(head + content[header.HEADER_BYTES :])
 
 
 def test_sealing_an_unaltered_file_changes_nothing(cache):
@@ -370,12 +370,12 @@ def test_an_altered_index_is_refused(cache, alteration):
 
 
 @pytest.mark.parametrize(
-    "header",
+    "forged",
     [b"", b"{}", b"[]", b"null", b'{"format": "featurecache"}', b"\xff" * 100, b"[" * 16384, b'{"format": {}, ' * 900],
 )
-def test_a_forged_header_is_refused(cache, header):
+def test_a_forged_header_is_refused(cache, forged):
     data = cache.path.read_bytes()
-    cache.path.write_bytes(header.ljust(layout.HEADER_BYTES, b"\0") + data[layout.HEADER_BYTES :])
+    cache.path.write_bytes(forged.ljust(header.HEADER_BYTES, b"\0") + data[header.HEADER_BYTES :])
     with pytest.raises(CacheFormatError, match="header"):
         FeatureCache.open(cache.path)
 
@@ -396,8 +396,8 @@ def test_a_forged_header_is_refused(cache, header):
 )
 def test_a_header_that_lies_is_refused(cache, field, value):
     data = cache.path.read_bytes()
-    header = json.loads(data[: layout.HEADER_BYTES].rstrip(b"\0")) | {field: value}
-    text = json.dumps(header).encode().ljust(layout.HEADER_BYTES, b"\0")
-    cache.path.write_bytes(text + data[layout.HEADER_BYTES :])
+    fields = json.loads(data[: header.HEADER_BYTES].rstrip(b"\0")) | {field: value}
+    text = json.dumps(fields).encode().ljust(header.HEADER_BYTES, b"\0")
+    cache.path.write_bytes(text + data[header.HEADER_BYTES :])
     with pytest.raises(CacheFormatError):
         FeatureCache.open(cache.path)

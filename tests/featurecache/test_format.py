@@ -6,9 +6,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from featurecache import layout
+from featurecache import header, layout
 from featurecache.recipe import Recipe
-from featurecache.store import _Record
+from featurecache.records import Record
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
 TYPES = {"UTF-8 string": layout.TEXT, "int32": "<i4", "int64": "<i8", "bytes5": "S5", "bytes64": "S64"}
@@ -46,19 +46,19 @@ def test_a_file_holds_what_the_document_says(cache):
             assert found[name].dtype == (np.float32 if "float" in kind else np.dtype(TYPES[kind])), name
         attributes = {row[0]: row[1] for row in table("MUST have exactly these attributes")}
         assert set(file.attrs) == set(attributes)
-        assert file.attrs["format"] == attributes["format"] == layout.CACHE_FORMAT
-        assert str(file.attrs["format_version"]) == attributes["format_version"] == str(layout.FORMAT_VERSION)
+        assert file.attrs["format"] == attributes["format"] == header.CACHE_FORMAT
+        assert str(file.attrs["format_version"]) == attributes["format_version"] == str(header.FORMAT_VERSION)
 
 
 def test_numbers_of_the_document_are_those_of_the_code():
     assert f"{layout.BLOCK_ROWS:,} rows" in DOCUMENT
-    assert f"user block of {layout.HEADER_BYTES:,} bytes" in DOCUMENT
+    assert f"user block of {header.HEADER_BYTES:,} bytes" in DOCUMENT
     assert f"multiple of {layout.ALIGNMENT:,} bytes" in DOCUMENT
 
 
 def test_commit_records_are_those_of_the_code():
     documented = [name for row in table("A commit record is JSON") for name in re.findall(r"\w+", row[0])]
-    assert documented == list(_Record.__dataclass_fields__)
+    assert documented == list(Record.__dataclass_fields__)
 
 
 def test_recipe_fields_are_those_of_the_code():
