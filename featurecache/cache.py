@@ -107,9 +107,15 @@ class FeatureCache:
                 index, blocks = layout.read_cache(stream)
                 descriptor = os.dup(stream.fileno())
         except FileNotFoundError as e:
+            if work_directory(path).is_dir():
+                raise CacheFormatError(
+                    f"there is no cache {path} yet: a run that is at work or was interrupted keeps what it has in "
+                    f"{work_directory(path)}; run its command again to finish it"
+                ) from e
             raise CacheFormatError(f"there is no cache {path}; make it with: featurecache extract IMAGES {path}") from e
         except OSError as e:
-            raise CacheFormatError(f"the cache {path} cannot be opened: {(e.strerror or str(e)).lower()}") from e
+            reason = (e.strerror or str(e)).lower()
+            raise CacheFormatError(f"{path} cannot be opened: {reason}; give a file that extract made") from e
         return cls(path, index, blocks, descriptor)
 
     def __len__(self) -> int:
@@ -262,6 +268,11 @@ class FeatureCache:
         if last - first + 1 != len(rows):
             raise CacheFormatError(f"{self.path} is damaged: the rows of the split {split!r} do not lie together")
         return slice(first, last + 1)
+
+
+def work_directory(cache_path: Path) -> Path:
+    """Return where an unfinished run that makes ``cache_path`` keeps what it has."""
+    return cache_path.with_name(f"{cache_path.name}.work")
 
 
 class RowSource(Protocol):

@@ -124,7 +124,7 @@ def extract(
     if retry_failures:
         store.reasons.clear()
     if store.places:
-        notify(f"{len(store.places)} images are known from before and are kept")
+        notify(f"known from before and kept: the features of {len(store.places):,} image(s)")
     run = Run(
         manifest,
         store,

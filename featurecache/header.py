@@ -65,7 +65,7 @@ def read_header(stream: BinaryIO) -> list[list[int]]:
         header = json.loads(data.rstrip(b"\0"))
         kind, version = header["format"], header["format_version"]
     except (ValueError, TypeError, KeyError, RecursionError) as e:
-        raise CacheFormatError("it has no featurecache header") from e
+        raise CacheFormatError("it has no featurecache header; give a file that extract made") from e
     if (kind, version) != (CACHE_FORMAT, FORMAT_VERSION):
         raise CacheFormatError(f"its format is {kind!r} {version!r}, expected {CACHE_FORMAT!r} {FORMAT_VERSION}")
     try:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featurecache.cache import FeatureCache, RowPlace, pack
+from featurecache.cache import FeatureCache, RowPlace, pack, work_directory
 from featurecache.errors import ManifestError, OptionError, OutputError
 from featurecache.layout import CacheIndex
 from featurecache.manifest import SPLITS
 from featurecache.names import listed
 from featurecache.publish import make_directory, remove_directory, require_place
 from featurecache.sightings import Sighting, failure_columns, image_columns, sightings_of
-from featurecache.store import require_recipe, unfinished_recipe, work_directory
+from featurecache.store import require_recipe, unfinished_recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,14 @@ COMPUTED = ("new", "changed")
 FAILED = ("failed before", "unreadable")
 """Why an image would be reused, computed, or fail without being tried.
 
-unchanged: path, size and modification time are known. moved: the content is known from another path. touched: the
-path's content is known, its modification time is not. duplicate: the same content comes earlier in this run. new,
-changed: the content is not known; of changed, the path is. failed before: the same bytes could not be decoded.
-unreadable: the file cannot be read.
+- unchanged: path, size and modification time are known;
+- moved: the content is known from another path;
+- touched: the path's content is known, its modification time is not;
+- duplicate: the same content comes earlier in this run;
+- new: the content has no features yet;
+- changed: it has none either, and the path had another content;
+- failed before: the same bytes could not be decoded;
+- unreadable: the file cannot be read.
 """
 
 
@@ -133,4 +137,4 @@ def _reason(sighting: Sighting, store: Store, planned: set[str]) -> str:
         return "unchanged" if before == sighting else "touched" if before.sha256 == sighting.sha256 else "moved"
     if sighting.sha256 in planned:
         return "duplicate"
-    return "changed" if before else "new"
+    return "changed" if before and before.sha256 != sighting.sha256 else "new"

@@ -281,7 +281,7 @@ def require_place(path: Path) -> None:
         what = "is not a folder" if parent.exists() else "does not exist"
         raise OutputError(f"cannot write {path}: the folder {parent} {what}; make it first or choose another path")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {path}: no permission to write in the folder {parent}")
+        raise OutputError(f"cannot write {path}: no permission to write in the folder {parent}; choose another one")
 
 
 def output_error(path: Path, cause: OSError, size: int = 0) -> OutputError:

@@ -78,7 +78,7 @@ class Progress:
         return "decode" if self.waiting >= self.computing else "compute"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the ledger of the run: images, rows, failures, forward passes spent and saved, speed."""
+        """Return the ledger of the run: images, rows, failures, forward passes spent and saved, and per second."""
         rows = self.done - self.failures
         return {
             "images": self.total,
@@ -87,7 +87,7 @@ class Progress:
             "forwarded": self.forwarded,
             "reused": rows - self.forwarded,
             "seconds": round(self.seconds, 3),
-            "images_per_second": round(self.done / self.seconds, 2) if self.seconds else 0.0,
+            "images_per_second": round(self.forwarded / self.seconds, 2) if self.seconds else 0.0,
             "bound": self.bound,
         }
 
@@ -179,6 +179,7 @@ class Run:
             if not self._store.places:  # else there is something to lose: the images may be back tomorrow
                 self._store.discard()
             raise NoImagesError(_none_usable(failed))
+        self._progress.seconds = time.monotonic() - self._started
         index = CacheIndex(
             recipe=self._store.recipe,
             provenance=json.dumps(self._provenance(), sort_keys=True),

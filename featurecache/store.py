@@ -15,7 +15,7 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from featurecache import layout
-from featurecache.cache import FeatureCache, RowPlace
+from featurecache.cache import FeatureCache, RowPlace, work_directory
 from featurecache.decode import Failure, read_file
 from featurecache.errors import CacheFormatError, OutputError, RecipeError
 from featurecache.files import open_regular
@@ -301,11 +301,6 @@ class Store:
             self.reasons.pop(sighting.sha256, None)
         elif sighting.sha256:
             self.reasons[sighting.sha256] = sighting.reason
-
-
-def work_directory(cache_path: Path) -> Path:
-    """Return where an unfinished run that makes ``cache_path`` keeps what it has."""
-    return cache_path.with_name(f"{cache_path.name}.work")
 
 
 def unfinished_recipe(cache_path: Path) -> Recipe | None:

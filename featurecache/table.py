@@ -78,6 +78,8 @@ def _rows(table: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 def _columns(table: Path, header: Sequence[str]) -> dict[str, int]:
     """Return the position of each column that is read."""
     names = [name.strip().lower() for name in header]
+    if len(names) == 1 and ";" in names[0]:
+        raise ManifestError(f"the table {table} is separated by semicolons; save it with commas, or as .tsv")
     if "path" not in names:
         separator = "tabs" if table.suffix.lower() == ".tsv" else "commas"
         raise ManifestError(

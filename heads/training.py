@@ -107,7 +107,7 @@ def train(
 def _tap(cache: FeatureCache, tap: str | None) -> str | None:
     if tap is None and len(cache.taps) > 1:
         taps = ", ".join(f"{name} ({width})" for name, width in cache.taps.items())
-        raise ParameterError(f"the cache holds several taps: {taps}; say which one the head shall take")
+        raise ParameterError(f"the cache holds several taps: {taps}; say with --tap which one the head shall take")
     return tap
 
 

@@ -5,6 +5,7 @@ what they need when they run, so that ``--help`` answers at once.
 """
 
 import errno
+import io
 import sys
 from typing import Any, NoReturn
 
@@ -25,6 +26,9 @@ class Commands(TyperGroup):
 
     def main(self, *args: Any, **options: Any) -> NoReturn:  # noqa: ANN401 - they are typer's
         """Run the command line and exit; wrong usage is said in one line, as every error is."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is escaped, not an error
+                stream.reconfigure(errors="backslashreplace")
         try:
             code = super().main(*args, **options | {"standalone_mode": False})
         except typer.TyperException as e:

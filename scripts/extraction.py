@@ -92,12 +92,13 @@ def extract(
         print_json(ledger)
     else:
         widths = ", ".join(f"{tap} {width}" for tap, width in made.taps.items())
+        bound = "decoding" if ledger["bound"] == "decode" else "computing"
         rows, failures = counted(len(made), "row"), counted(len(made.failures), "failure")
         show(f"{cache}: {rows} of {made.recipe.backbone} ({widths}), {failures}")
         show(
             f"{counted(ledger['forwarded'], 'image')} forwarded, {ledger['reused']:,} reused, "
-            f"in {ledger['seconds']:.1f} s: {ledger['images_per_second']:.1f} images/s"
-            + (f", bound by {'decoding' if ledger['bound'] == 'decode' else 'computing'}" if last.forwarded else "")
+            f"in {ledger['seconds']:.1f} s"
+            + (f": {ledger['images_per_second']:.1f} images/s, bound by {bound}" if last.forwarded else "")
         )
     if strict and made.failures:
         failed = f"{counted(len(made.failures), 'image')} failed"

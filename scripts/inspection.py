@@ -50,7 +50,10 @@ def info(
     )
     show()
     earlier = description["provenance"].pop("earlier", [])
+    merged = [part["path"] for part in description["provenance"].pop("merged", [])]
     print_table(("provenance", ""), list(_lines(description["provenance"])), left=(0, 1))
+    if merged:
+        show(f"merged from {', '.join(merged)}: featurecache info {cache} --json")
     if earlier:
         show(f"and {counted(len(earlier), 'earlier run')}: featurecache info {cache} --json")
     for paths in opened.leaks[:_LEAKS]:
@@ -160,7 +163,8 @@ def summary(
         left=(0, 1, 2),
     )
     show()
-    show(f"{len(layers)} layers, {total:,} parameters; * is cached by default, any other tap with --taps")
+    show(f"{len(layers)} layers, {total:,} parameters; * is cached by default, any other tap with --taps;")
+    show("the tap logits is predictions before its softmax")
 
 
 COMMANDS = (info, backbones, heads, summary)

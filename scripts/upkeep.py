@@ -126,9 +126,12 @@ def verify(
             show(f"problem: {problem}")
         if found.max_relative_error is not None:
             show(
-                f"{counted(found.recomputed, 'row')} extracted again, {found.skipped:,} skipped (changed or gone): "
+                f"{counted(found.recomputed, 'row')} extracted again: "
                 f"largest relative error {found.max_relative_error:.2g}"
             )
+        if found.skipped:
+            skipped = counted(found.skipped, "image")
+            show(f"{skipped} skipped: changed, gone, or in another folder, which --images names")
         if found.ok:
             show(f"{cache}: no problem")
     if not found.ok:

@@ -165,4 +165,5 @@ def _digests(path: Path, *, rehash: bool) -> Digests:
     try:
         return digests(path, rehash=rehash)
     except OSError as e:
-        raise WeightsError(f"the weight file {path} cannot be read: {(e.strerror or str(e)).lower()}") from e
+        reason = (e.strerror or str(e)).lower()
+        raise WeightsError(f"the weight file {path} cannot be read: {reason}; give the path of another one") from e

@@ -158,7 +158,7 @@ def test_an_interrupted_run_goes_on(photos, tmp_path, make_backbone, monkeypatch
     lost = first.seen + second.seen - 20
     assert 0 <= lost <= (0 if error is KeyboardInterrupt else 6)
     assert ledger["reused"] == first.seen - lost
-    assert any(f"{first.seen - lost} images are known" in line for line in said) == (first.seen > lost)
+    assert any(f"features of {first.seen - lost} image(s)" in line for line in said) == (first.seen > lost)
     assert contents(cache) == contents(extract(photos, tmp_path / "fresh.h5", backbone=FakeBackbone()))
     assert not (tmp_path / "c.h5.work").exists()
     assert cache.problems() == []

@@ -471,7 +471,7 @@ def test_paths_in_a_table_may_be_literal_or_encoded(tmp_path):
     ("text", "message"),
     [
         ("file,label\na.jpg,cat\n", "has no column 'path'; found 'file', 'label', separated by commas; expected path["),
-        ("path;label\na.jpg;cat\n", "has no column 'path'; found 'path;label', separated by commas"),
+        ("path;label\na.jpg;cat\n", "is separated by semicolons; save it with commas"),
         ("path,path\na.jpg,b.jpg\n", "has 2 columns 'path'; expected one"),
         ("path,labels\na.jpg,cat\n", "has a column 'labels'; rename it 'label'"),
         ("path,split\na.jpg,trian\n", "line 2: split 'trian' is unknown (expected train, valid, test or nothing)"),

@@ -89,7 +89,7 @@ def test_what_the_head_warns_of_is_recorded(blobs, make_features, make_cache):
 def test_of_several_taps_one_must_be_chosen(blobs, make_features, make_cache):
     X, y = blobs(60, 5, 3)
     cache = make_cache(make_features(X, y), make_features(X[:, :2], y, tap="predictions"))
-    with pytest.raises(ParameterError, match=r"several taps: fc2 \(5\), predictions \(2\); say which"):
+    with pytest.raises(ParameterError, match=r"several taps: fc2 \(5\), predictions \(2\); say with --tap which"):
         train(cache, "logreg")
     assert train(cache, "logreg", tap="predictions").predictor.width == 2
 

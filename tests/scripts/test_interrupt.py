@@ -81,7 +81,9 @@ def test_nothing_bears_the_final_name(interrupted):
 def test_the_same_command_goes_on_to_the_same_result(interrupted, many, command, invoke, tmp_path):
     cache = interrupted[0]
     resumed = command("extract", many, cache, *OPTIONS, "--json")
-    kept = int(re.search(r"^(\d+) images are known from before and are kept$", resumed.err, re.MULTILINE)[1])
+    kept = int(
+        re.search(r"^known from before and kept: the features of (\d+) image\(s\)$", resumed.err, re.MULTILINE)[1]
+    )
     ledger = resumed.json
     assert 8 <= kept < IMAGES
     assert kept % 8 == 0

@@ -200,11 +200,12 @@ def test_backbones_lists_taps(invoke):
 def test_summary_of_vgg16(command):
     done = command("summary")
     assert (done.code, done.err) == (0, "")
-    header, *layers, blank, last = done.out.splitlines()
+    header, *layers, blank, last, logits = done.out.splitlines()
     assert header.split() == ["layer", "kind", "tap", "output", "parameters", "activation"]
     assert len(layers) == 23
     assert blank == ""
     assert last.startswith("23 layers, 138,357,544 parameters; * ")
+    assert logits.startswith("the tap logits ")
     assert layers[0].split() == ["input_layer", "InputLayer", "224x224x3", "0"]
     assert layers[1].split() == ["block1_conv1", "Conv2D", "block1_conv1", "224x224x64", "1,792", "relu"]
     assert layers[-3].split() == ["fc1", "Dense", "fc1", "4096", "102,764,544", "relu"]
