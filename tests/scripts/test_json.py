@@ -60,7 +60,7 @@ def test_extract_in_this_process(tmp_path, invoke, images):
     check_extract(invoke("extract", images, tmp_path / "c.h5", *options).json, forwarded=40)
     again = invoke("extract", images, tmp_path / "c.h5", *options)
     check_extract(again.json, forwarded=0)
-    assert again.err == "40 images are known from before and are kept\n"
+    assert again.err == "known from before and kept: the features of 40 image(s)\n"
 
 
 def test_info(run, real_cache):
