@@ -77,9 +77,9 @@ def test_a_run_that_reads_while_another_removes_says_so(few, memory_path, monkey
 
     with pytest.raises(MemoryError):
         extract(few.images, memory_path / "c.h5", backbone=StoppingBackbone(), batch_size=BATCH_SIZE)
-    reading = featurecache.store._read_record
+    reading = featurecache.store.read_record
     with monkeypatch.context() as patch:
-        patch.setattr(featurecache.store, "_read_record", lambda path: (reading(path), shutil.rmtree(work))[0])
+        patch.setattr(featurecache.store, "read_record", lambda path: (reading(path), shutil.rmtree(work))[0])
         with pytest.raises(OutputError, match="by another run, which has ended; run the same command again"):
             few.known(memory_path / "c.h5")
     few.finish(memory_path / "c.h5")
