@@ -199,14 +199,30 @@ def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
         try:
             for name, data in files.items():
                 publish(temporary / name, data)
-            FILE_SYSTEM.replace(temporary, path)
+            name_directory(temporary, path)
         except BaseException:
             with suppress(OSError):
                 FILE_SYSTEM.remove_tree(temporary)
             raise
-        FILE_SYSTEM.fsync_directory(path.parent)
-    except OutputError:
+    except (FileExistsError, OutputError):
         raise
+    except OSError as e:
+        raise output_error(path, e) from e
+
+
+def name_directory(made: Path, path: Path) -> None:
+    """Give a directory, in which everything was published, its final name.
+
+    Raises
+    ------
+    FileExistsError
+        If something else than an empty directory bears the name.
+    OutputError
+        If it cannot be renamed.
+    """
+    try:
+        FILE_SYSTEM.replace(made, path)
+        FILE_SYSTEM.fsync_directory(path.parent)
     except OSError as e:
         if e.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
             raise FileExistsError(errno.EEXIST, "exists already", str(path)) from e

@@ -3,7 +3,9 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.protocol import Backbone
+from featurecache.batches import image_batches
 from featurecache.cache import FeatureCache
-from featurecache.decode import PIXEL_LIMIT, DecodeRules, Failure, decode, read_file
+from featurecache.decode import PIXEL_LIMIT, DecodeRules
 from featurecache.errors import CacheFormatError, ManifestError, OptionError
 from featurecache.manifest import SPLITS
 from featurecache.names import decode_name, listed
@@ -157,31 +160,22 @@ def _compared(
     """Extract the chosen rows again whose images have the bytes that were cached; return how many, and the error."""
     network: Backbone | None = None
     compared, largest = 0, 0.0
-    for start in range(0, len(chosen), batch_size):
-        rows, pixels = _decoded(cache, chosen[start : start + batch_size], root, rules)
-        if rows:
-            network = network or source.start()
-            error = _largest_error(cache, rows, network.forward(np.stack(pixels)))
-            compared, largest = compared + len(rows), float(np.maximum(largest, error))
-    return compared, largest
-
-
-def _decoded(
-    cache: FeatureCache, chosen: NDArray[np.intp], root: Path, rules: DecodeRules
-) -> tuple[list[int], list[NDArray[np.uint8]]]:
-    """Return the chosen rows whose images have the bytes that were cached, and their pixels."""
     images = cache.index.images
-    rows, pixels = [], []
-    for row in chosen.tolist():
-        file = os.path.join(os.fsencode(root), decode_name(images["path"][row]))  # noqa: PTH118 - pathlib takes no bytes
-        read = read_file(file, max_bytes=rules.max_bytes)
-        if isinstance(read, Failure) or read.sha256.encode() != images["sha256"][row]:
-            continue
-        decoded = decode(read.data, rules)
-        if not isinstance(decoded, Failure):
-            rows.append(row)
-            pixels.append(decoded)
-    return rows, pixels
+
+    def file_of(row: int) -> bytes:
+        return os.path.join(os.fsencode(root), decode_name(images["path"][row]))  # noqa: PTH118 - pathlib takes no bytes
+
+    with closing(image_batches(chosen.tolist(), file_of, rules, batch_size=batch_size, failures={})) as batches:
+        for batch in batches:
+            same = [
+                sha256.encode() == images["sha256"][row] for row, sha256 in zip(batch.items, batch.sha256, strict=True)
+            ]
+            if any(same):
+                network = network or source.start()
+                rows = list(compress(batch.items, same))
+                error = _largest_error(cache, rows, network.forward(batch.pixels[same]))
+                compared, largest = compared + len(rows), float(np.maximum(largest, error))
+    return compared, largest
 
 
 def _largest_error(cache: FeatureCache, rows: list[int], features: Mapping[str, NDArray[np.float32]]) -> float:

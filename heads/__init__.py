@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from heads.artifact import TrainedHead, TrainingRecord, require_free
     from heads.base import Epoch, Head, Monitor
-    from heads.catalog import HEADS, HeadSpec, Parameter, head_spec, make_head, parse_parameters
+    from heads.catalog import HEADS, head_spec, make_head, parse_parameters
     from heads.errors import (
         ArtifactError,
         EvaluationError,
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     )
     from heads.evaluation import Evaluation, PredictionsTable, evaluate, predict_table, select_rows
     from heads.metrics import Interval
+    from heads.parameters import HeadSpec, Parameter
     from heads.prediction import Prediction, predict
+    from heads.search import Candidate, Entry, Sweep, SweepProgress, parse_grids, sweep
     from heads.splits import Holdout
     from heads.training import train
 
 __all__ = [
     "HEADS",
     "ArtifactError",
+    "Candidate",
+    "Entry",
     "Epoch",
     "Evaluation",
     "EvaluationError",
@@ -38,28 +42,34 @@ __all__ = [
     "ParameterError",
     "Prediction",
     "PredictionsTable",
+    "Sweep",
+    "SweepProgress",
     "TrainedHead",
     "TrainingError",
     "TrainingRecord",
     "evaluate",
     "head_spec",
     "make_head",
+    "parse_grids",
     "parse_parameters",
     "predict",
     "predict_table",
     "require_free",
     "select_rows",
+    "sweep",
     "train",
 ]
 
 _MODULES = {
     "artifact": ("TrainedHead", "TrainingRecord", "require_free"),
     "base": ("Epoch", "Head", "Monitor"),
-    "catalog": ("HEADS", "HeadSpec", "Parameter", "head_spec", "make_head", "parse_parameters"),
+    "catalog": ("HEADS", "head_spec", "make_head", "parse_parameters"),
     "errors": ("ArtifactError", "EvaluationError", "HeadError", "MismatchError", "ParameterError", "TrainingError"),
     "evaluation": ("Evaluation", "PredictionsTable", "evaluate", "predict_table", "select_rows"),
     "metrics": ("Interval",),
+    "parameters": ("HeadSpec", "Parameter"),
     "prediction": ("Prediction", "predict"),
+    "search": ("Candidate", "Entry", "Sweep", "SweepProgress", "parse_grids", "sweep"),
     "splits": ("Holdout",),
     "training": ("train",),
 }

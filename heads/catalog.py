@@ -1,233 +1,242 @@
-"""The catalogue of heads: name -> declared parameters and where the code lives, imported on use.
-
-A row is data. This module imports no library that learns, so that listing heads and checking parameters is instant.
-"""
+"""The catalogue of heads: name -> declared parameters and where the code lives, imported on use. A row is data."""
 
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from featurecache.errors import UnknownNameError
 from heads.base import Head, Predictor
 from heads.errors import ParameterError
-
-Value: TypeAlias = bool | int | float | str
+from heads.parameters import HeadSpec, Parameter, Value
 
 _SEEDS = 2**32  # what scikit-learn takes
-_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One declared parameter of a head.
-
-    Parameters
-    ----------
-    name
-        What it is called, in Python and on the command line.
-    kind
-        What its values are.
-    default
-        Its value if none is given.
-    help
-        What it does, in one line.
-    low, high
-        The smallest and the largest number allowed; None for no bound.
-    above
-        A number that values must exceed; None for no such bound.
-    choices
-        The words allowed, for the kind ``"choice"``.
-
-    Examples
-    --------
-    >>> lr = Parameter("lr", "float", 0.001, "Step of the optimizer.", above=0)
-    >>> lr.parse("0.1")
-    0.1
-    >>> lr.parse("fast")
-    Traceback (most recent call last):
-    heads.errors.ParameterError: lr is 'fast', expected a number above 0
-    """
-
-    name: str
-    kind: Literal["int", "float", "bool", "choice"]
-    default: Value
-    help: str
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.check(self.default)
-
-    @property
-    def expected(self) -> str:
-        """What its values are, in words."""
-        if self.kind == "choice":
-            return f"one of {', '.join(self.choices)}"
-        if self.kind == "bool":
-            return "true or false"
-        bounds = (("above", self.above), ("of at least", self.low), ("of at most", self.high))
-        limits = " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
-        return " ".join(filter(None, ("a whole number" if self.kind == "int" else "a number", limits)))
-
-    def check(self, value: object) -> Value:
-        """Return a Python value as this parameter's own type; raise `ParameterError` if it cannot take it."""
-        checked = self._converted(value)
-        if checked is None:
-            raise ParameterError(f"{self.name} is {value!r}, expected {self.expected}")
-        return checked
-
-    def parse(self, text: str) -> Value:
-        """Return the value that a text stands for; raise `ParameterError` if it stands for none."""
-        value: object = text
-        try:
-            if self.kind == "bool":
-                value = _TRUTHS.get(text.lower(), text)
-            elif self.kind != "choice":
-                value = int(text) if self.kind == "int" else float(text)
-        except ValueError as e:
-            raise ParameterError(f"{self.name} is {text!r}, expected {self.expected}") from e
-        return self.check(value)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return what a catalogue shows of it, ready for JSON."""
-        return {"default": self.default, "type": self.kind, "expected": self.expected, "help": self.help}
-
-    def _converted(self, value: object) -> Value | None:
-        if isinstance(value, np.generic):
-            value = value.item()
-        if self.kind == "choice":
-            return value if isinstance(value, str) and value in self.choices else None
-        if self.kind == "bool" or isinstance(value, bool):
-            return value if isinstance(value, bool) and self.kind == "bool" else None
-        if not isinstance(value, int if self.kind == "int" else (int, float)) or not self._within(value):
-            return None
-        return float(value) if self.kind == "float" else value
-
-    def _within(self, number: float) -> bool:
-        return (
-            abs(number) < float("inf")
-            and (self.low is None or number >= self.low)
-            and (self.high is None or number <= self.high)
-            and (self.above is None or number > self.above)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class HeadSpec:
-    """One row of the catalogue of heads.
-
-    Parameters
-    ----------
-    name
-        What the head is called.
-    summary
-        What it is, in one line.
-    parameters
-        What can be set.
-    head, predictor
-        Where its class and the class of its predictor live, as ``"module:Class"``; imported on use.
-    libraries
-        The distributions that it learns with.
-    """
-
-    name: str
-    summary: str
-    parameters: tuple[Parameter, ...]
-    head: str
-    predictor: str
-    libraries: tuple[str, ...]
-
-    def parameter(self, name: str) -> Parameter:
-        """Return the parameter of this name; raise `ParameterError` if there is none."""
-        for parameter in self.parameters:
-            if parameter.name == name:
-                return parameter
-        names = [parameter.name for parameter in self.parameters]
-        close = get_close_matches(name, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ParameterError(f"unknown parameter {name!r}{hint} (parameters: {', '.join(names)})")
-
-    def values(self, params: Mapping[str, object]) -> dict[str, Value]:
-        """Return the value of every parameter, checked: those given, and the defaults of the others.
-
-        Raises
-        ------
-        ParameterError
-            If a parameter does not exist or cannot take its value; all faults at once.
-        """
-        values = {parameter.name: parameter.default for parameter in self.parameters}
-        faults = []
-        for name, value in params.items():
-            try:
-                values[name] = self.parameter(name).check(value)
-            except ParameterError as e:
-                faults.append(str(e))
-        if faults:
-            raise ParameterError(f"head {self.name!r}: {'; '.join(faults)}")
-        return values
-
-    def to_dict(self) -> dict[str, object]:
-        """Return what a catalogue shows of it, ready for JSON."""
-        return {"summary": self.summary, "params": {each.name: each.to_dict() for each in self.parameters}}
 
 
 _STANDARDIZE = Parameter(
     "standardize", "bool", default=True, help="Scale every feature to mean 0 and deviation 1, as measured in train."
 )
+_AS_THEY_ARE = Parameter("standardize", "bool", default=False, help=_STANDARDIZE.help)
+_CLASS_WEIGHT = Parameter(
+    "class_weight", "choice", "none", "balanced: rare classes weigh more.", choices=("none", "balanced")
+)
+_MAX_ITER = Parameter("max_iter", "int", 1000, "Most iterations of the solver.", low=1)
+
+# gradient descent; defaults of the optimizers are Keras's
+_DESCENT = (
+    Parameter("lr", "float", 0.001, "Learning rate: the optimizer's step.", above=0),
+    Parameter("epochs", "int", 10, "Passes over the training rows.", low=1),
+    Parameter("batch_size", "int", 64, "Rows of one step.", low=1),
+    Parameter("optimizer", "choice", "adam", "Rule of the steps.", choices=("sgd", "rmsprop", "adam", "adamw")),
+    Parameter(
+        "momentum", "float", 0.0, "Part of the last step that is taken again, by sgd and rmsprop.", low=0, below=1
+    ),
+    Parameter("weight_decay", "float", 0.004, "Part of the weights that adamw takes away, times lr.", low=0),
+    Parameter(
+        "init",
+        "choice",
+        "glorot_uniform",
+        "What the weights start from; normal:S is a normal distribution of deviation S.",
+        choices=("glorot_uniform", "glorot_normal", "he_normal", "lecun_normal", "zeros", "normal:0.01", "normal:1"),
+    ),
+    _STANDARDIZE,
+    Parameter("l2", "float", 0.0, "Penalty on the sum of the squared weights.", low=0),
+    _CLASS_WEIGHT,
+    Parameter("patience", "int", 0, "Stop after so many epochs without a lower valid loss; 0: never.", low=0),
+    Parameter(
+        "keep", "choice", "last", "The epoch whose weights are kept, best by valid loss.", choices=("last", "best")
+    ),
+)
+_LR_GRID = tuple(10.0**exponent for exponent in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5))
+_C_GRID = tuple(float(C) for C in 10 ** np.linspace(-6, 5, 45))  # that of DINOv2's and VISSL's linear evaluations
+_ALPHA_GRID = tuple(float(1 / C) for C in reversed(_C_GRID))
 
 _SPECS = (
     HeadSpec(
         name="softmax",
-        summary="One dense layer with softmax, trained by gradient descent in Keras, epoch by epoch.",
+        summary="One dense layer with softmax, trained by gradient descent, epoch by epoch, as Keras does it.",
+        parameters=_DESCENT,
+        head="heads.dense:SoftmaxHead",
+        predictor="heads.affine:AffinePredictor",
+        shared=("lr", "l2"),
+        fixed=("init", "standardize"),
+        grid={"lr": _LR_GRID, "l2": (0.0, 0.001, 0.01, 0.1)},
+    ),
+    HeadSpec(
+        name="mlp",
+        summary="Dense layers with an activation between them and softmax at the end, trained like softmax.",
         parameters=(
-            Parameter("lr", "float", 0.001, "Learning rate: the optimizer's step.", above=0),
-            Parameter("epochs", "int", 10, "Passes over the training rows.", low=1),
-            Parameter("batch_size", "int", 64, "Rows of one step.", low=1),
-            Parameter("optimizer", "choice", "adam", "Rule of the steps.", choices=("sgd", "rmsprop", "adam", "adamw")),
+            Parameter("hidden", "sizes", "256", "Units of each hidden layer, separated by commas."),
             Parameter(
-                "init",
+                "activation",
                 "choice",
-                "glorot_uniform",
-                "What the weights start from; normal:S is a normal distribution of deviation S.",
-                choices=(
-                    "glorot_uniform",
-                    "glorot_normal",
-                    "he_normal",
-                    "lecun_normal",
-                    "zeros",
-                    "normal:0.01",
-                    "normal:1",
-                ),
+                "relu",
+                "What follows each hidden layer.",
+                choices=("relu", "tanh", "sigmoid", "linear"),
             ),
-            _STANDARDIZE,
-            Parameter("l2", "float", 0.0, "Penalty on the sum of the squared weights.", low=0),
+            Parameter("dropout", "float", 0.0, "Part of the hidden units left out of each step.", low=0, below=1),
+            *_DESCENT,
         ),
-        head="heads.softmax:SoftmaxHead",
-        predictor="heads.base:AffinePredictor",
-        libraries=("keras",),
+        head="heads.dense:MLPHead",
+        predictor="heads.layers:LayersPredictor",
+        shared=("lr", "l2"),
+        fixed=("hidden", "activation", "init", "standardize"),
+        grid={"lr": (0.0001, 0.0003, 0.001, 0.003), "l2": (0.0, 0.001)},
     ),
     HeadSpec(
         name="logreg",
         summary="Logistic regression, solved to convergence by scikit-learn (lbfgs).",
         parameters=(
             Parameter("C", "float", 1.0, "Inverse of the strength of the l2 penalty.", above=0),
-            Parameter("max_iter", "int", 1000, "Most iterations of the solver.", low=1),
+            _MAX_ITER,
             Parameter("tol", "float", 1e-4, "Gradient at which the solver stops.", above=0),
-            Parameter(
-                "class_weight", "choice", "none", "balanced: rare classes weigh more.", choices=("none", "balanced")
-            ),
+            _CLASS_WEIGHT,
             _STANDARDIZE,
         ),
         head="heads.linear:LogisticHead",
-        predictor="heads.base:AffinePredictor",
+        predictor="heads.affine:AffinePredictor",
         libraries=("scikit-learn",),
+        grid={"C": _C_GRID},
+    ),
+    HeadSpec(
+        name="svm",
+        summary="Linear support vector machine (squared hinge), each class against the rest; Platt's probabilities.",
+        parameters=(
+            Parameter("C", "float", 1.0, "Inverse of the strength of the l2 penalty.", above=0),
+            _MAX_ITER,
+            Parameter("tol", "float", 1e-4, "Gradient, relative to the first one, at which the solver stops.", above=0),
+            _CLASS_WEIGHT,
+            _STANDARDIZE,
+        ),
+        head="heads.margin:SVMHead",
+        predictor="heads.affine:OneVsRestPredictor",
+        libraries=("scikit-learn",),
+        shared=("C",),
+        grid={"C": _C_GRID},
+    ),
+    HeadSpec(
+        name="ridge",
+        summary="Least squares on the classes with an l2 penalty, in closed form; Platt's probabilities.",
+        parameters=(
+            Parameter("alpha", "float", 1.0, "Strength of the l2 penalty.", above=0),
+            _CLASS_WEIGHT,
+            _STANDARDIZE,
+        ),
+        head="heads.margin:RidgeHead",
+        predictor="heads.affine:OneVsRestPredictor",
+        libraries=("scikit-learn",),
+        shared=("alpha",),
+        grid={"alpha": _ALPHA_GRID},
+    ),
+    HeadSpec(
+        name="sgd",
+        summary="Logistic regression, each class against the rest, by scikit-learn's stochastic gradient descent.",
+        parameters=(
+            Parameter("alpha", "float", 1e-4, "Strength of the penalty.", above=0),
+            Parameter("penalty", "choice", "l2", "What is penalised.", choices=("l2", "l1", "elasticnet")),
+            Parameter("max_iter", "int", 1000, "Most passes over the rows.", low=1),
+            Parameter("tol", "float", 1e-3, "Fall of the loss in a pass below which it stops.", above=0),
+            Parameter("average", "bool", default=False, help="Take the mean of the weights over all steps."),
+            _CLASS_WEIGHT,
+            _STANDARDIZE,
+        ),
+        head="heads.linear:SGDHead",
+        predictor="heads.affine:OneVsRestPredictor",
+        libraries=("scikit-learn",),
+        grid={"alpha": tuple(10.0**exponent for exponent in range(-6, 2))},
+    ),
+    HeadSpec(
+        name="knn",
+        summary="The classes of the nearest training rows, which it holds all of.",
+        parameters=(
+            Parameter("n_neighbors", "int", 10, "How many rows are asked.", low=1),
+            Parameter("metric", "choice", "cosine", "What is near.", choices=("cosine", "euclidean")),
+            Parameter(
+                "weights", "choice", "uniform", "distance: nearer rows count more.", choices=("uniform", "distance")
+            ),
+            _CLASS_WEIGHT,
+            _AS_THEY_ARE,
+        ),
+        head="heads.neighbors:NeighborsHead",
+        predictor="heads.neighbors:NeighborsPredictor",
+        shared=("n_neighbors",),
+        measured_rows=1000,
+        grid={"n_neighbors": (1, 3, 5, 10, 20, 50), "metric": ("cosine", "euclidean")},
+    ),
+    HeadSpec(
+        name="centroid",
+        summary="The nearest mean of a class, with one variance for all features and classes.",
+        parameters=(_CLASS_WEIGHT, _STANDARDIZE),
+        head="heads.discriminant:CentroidHead",
+        predictor="heads.affine:AffinePredictor",
+    ),
+    HeadSpec(
+        name="lda",
+        summary="Linear discriminant analysis: normal distributions with one shrunk covariance.",
+        parameters=(
+            Parameter(
+                "shrinkage",
+                "float",
+                "auto",
+                "How far the covariance goes towards equal variances; auto: Ledoit and Wolf's formula.",
+                low=0,
+                high=1,
+                choices=("auto",),
+            ),
+            _CLASS_WEIGHT,
+            _STANDARDIZE,
+        ),
+        head="heads.discriminant:LDAHead",
+        predictor="heads.affine:AffinePredictor",
+        libraries=("scipy",),
+        shared=("shrinkage",),
+        grid={"shrinkage": ("auto", 0.001, 0.01, 0.1, 0.3, 0.5, 0.9)},
+    ),
+    HeadSpec(
+        name="naive_bayes",
+        summary="Normal distributions, each feature by itself.",
+        parameters=(
+            Parameter(
+                "var_smoothing",
+                "float",
+                1e-9,
+                "Part of the largest variance that is added to all.",
+                above=0,
+            ),
+            _CLASS_WEIGHT,
+            _STANDARDIZE,
+        ),
+        head="heads.discriminant:NaiveBayesHead",
+        predictor="heads.discriminant:GaussianPredictor",
+        shared=("var_smoothing",),
+        grid={"var_smoothing": tuple(10.0**exponent for exponent in range(-9, 2))},
+    ),
+    HeadSpec(
+        name="majority",
+        summary="The classes' shares of the training rows, whatever the image: the floor.",
+        parameters=(),
+        head="heads.baseline:MajorityHead",
+        predictor="heads.affine:AffinePredictor",
+    ),
+    HeadSpec(
+        name="imagenet_map",
+        summary="Each ImageNet class speaks for one class: probabilities of the network's own output are added up.",
+        parameters=(
+            Parameter(
+                "groups",
+                "choice",
+                "learned",
+                "learned: for the class that it is highest for in train; cats_dogs: by its WordNet name.",
+                choices=("learned", "cats_dogs"),
+            ),
+            _CLASS_WEIGHT,
+        ),
+        head="heads.baseline:ImageNetMapHead",
+        predictor="heads.baseline:MapPredictor",
+        grid={"groups": ("learned",)},
+        taps=("predictions",),
     ),
 )
 

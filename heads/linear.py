@@ -1,26 +1,23 @@
-"""Logistic regression by scikit-learn, solved to convergence; what it warns of is kept, never shown and lost."""
+"""Linear heads that scikit-learn solves; what it warns of is kept, never shown and lost."""
 
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from heads.base import AffinePredictor, Features, Head, Monitor
+from heads.affine import AffinePredictor, OneVsRestPredictor, two_rows
+from heads.base import Head, Learned, Monitor
+from heads.rows import Features, Scaling, Targets
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class LogisticHead(Head):
-    """``StandardScaler`` and ``LogisticRegression`` on features; parameters and defaults are in the catalogue.
+    """scikit-learn's ``LogisticRegression`` on standardised features; parameters and defaults are in the catalogue.
 
     The solver (lbfgs) has no random part: the seed changes nothing, and is taken because every head takes one. It
     has no epochs either.
-
-    Attributes
-    ----------
-    pipeline_ : sklearn.pipeline.Pipeline
-        The fitted scikit-learn object.
     """
 
     C: float
@@ -29,15 +26,11 @@ class LogisticHead(Head):
     class_weight: str
     standardize: bool
     seed: int
-    pipeline_: Any = field(init=False, repr=False)
 
-    def _learn(
-        self, X: Features, targets: NDArray[np.intp], monitor: Monitor
-    ) -> tuple[AffinePredictor, tuple[str, ...]]:
+    def _learn(self, X: Features, targets: Targets, monitor: Monitor) -> Learned:
         from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
 
+        del monitor  # there are no epochs
         regression = LogisticRegression(
             C=self.C,
             max_iter=self.max_iter,
@@ -45,26 +38,80 @@ class LogisticHead(Head):
             class_weight=None if self.class_weight == "none" else self.class_weight,
             random_state=self.seed,
         )
-        scaler = StandardScaler() if self.standardize else None
-        self.pipeline_ = make_pipeline(*filter(None, (scaler, regression)))
-        rows = X.astype(np.float32) if X.dtype == np.float16 else X  # StandardScaler would compute in float16
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            self.pipeline_.fit(rows, targets)
-        predictor = AffinePredictor.learned(
-            regression.coef_,
-            regression.intercept_,
-            scaler.mean_ if scaler else None,
-            scaler.scale_ if scaler else None,
+        scaling = Scaling.of(X, standardize=self.standardize)
+        said = _fitted(regression, _rows(X, scaling, standardize=self.standardize), targets)
+        coef, intercept = regression.coef_, regression.intercept_
+        if len(coef) == 1:
+            coef, intercept = two_rows(coef, intercept)
+        remedy = "raise max_iter or lower C"
+        late = f"logreg did not converge (max_iter={self.max_iter}): {_remedy(remedy, standardize=self.standardize)}"
+        return AffinePredictor.learned(coef, intercept, scaling), tuple(_texts(said, late))
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class SGDHead(Head):
+    """scikit-learn's ``SGDClassifier`` with the loss of logistic regression; parameters are in the catalogue.
+
+    Each class is told from the rest by itself. The seed draws the order of the rows in each pass.
+    """
+
+    alpha: float
+    penalty: str
+    max_iter: int
+    tol: float
+    average: bool
+    class_weight: str
+    standardize: bool
+    seed: int
+
+    def _learn(self, X: Features, targets: Targets, monitor: Monitor) -> Learned:
+        from sklearn.linear_model import SGDClassifier
+
+        del monitor  # scikit-learn tells nothing of its passes
+        descent = SGDClassifier(
+            loss="log_loss",
+            alpha=self.alpha,
+            penalty=self.penalty,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            average=self.average,
+            class_weight=None if self.class_weight == "none" else self.class_weight,
+            random_state=self.seed,
         )
-        return predictor, tuple(dict.fromkeys(self._text(each) for each in caught))
+        scaling = Scaling.of(X, standardize=self.standardize)
+        said = _fitted(descent, _rows(X, scaling, standardize=self.standardize), targets)
+        coef, intercept = descent.coef_, descent.intercept_
+        if len(coef) == 1:
+            coef, intercept = np.concatenate([-coef, coef]), np.concatenate([-intercept, intercept])
+        remedy = _remedy("raise max_iter or tol", standardize=self.standardize)
+        late = f"sgd did not converge (max_iter={self.max_iter}): {remedy}"
+        return OneVsRestPredictor.learned(coef, intercept, scaling), tuple(_texts(said, late))
 
-    def _text(self, warning: warnings.WarningMessage) -> str:
-        """Return a warning in one line, with what to do about it where that is known."""
-        from sklearn.exceptions import ConvergenceWarning
 
-        said = str(warning.message).partition("\n")[0].rstrip(" :")
-        if not issubclass(warning.category, ConvergenceWarning):
-            return f"{warning.category.__name__}: {said}"
-        remedy = "raise max_iter or lower C" if self.standardize else "set standardize=true, raise max_iter or lower C"
-        return f"logreg did not converge (max_iter={self.max_iter}): {remedy}; scikit-learn says: {said}"
+def _rows(X: Features, scaling: Scaling, *, standardize: bool) -> Features:
+    """Return rows as scikit-learn takes them: those given, or one copy if it must be another."""
+    return scaling.applied(X) if standardize or X.dtype == np.float16 else X
+
+
+def _fitted(estimator: Any, X: Features, targets: Targets) -> list[warnings.WarningMessage]:  # noqa: ANN401
+    """Fit a scikit-learn estimator; return what it warns of, each text once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimator.fit(X, targets)
+    return list({str(each.message): each for each in caught}.values())
+
+
+def _remedy(remedy: str, *, standardize: bool) -> str:
+    return remedy if standardize else f"set standardize=true, {remedy}"
+
+
+def _texts(said: list[warnings.WarningMessage], late: str) -> Iterator[str]:
+    """Yield warnings in one line each; one that the solver did not converge begins with what to do about it."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    for warning in said:
+        text = str(warning.message).partition("\n")[0].rstrip(" :")
+        if issubclass(warning.category, ConvergenceWarning):
+            yield f"{late}; scikit-learn says: {text}"
+        else:
+            yield f"{warning.category.__name__}: {text}"

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.ahead import ahead
-from featurecache.decode import DecodeRules, Failure, decode, read_file
+from featurecache.batches import image_batches
+from featurecache.decode import DecodeRules
 from featurecache.errors import NoImagesError
 from featurecache.manifest import from_files
 from featurecache.source import as_stored, recipe_of, source_of
 from heads.evaluation import PredictionsTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from featurecache.backbones.protocol import Backbone
-    from featurecache.manifest import ImageEntry, Manifest
+    from featurecache.batches import ImageBatch
+    from featurecache.manifest import ImageEntry
     from featurecache.source import Source
     from heads.artifact import TrainedHead
 
@@ -43,15 +43,31 @@ class Prediction:
     table: PredictionsTable
     failures: Mapping[str, str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything, ready for JSON."""
+    def ranked(self, top: int | None = None) -> Iterator[dict[str, float]]:
+        """Yield, for each row of the table, classes to their probabilities, the most probable first.
+
+        Parameters
+        ----------
+        top
+            How many classes of each image, at least 1; all if not given.
+        """
         classes = self.table.classes
-        rows = zip(self.table.paths, self.table.predicted, self.table.probabilities.tolist(), strict=True)
+        for row in self.table.probabilities:
+            best = np.argsort(-row, kind="stable")[:top]  # of equal ones the first, as in the table
+            yield {classes[index]: float(row[index]) for index in best}
+
+    def to_dict(self, top: int | None = None) -> dict[str, Any]:
+        """Return everything, ready for JSON; of each image only the ``top`` most probable classes, if given."""
+        classes = self.table.classes
+        if top is None:
+            probabilities = [dict(zip(classes, row, strict=True)) for row in self.table.probabilities.tolist()]
+        else:
+            probabilities = list(self.ranked(top))
         return {
             "classes": list(classes),
             "predictions": [
-                {"path": path, "class": classes[index], "probabilities": dict(zip(classes, values, strict=True))}
-                for path, index, values in rows
+                {"path": path, "class": classes[index], "probabilities": values}
+                for path, index, values in zip(self.table.paths, self.table.predicted, probabilities, strict=True)
             ],
             "failures": [{"path": path, "reason": reason} for path, reason in self.failures.items()],
         }
@@ -107,57 +123,31 @@ def predict(
     )
     rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter)
     head.check_recipe(recipe_of(source.spec, rules, recipe.dtype), head.tap)
-    failures: dict[str, str] = {}
-    images_of = _decoded(manifest, rules, failures, window=2 * batch_size, workers=workers)
-    paths, probabilities = _probabilities(head, source, images_of, batch_size)
+    failures: dict[ImageEntry, str] = {}
+    batches = image_batches(
+        manifest.entries, manifest.file, rules, batch_size=batch_size, failures=failures, workers=workers
+    )
+    with closing(batches):
+        paths, probabilities = _probabilities(head, source, batches)
     if not paths:
-        path, reason = next(iter(failures.items()))
-        raise NoImagesError(f"none of the {len(failures)} images can be used; the first is {path}: {reason}")
+        entry, reason = next(iter(failures.items()))
+        raise NoImagesError(f"none of the {len(failures)} images can be used; the first is {entry.path}: {reason}")
     nothing = np.full(len(paths), "", dtype=object)
     unlabelled = np.full(len(paths), -1, dtype=np.int64)
     table = PredictionsTable(np.array(paths, dtype=object), nothing, unlabelled, probabilities, head.classes)
-    return Prediction(table, failures)
-
-
-def _decoded(
-    manifest: Manifest, rules: DecodeRules, failures: dict[str, str], *, window: int, workers: int | None
-) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Yield path and pixels of every image that can be used, in order; the others go to ``failures``."""
-
-    def look(entry: ImageEntry) -> tuple[str, NDArray[np.uint8] | Failure]:
-        read = read_file(manifest.file(entry), max_bytes=rules.max_bytes)
-        return entry.path, read if isinstance(read, Failure) else decode(read.data, rules)
-
-    threads = workers or len(os.sched_getaffinity(0))
-    with closing(ahead(look, manifest.entries, workers=threads, window=window)) as results:
-        for path, pixels in results:
-            if isinstance(pixels, Failure):
-                failures[path] = pixels.reason
-            else:
-                yield path, pixels
+    return Prediction(table, {entry.path: reason for entry, reason in failures.items()})
 
 
 def _probabilities(
-    head: TrainedHead, source: Source, images: Iterator[tuple[str, NDArray[np.uint8]]], batch_size: int
+    head: TrainedHead, source: Source, batches: Iterable[ImageBatch[ImageEntry]]
 ) -> tuple[list[str], NDArray[np.float64]]:
     """Return the paths and the probabilities, shape (n, k), of all images; the network starts if there is one."""
     network: Backbone | None = None
     paths: list[str] = []
     rows: list[NDArray[np.float64]] = [np.empty((0, len(head.classes)))]
-    batch: list[NDArray[np.uint8]] = []
-
-    def forward() -> None:
-        nonlocal network
+    for batch in batches:
         network = network or source.start()
-        features = as_stored(network.forward(np.stack(batch)), head.tap, head.recipe)
+        features = as_stored(network.forward(batch.pixels), head.tap, head.recipe)
         rows.append(head.predict_proba(features.astype(np.float32, copy=False)))
-        batch.clear()
-
-    for path, pixels in images:
-        paths.append(path)
-        batch.append(pixels)
-        if len(batch) == batch_size:
-            forward()
-    if batch:
-        forward()
+        paths += [entry.path for entry in batch.items]
     return paths, np.concatenate(rows)

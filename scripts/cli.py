@@ -13,11 +13,14 @@ import typer
 from typer.core import TyperGroup
 
 from featurecache.errors import FeatureCacheError
-from scripts import demo, extraction, inspection, training, upkeep
+from scripts import demo, exporting, extraction, inspection, prediction, sweeping, training, upkeep
 from scripts.output import say
 
-_GO_ON = {"extract": "; what was finished is kept: run the same command again to go on"}
-_NEED_LESS = dict.fromkeys(("extract", "verify", "predict"), "lower --batch-size")
+_GO_ON = dict.fromkeys(("extract", "sweep"), "; what was finished is kept: run the same command again to go on")
+_NEED_LESS = dict.fromkeys(("extract", "verify", "predict"), "lower --batch-size") | {
+    "sweep": "lower --jobs",
+    "finetune": "lower -p batch_size",
+}
 _GET_MORE = "end other programs, or use a machine with more"
 
 
@@ -69,7 +72,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Images pass through a pretrained network once; heads train on the cached features in seconds.",
 )
-for group in (demo, extraction, inspection, upkeep, training):
+for group in (demo, extraction, inspection, upkeep, training, sweeping, prediction, exporting):
     for command in group.COMMANDS:
         app.command()(command)
 

@@ -101,14 +101,20 @@ def backbones(json: Json = False) -> None:
     show("In brackets: features of an image. Others are cached with: --taps NAME,NAME")
 
 
-def heads(json: Json = False) -> None:
-    """List the heads with their parameters and defaults."""
-    from heads.catalog import HEADS
+def heads(
+    head: Annotated[
+        str | None, typer.Argument(metavar="[HEAD]", help="One of them.", show_default="all of them")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the heads with their parameters, defaults and what values these take."""
+    from heads.catalog import HEADS, head_spec
 
+    shown = dict(HEADS) if head is None else {head: head_spec(head)}
     if json:
-        print_json({name: spec.to_dict() for name, spec in HEADS.items()})
+        print_json({name: spec.to_dict() for name, spec in shown.items()})
         return
-    for name, spec in HEADS.items():
+    for name, spec in shown.items():
         for line in wrap(f"{name}: {spec.summary}", _WIDTH, subsequent_indent="  "):
             show(line)
         for parameter in spec.parameters:
@@ -136,7 +142,7 @@ def summary(
 ) -> None:
     """Show a network layer by layer: output shape, parameters, activation, and where it can be tapped."""
     from featurecache.backbones.catalog import application
-    from featurecache.backbones.engine import describe
+    from featurecache.backbones.network import describe
 
     row = application(backbone)
     layers = describe(row)

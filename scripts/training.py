@@ -1,4 +1,4 @@
-"""``featurecache train, evaluate, predict``: heads on cached features."""
+"""``featurecache train, evaluate``: heads on cached features."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.options import BatchSize, Device, MovedWeights, Workers
-from scripts.output import Json, number, print_failures, print_json, print_table, say, show
+from scripts.output import Json, number, print_json, print_table, say, show
 
 if TYPE_CHECKING:
-    from heads import Epoch, Evaluation, PredictionsTable
+    from heads import Epoch, Evaluation
 
 _TABLE = b"path,split,true_class,predicted_class"  # how a table of predictions begins
-_COLUMNS = 6  # classes that get a column of their own in a table of predictions
-_BEST = 3  # classes that are shown of an image if there are more
 _MATRIX = 20  # classes whose confusion matrix is printed
 _CONFUSIONS = 10  # pairs of classes that are listed if there are more
 
@@ -24,26 +21,40 @@ def train(
     head_dir: Annotated[
         Path, typer.Argument(metavar="HEAD_DIR", readable=False, help="The directory to make for the head.")
     ],
-    head: Annotated[str, typer.Option(help="What to train: featurecache heads lists them.")] = "softmax",
+    head: Annotated[
+        str | None, typer.Option(help="What to train: featurecache heads lists them.", show_default="softmax")
+    ] = None,
     tap: Annotated[
         str | None, typer.Option(help="The layer whose features it takes.", show_default="the only one")
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="HEAD_DIR", readable=False, help="Go on training this head, with its settings."),
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("-p", "--param", metavar="KEY=VALUE", help="A parameter of the head.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="What all random choices follow from.")] = 0,
     holdout: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Part of the training rows to judge by, if there is no valid split.")
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.9,
+            help="Part of the training rows to judge by, if there is no valid split.",
+            show_default="0.2",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a head on the train split of a cache; the valid split watches."""
     from featurecache import FeatureCache
-    from heads import head_spec, parse_parameters, require_free
+    from heads import TrainedHead, head_spec, parse_parameters, require_free
     from heads import train as fit
+    from heads.training import DEFAULT_HEAD
 
     require_free(head_dir)
-    params = parse_parameters(head_spec(head), param or [])
+    begun = None if start is None else TrainedHead.load(start)
+    params = parse_parameters(head_spec(head or (begun.name if begun else DEFAULT_HEAD)), param or [])
     trained = fit(
         FeatureCache.open(cache),
         head,
@@ -51,7 +62,8 @@ def train(
         params=params,
         seed=seed,
         holdout=holdout,
-        on_epoch=None if json else print_epoch,
+        start=begun,
+        on_epoch=None if json else EpochPrinter(),
     )
     trained.save(head_dir)
     for warning in trained.training.warnings:
@@ -61,18 +73,27 @@ def train(
         return
     record = trained.training
     rows = f"{record.n_train:,} train and {record.n_valid:,} valid rows"
-    show(f"{head_dir}: {head} on {trained.tap}, {rows}, {record.seconds:.2f} s")
+    show(f"{head_dir}: {trained.name} on {trained.tap}, {rows}, {record.seconds:.2f} s")
+    if record.kept_epoch is not None and record.kept_epoch < len(record.epochs):
+        show(f"the weights of epoch {record.kept_epoch} were kept")
     show(f"train accuracy {number(record.train_accuracy)}, valid accuracy {number(record.valid_accuracy)}")
 
 
-def print_epoch(epoch: "Epoch") -> None:
-    """Print one line about an epoch as soon as it is over."""
-    if epoch.epoch == 1:
-        show("epoch      loss  accuracy  valid_loss  valid_accuracy")
-    show(
-        f"{epoch.epoch:5d}  {epoch.loss:8.4f}  {epoch.accuracy:8.4f}  {number(epoch.valid_loss):>10}  "
-        f"{number(epoch.valid_accuracy):>14}"
-    )
+class EpochPrinter:
+    """Prints one line about each epoch as soon as it is over, below a header."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def __call__(self, epoch: "Epoch") -> None:
+        """Print an epoch."""
+        if not self._begun:
+            show("epoch      loss  accuracy  valid_loss  valid_accuracy")
+        self._begun = True
+        show(
+            f"{epoch.epoch:5d}  {epoch.loss:8.4f}  {epoch.accuracy:8.4f}  {number(epoch.valid_loss):>10}  "
+            f"{number(epoch.valid_accuracy):>14}"
+        )
 
 
 def evaluate(
@@ -180,47 +201,4 @@ def print_confusion(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> 
     )
 
 
-def predict(
-    head_dir: Annotated[Path, typer.Argument(metavar="HEAD_DIR", readable=False, help="A head's directory.")],
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE", readable=False, help="Image files, or folders of images.")
-    ],
-    weights: MovedWeights = None,
-    batch_size: BatchSize = 32,
-    workers: Workers = None,
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """Classify new images with a trained head."""
-    from heads import TrainedHead
-    from heads import predict as classify
-
-    prediction = classify(
-        TrainedHead.load(head_dir),
-        images,
-        weights=weights,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        notify=say,
-    )
-    print_failures(dict(prediction.failures), "--json lists all")
-    if json:
-        print_json(prediction.to_dict())
-        return
-    print_predictions(prediction.table)
-
-
-def print_predictions(table: "PredictionsTable") -> None:
-    """Print class and probabilities of every image; of many classes, the most probable ones."""
-    classes, few = table.classes, len(table.classes) <= _COLUMNS
-    rows = []
-    for path, row in zip(table.paths, table.probabilities.tolist(), strict=True):
-        best = sorted(range(len(row)), key=lambda index: -row[index])[: None if few else _BEST]
-        first, others = best[0], ", ".join(f"{classes[index]} {number(row[index])}" for index in best[1:])
-        rows.append((classes[first], *(map(number, row) if few else (number(row[first]), others)), path))
-    header = classes if few else ("probability", "next")
-    print_table(("class", *header, "image"), rows, left=(0, len(header) + 1) if few else (0, 2, 3))
-
-
-COMMANDS = (train, evaluate, predict)
+COMMANDS = (train, evaluate)

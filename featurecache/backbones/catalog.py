@@ -13,6 +13,7 @@ from featurecache.errors import UnknownNameError
 _STORAGE = "https://storage.googleapis.com"
 PRECISIONS = ("float32", "mixed")
 DEVICES = ("auto", "cpu", "gpu")
+HEAD_ALONE = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,13 @@ class Application:
     preprocessing
         Keras's mode: ``caffe`` (BGR minus the ImageNet mean), ``tf`` (to -1..1), ``none`` (inside the network).
     taps
-        The layers that can be tapped, to their widths. ``logits`` is the classifier before its softmax, ``avg_pool``
-        the pooled features under it; all others bear Keras's names.
+        The layers that can be tapped, from the input on, to their widths. ``logits`` is the classifier before its
+        softmax, ``avg_pool`` the pooled features under it; all others bear Keras's names.
     default_taps
         The taps that are cached if none are named.
+    stages
+        Where fine-tuning may begin, to the first layer that is trained with all above it; `HEAD_ALONE` for none of
+        the network, only what was trained on its features.
     weights_file, weights_url, weights_md5
         The ImageNet weights: file name in Keras's own folder, download address, and MD5 where Keras pins one.
     imagenet_by_name_only
@@ -47,6 +51,7 @@ class Application:
     preprocessing: str
     taps: Mapping[str, int]
     default_taps: tuple[str, ...]
+    stages: Mapping[str, str]
     weights_file: str
     weights_url: str
     weights_md5: str | None = None
@@ -74,6 +79,15 @@ class Application:
             taps={name: self.taps[name] for name in names},
             precision=precision,
         )
+
+    def stages_below(self, tap: str) -> list[str]:
+        """Return the stages that begin at the layer of a tap or below, so that its activations change with them.
+
+        A stage begins at a layer that can be tapped itself, or below all of them.
+        """
+        order = [HEAD_ALONE, *self.taps]
+        reach = order.index(tap)
+        return [stage for stage, first in self.stages.items() if first not in order or order.index(first) <= reach]
 
 
 def application(name: str) -> Application:
@@ -103,6 +117,7 @@ def _vgg(name: str, constructor: str, convolutions: tuple[int, ...], md5: str) -
         preprocessing="caffe",
         taps=taps,
         default_taps=("fc2", "predictions"),
+        stages={"predictions": HEAD_ALONE, "fc": "fc1", "block5": "block5_conv1"},
         weights_file=file,
         weights_url=f"{_STORAGE}/tensorflow/keras-applications/{name}/{file}",
         weights_md5=md5,
@@ -127,6 +142,7 @@ APPLICATIONS: Mapping[str, Application] = {
             preprocessing="tf",
             taps=_pooled(1280),
             default_taps=("avg_pool", "predictions"),
+            stages={"predictions": HEAD_ALONE, "block16": "block_16_expand"},
             weights_file="mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
             weights_url=f"{_STORAGE}/tensorflow/keras-applications/mobilenet_v2/"
             "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
@@ -139,6 +155,7 @@ APPLICATIONS: Mapping[str, Application] = {
             preprocessing="tf",
             taps=_pooled(1024),
             default_taps=("avg_pool", "predictions"),
+            stages={"predictions": HEAD_ALONE, "block13": "conv_dw_13"},
             weights_file="mobilenet_1_0_224_tf.h5",
             weights_url=f"{_STORAGE}/tensorflow/keras-applications/mobilenet/mobilenet_1_0_224_tf.h5",
         ),
@@ -150,6 +167,7 @@ APPLICATIONS: Mapping[str, Application] = {
             preprocessing="caffe",
             taps=_pooled(2048),
             default_taps=("avg_pool", "predictions"),
+            stages={"predictions": HEAD_ALONE, "conv5": "conv5_block1_1_conv"},
             weights_file="resnet50_weights_tf_dim_ordering_tf_kernels.h5",
             weights_url=f"{_STORAGE}/tensorflow/keras-applications/resnet/"
             "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
@@ -163,6 +181,7 @@ APPLICATIONS: Mapping[str, Application] = {
             preprocessing="none",
             taps=_pooled(1280),
             default_taps=("avg_pool", "predictions"),
+            stages={"predictions": HEAD_ALONE, "block7": "block7a_expand_conv"},
             weights_file="efficientnetb0.h5",
             weights_url=f"{_STORAGE}/keras-applications/efficientnetb0.h5",
             weights_md5="902e53a9f72be733fc0bcb005b3ebbac",

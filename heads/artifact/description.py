@@ -32,6 +32,8 @@ _SCHEMA: dict[str, Any] = {
         "class_counts": [int],
         "seed": int,
         "holdout": ({"fraction": float, "seed": int}, type(None)),
+        "rows_sha256": str,
+        "continues": (str, type(None)),
         "epochs": [
             {
                 "epoch": int,
@@ -41,6 +43,7 @@ _SCHEMA: dict[str, Any] = {
                 "valid_accuracy": (float, type(None)),
             }
         ],
+        "kept_epoch": (int, type(None)),
         "train_accuracy": float,
         "valid_accuracy": (float, type(None)),
         "seconds": float,

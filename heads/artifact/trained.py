@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.errors import CacheFormatError, OutputError, UnknownNameError
-from featurecache.publish import publish_directory, require_place
+from featurecache.publish import in_units, publish_directory, require_place
 from featurecache.recipe import Recipe
 from heads.artifact.description import DESCRIPTION, FORMAT, FORMAT_VERSION, checksum, parse
-from heads.base import Epoch, Features, Floats, Predictor
-from heads.catalog import Value, head_spec, predictor_class
+from heads.artifact.record import TrainingRecord, read_record
+from heads.base import Predictor
+from heads.catalog import head_spec, predictor_class
 from heads.errors import ArtifactError, MismatchError, ParameterError
-from heads.splits import Holdout
+from heads.parameters import Value
+from heads.rows import Features, Floats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,46 +39,7 @@ if TYPE_CHECKING:
 TENSORS = "head.safetensors"
 MAX_DESCRIPTION_BYTES = 16 * 2**20
 MAX_TENSOR_BYTES = 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingRecord:
-    """How a head was trained.
-
-    Parameters
-    ----------
-    n_train, n_valid, n_unlabelled
-        Number of rows that trained it, that judged it meanwhile, and that were left out for want of a label.
-    class_counts
-        Number of training rows of each of the cache's classes.
-    seed
-        What the random choices followed from.
-    holdout
-        The rule by which valid rows were held out; None if the cache has a valid split, or nothing was held out.
-    epochs
-        One record per epoch; empty for heads without epochs.
-    train_accuracy, valid_accuracy
-        Accuracy of the finished head; None without valid rows.
-    seconds
-        Wall time of the training.
-    versions
-        Distributions that took part, to their versions.
-    warnings
-        What the user must know, one line each.
-    """
-
-    n_train: int
-    n_valid: int
-    n_unlabelled: int
-    class_counts: tuple[int, ...]
-    seed: int
-    holdout: Holdout | None
-    epochs: tuple[Epoch, ...]
-    train_accuracy: float
-    valid_accuracy: float | None
-    seconds: float
-    versions: Mapping[str, str]
-    warnings: tuple[str, ...]
+_LIMITS = {DESCRIPTION: MAX_DESCRIPTION_BYTES, TENSORS: MAX_TENSOR_BYTES}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,10 +122,24 @@ class TrainedHead:
                 "extract the images with the head's recipe, or train a new head"
             )
 
+    @property
+    def identity(self) -> str:
+        """The SHA-256 of all that is stored of it: the ``sha256`` of its ``head.json``."""
+        return str(json.loads(_encode(self)[DESCRIPTION])["sha256"])
+
     def to_dict(self) -> dict[str, object]:
         """Return what is reported of its training, ready for JSON."""
         record = asdict(self.training)
-        names = ("n_train", "n_valid", "epochs", "train_accuracy", "valid_accuracy", "seconds", "warnings")
+        names = (
+            "n_train",
+            "n_valid",
+            "epochs",
+            "kept_epoch",
+            "train_accuracy",
+            "valid_accuracy",
+            "seconds",
+            "warnings",
+        )
         return {"head": self.name, "tap": self.tap, "params": dict(self.params)} | {
             name: record[name] for name in names
         }
@@ -249,7 +226,14 @@ def _encode(head: TrainedHead) -> dict[str, bytes]:
     }
     description["sha256"] = checksum(description)
     text = json.dumps(description, indent=2, allow_nan=False)
-    return {DESCRIPTION: f"{text}\n".encode("ascii"), TENSORS: tensors}
+    files = {DESCRIPTION: f"{text}\n".encode("ascii"), TENSORS: tensors}
+    for name, limit in _LIMITS.items():
+        if len(files[name]) > limit:
+            raise ArtifactError(
+                f"{name} would have {in_units(len(files[name]))}, and {in_units(limit)} are allowed; "
+                "train on fewer rows or a narrower tap, or choose another head"
+            )
+    return files
 
 
 def _require_same(head: TrainedHead, read: TrainedHead) -> None:
@@ -309,31 +293,12 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
         trained_classes=trained,
         recipe=recipe,
         weights_source=data["weights_source"],
-        training=_training(data["training"], classes),
-        predictor=_predictor(spec.name, tensors, classes=len(trained), width=data["width"]),
+        training=read_record(data["training"], classes),
+        predictor=_predictor(spec.name, tensors, classes=len(trained), width=data["width"], params=params),
     )
 
 
-def _training(data: dict[str, Any], classes: tuple[str, ...]) -> TrainingRecord:
-    counts = tuple(data["class_counts"])
-    if len(counts) != len(classes) or min(counts) < 0 or sum(counts) != data["n_train"]:
-        raise ArtifactError(f"{DESCRIPTION}: class_counts are not the training rows of each class")
-    if not all(isinstance(version, str) for version in data["versions"].values()):
-        raise ArtifactError(f"{DESCRIPTION}: versions are not texts")
-    try:
-        holdout = Holdout(**data["holdout"]) if data["holdout"] else None
-    except ParameterError as e:
-        raise ArtifactError(f"{DESCRIPTION}: {e}") from e
-    sequences = {
-        "class_counts": counts,
-        "holdout": holdout,
-        "epochs": tuple(Epoch(**epoch) for epoch in data["epochs"]),
-        "warnings": tuple(data["warnings"]),
-    }
-    return TrainingRecord(**(data | sequences))
-
-
-def _predictor(name: str, tensors: bytes, *, classes: int, width: int) -> Predictor:
+def _predictor(name: str, tensors: bytes, *, classes: int, width: int, params: Mapping[str, Value]) -> Predictor:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -342,6 +307,6 @@ def _predictor(name: str, tensors: bytes, *, classes: int, width: int) -> Predic
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as e:
         raise ArtifactError(f"{TENSORS} is damaged: {str(e).partition(chr(10))[0]}") from e
     try:
-        return predictor_class(name).from_arrays(arrays, classes=classes, width=width)
+        return predictor_class(name).from_arrays(arrays, classes=classes, width=width, params=params)
     except ArtifactError as e:
         raise ArtifactError(f"{TENSORS}: {e}") from e

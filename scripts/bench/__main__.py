@@ -13,6 +13,8 @@ BENCHMARKS = {
     "open": "opening a cache of 25,000 x 4096 and having X ready",
     "noop": "running an extraction again with nothing changed, 4,000 images, in a fresh process",
     "store": "what publishing costs at 1,000 images a second",
+    "heads": "training and judging heads on 23,000 x 4096, beside Keras and scikit-learn",
+    "sweep": "peak memory of a sweep on 23,000 x 4096, and 32 settings beside one",
     "memory": "peak memory of an extraction of 1,000 and of 10,000 images",
 }
 

@@ -9,6 +9,7 @@ from featurecache.backbones.fake import FakeBackbone
 from featurecache.cache import RowPlace, pack
 from featurecache.errors import ManifestError, OptionError, RecipeError
 from featurecache.verification import verify
+from tests.featurecache.conftest import write_image
 from tests.featurecache.test_extraction import contents
 
 
@@ -74,6 +75,13 @@ def test_images_that_changed_or_moved(cache, photos):
     with pytest.raises(ManifestError, match="--images"):
         verify(cache.path, recompute=3, backbone=FakeBackbone())
     assert verify(cache.path, recompute=100, backbone=FakeBackbone(), images=moved).recomputed == 15
+
+
+def test_images_that_were_exchanged_are_skipped_and_the_rows_beside_them_compared(cache, photos):
+    for name in ("train/cats/1.png", "train/dogs/0.png", "valid/dogs/4.png"):
+        write_image(photos / name, seed=1000)
+    found = verify(cache.path, recompute=100, backbone=FakeBackbone(), batch_size=4)
+    assert (found.recomputed, found.skipped, found.max_relative_error) == (17, 3, 0)
 
 
 def test_another_network_is_refused(cache):

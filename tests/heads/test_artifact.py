@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 from featurecache.errors import OutputError
 from heads.artifact import TrainedHead, require_free, trained
 from heads.artifact.description import checksum
+from heads.catalog import HEADS
 from heads.errors import ArtifactError, HeadError, MismatchError
 from heads.training import train
 
@@ -150,6 +151,7 @@ def test_other_taps_beside_its_own_do_not_matter(head, make_features, blobs):
 # Files that it did not write
 
 FILES = ("head.json", "head.safetensors")
+EPOCH = {"epoch": 1, "loss": 0.5, "accuracy": 0.5, "valid_loss": None, "valid_accuracy": None}
 
 
 def refused(directory):
@@ -294,6 +296,10 @@ def test_descriptions_that_contradict_themselves(changes, said, stored):
         ({"warnings": [None]}, "training.warnings[0] is NoneType, expected str"),
         ({"valid_accuracy": "high"}, "training.valid_accuracy is str, expected float"),
         ({"n_train": 40.0}, "training.n_train is float, expected int"),
+        ({"kept_epoch": 1}, "kept_epoch is none of them"),
+        ({"epochs": [EPOCH, EPOCH], "kept_epoch": 2}, "epochs are not numbered from 1 on"),
+        ({"epochs": [EPOCH], "kept_epoch": None}, "kept_epoch is none of them"),
+        ({"continues": 7}, "training.continues is int, expected str"),
     ],
 )
 def test_training_records_that_cannot_be(change, said, stored):
@@ -363,3 +369,90 @@ def test_missing_tensors(stored):
 def test_every_refusal_is_a_head_error():
     assert issubclass(ArtifactError, HeadError)
     assert issubclass(ArtifactError, ValueError)
+
+
+# Arrays of every kind of head
+
+
+@pytest.fixture(scope="module", params=list(HEADS))
+def of_any_kind(request, make_features, make_cache, blobs):
+    """A small trained head of every kind."""
+    X, y = blobs(60, 5, 3)
+    taps = HEADS[request.param].taps
+    features = make_features(np.abs(X), y, splits="", tap=taps[0] if taps else "fc2")
+    params = {"epochs": 1} if request.param in {"softmax", "mlp"} else {}
+    return train(make_cache(features, weights_source="imagenet"), request.param, params=params)
+
+
+def poisoned(array, value):
+    array = array.copy()
+    array.flat[-1] = value
+    return array
+
+
+ATTACKS = {
+    "nan": lambda array: poisoned(array, np.nan),
+    "infinite": lambda array: poisoned(array, np.inf),
+    "another shape": lambda array: array[:-1],
+    "another number of axes": lambda array: array[np.newaxis],
+    "another type": lambda array: array.astype(np.float16),
+    "whole numbers": lambda array: array.astype(np.int8),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_each_array_must_be_as_it_was_written(attack, of_any_kind, tmp_path):
+    stored = of_any_kind.save(tmp_path / "head")
+    arrays = of_any_kind.predictor.arrays
+    for name, array in arrays.items():
+        if attack in {"nan", "infinite"} and array.dtype.kind != "f":
+            continue
+        changed = {each: np.ascontiguousarray(value) for each, value in arrays.items()}
+        rewrite(stored, tensors=save(changed | {name: np.ascontiguousarray(ATTACKS[attack](array))}))
+        said = refused(stored)
+        assert name in said or "rows" in said  # which and how many rows are known by the targets
+
+
+def test_no_array_may_be_missing_and_none_may_come_besides(of_any_kind, tmp_path):
+    stored = of_any_kind.save(tmp_path / "head")
+    arrays = {name: np.ascontiguousarray(array) for name, array in of_any_kind.predictor.arrays.items()}
+    for name in arrays:
+        rewrite(stored, tensors=save({each: array for each, array in arrays.items() if each != name}))
+        assert "expected" in refused(stored)
+    rewrite(stored, tensors=save(arrays | {"code": np.zeros(1)}))
+    assert "code" in refused(stored)
+
+
+FORGED = {
+    "knn": [("targets", 7), ("targets", -1), ("votes", -1.0), ("scale", 0.0)],
+    "naive_bayes": [("variances", 0.0), ("variances", -1.0)],
+    "imagenet_map": [("groups", 0.5), ("groups", -1.0)],
+    "mlp": [("scale", 0.0)],
+    "svm": [("scale", 0.0), ("scale", 1e-320)],
+}
+
+
+def test_values_that_no_training_gives_are_refused(of_any_kind, tmp_path):
+    stored = of_any_kind.save(tmp_path / "head")
+    arrays = {name: np.ascontiguousarray(array) for name, array in of_any_kind.predictor.arrays.items()}
+    for name, value in FORGED.get(of_any_kind.name, []):
+        rewrite(stored, tensors=save(arrays | {name: poisoned(arrays[name], value)}))
+        refused(stored)
+
+
+@pytest.mark.parametrize("hidden", ["9" * 5000, "", "256,", "8,8", "-1", "1e9"])
+def test_layers_that_are_not_those_stored_are_refused(hidden, make_features, make_cache, blobs, tmp_path):
+    X, y = blobs(60, 5, 3)
+    stored = train(make_cache(make_features(X, y, splits="")), "mlp", params={"epochs": 1}).save(tmp_path / "head")
+    params = json.loads((stored / "head.json").read_bytes())["params"]
+    rewrite(stored, params=params | {"hidden": hidden})
+    refused(stored)
+
+
+def test_a_head_too_large_to_be_read_again_is_not_written(of_any_kind, tmp_path, monkeypatch):
+    monkeypatch.setitem(trained._LIMITS, "head.safetensors", 100)
+    with pytest.raises(
+        ArtifactError, match=r"head.safetensors would have .*, and 100 bytes are allowed; train on fewer"
+    ):
+        of_any_kind.save(tmp_path / "head")
+    assert not (tmp_path / "head").exists()

@@ -1,137 +1,138 @@
-"""The affine predictor and the measures of rows, against computations written otherwise."""
+"""What every head inherits: checked rows, classes in order, fits that share work, and the record of epochs."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
-from sklearn.metrics import accuracy_score, log_loss
-from sklearn.preprocessing import StandardScaler
 
-from heads import base
-from heads.base import AffinePredictor, Epoch, Monitor, loss_and_accuracy, mean_and_scale, row_blocks
-from heads.errors import ArtifactError, TrainingError
+from heads.affine import AffinePredictor
+from heads.base import Epoch, Head, Monitor, checked_arrays, fit_together, require_trainable
+from heads.errors import ArtifactError, HeadError, TrainingError
+
+X = np.arange(12, dtype=np.float32).reshape(6, 2)
+y = np.array([7, 4, 4, 9, 7, 4])
 
 
-def predictor_of(rng, k, d):
-    return AffinePredictor.learned(
-        rng.normal(size=(k, d)), rng.normal(size=k), rng.normal(size=d), rng.uniform(0.1, 3, size=d)
-    )
+@dataclass(slots=True, kw_only=True, eq=False)
+class Fake(Head):
+    """Gives every row the classes' shares, to a power; fails if the power is 0."""
+
+    power: float = 1.0
+
+    def _learn(self, X, targets, monitor):
+        if not self.power:
+            raise TrainingError("the power is 0")
+        monitor.record(0.5, 0.5, None)
+        shares = np.bincount(targets) ** self.power
+        return AffinePredictor.learned(np.zeros((len(shares), X.shape[1])), np.log(shares / shares.sum())), ("fake",)
 
 
-def test_probabilities_are_softmax_of_standardised_features():
-    rng = np.random.default_rng(0)
-    predictor = predictor_of(rng, 3, 5)
-    X = rng.normal(size=(7, 5)).astype(np.float32)
-    for row, probabilities in zip(X, predictor.predict_proba(X), strict=True):
-        logits = [
-            sum(w * (x - m) / s for w, x, m, s in zip(weights, row, predictor.mean, predictor.scale, strict=True)) + b
-            for weights, b in zip(predictor.coef, predictor.intercept, strict=True)
-        ]
-        exponentials = [np.exp(logit) for logit in logits]
-        np.testing.assert_allclose(probabilities, np.array(exponentials) / sum(exponentials), rtol=1e-12)
+# One head
 
 
-def test_huge_logits_do_not_overflow():
-    predictor = AffinePredictor.learned(np.array([[1e6], [-1e6]]), np.zeros(2))
-    np.testing.assert_array_equal(predictor.predict_proba(np.array([[1.0], [-1.0]])), [[1, 0], [0, 1]])
+def test_targets_are_positions_in_ascending_classes():
+    head = Fake().fit(X, y)
+    assert head.classes_.tolist() == [4, 7, 9]
+    np.testing.assert_allclose(head.predict_proba(X[:1]), [[3 / 6, 2 / 6, 1 / 6]])
+    assert head.warnings_ == ("fake",)
+    assert head.names_ == ()
 
 
-def test_one_row_of_weights_is_the_second_of_two_classes():
-    predictor = AffinePredictor.learned(np.array([[2.0]]), np.array([1.0]))
-    assert predictor.coef.tolist() == [[0.0], [2.0]]
-    assert predictor.predict_proba(np.array([[3.0]]))[0, 1] == pytest.approx(1 / (1 + np.exp(-7)))
+def test_names_are_those_of_the_classes_that_occur():
+    assert Fake().fit(X, y, names=tuple("abcdefghij")).names_ == ("e", "h", "j")
 
 
-def test_blocks_make_no_difference(monkeypatch):
-    rng = np.random.default_rng(1)
-    predictor, X = predictor_of(rng, 4, 6), rng.normal(size=(50, 6))
-    whole, moments = predictor.predict_proba(X), mean_and_scale(X)
-    monkeypatch.setattr(base, "_BLOCK_VALUES", 18)
-    assert len(list(row_blocks(X))) == 17
-    np.testing.assert_allclose(predictor.predict_proba(X), whole, rtol=1e-12)
-    np.testing.assert_allclose(mean_and_scale(X), moments, rtol=1e-12)
+def test_a_head_without_epochs_has_nothing_to_go_on_with():
+    with pytest.raises(TrainingError, match="a Fake is not trained in epochs, there is nothing to go on with"):
+        Fake().fit(X, y, start=Fake().fit(X, y).predictor_)
 
 
-@given(n=st.integers(0, 50), values=st.integers(1, 60))
-def test_blocks_cover_all_rows_once(n, values):
-    X = np.zeros((n, 3))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "_BLOCK_VALUES", values)
-        rows = [row for block in row_blocks(X) for row in range(block.start, block.stop)]
-    assert rows == list(range(n))
+def test_an_untrained_head_says_so():
+    with pytest.raises(HeadError, match="this Fake has not been trained: call fit first"):
+        Fake().predict_proba(X)
 
 
-@settings(deadline=None)
-@given(X=arrays.arrays(np.float32, (9, 3), elements=st.floats(-1e4, 1e4, width=32)))
-def test_mean_and_scale_are_those_of_scikit_learn(X):
-    scaler = StandardScaler().fit(X.astype(np.float64))
-    mean, scale = mean_and_scale(X)
-    np.testing.assert_allclose(mean, scaler.mean_, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(scale, np.where(scaler.scale_ < np.finfo(np.float32).tiny, 1, scaler.scale_), rtol=1e-6)
+# Several heads
 
 
-@pytest.mark.parametrize("value", [0.0, 0.1, 1e-30, 3e5])
-def test_the_scale_of_a_constant_feature_is_one(value):
-    assert mean_and_scale(np.full((1000, 1), value, dtype=np.float32))[1].tolist() == [1.0]
+def test_heads_that_are_fitted_together_learn_what_each_would_alone():
+    heads, monitors = [Fake(power=1), Fake(power=2)], [Monitor(), Monitor()]
+    assert fit_together(heads, X, y, names=tuple("abcdefghij"), monitors=monitors) == [None, None]
+    for head, monitor in zip(heads, monitors, strict=True):
+        alone = Fake(power=head.power).fit(X, y)
+        np.testing.assert_array_equal(head.predict_proba(X), alone.predict_proba(X))
+        assert (head.names_, head.warnings_) == (("e", "h", "j"), ("fake",))
+        assert [epoch.epoch for epoch in monitor.epochs] == [1]
 
 
-def test_loss_and_accuracy_are_those_of_scikit_learn():
-    rng = np.random.default_rng(2)
-    probabilities = rng.dirichlet(np.ones(3), size=40)
-    y = rng.integers(0, 3, 40)
-    loss, accuracy = loss_and_accuracy(probabilities, np.arange(3), y)
-    assert loss == pytest.approx(log_loss(y, probabilities, labels=[0, 1, 2]))
-    assert accuracy == accuracy_score(y, probabilities.argmax(axis=1))
+def test_a_head_that_fails_does_not_stop_the_others():
+    heads = [Fake(power=1), Fake(power=0), Fake(power=2)]
+    faults = fit_together(heads, X, y)
+    assert [str(fault) for fault in faults] == ["None", "the power is 0", "None"]
+    assert heads[2].predict_proba(X).shape == (6, 3)
+    with pytest.raises(HeadError, match="has not been trained"):
+        heads[1].predict_proba(X)
 
 
-def test_a_label_that_was_not_learned_costs_what_a_probability_of_zero_costs():
-    probabilities = np.array([[0.5, 0.5], [1.0, 0.0]])
-    loss, accuracy = loss_and_accuracy(probabilities, np.array([1, 3]), np.array([2, 1]))
-    padded = np.array([[0, 0.5, 0, 0.5], [0, 1, 0, 0]])
-    assert loss == pytest.approx(log_loss([2, 1], padded, labels=[0, 1, 2, 3]))
-    assert loss == pytest.approx(36.04 / 2, abs=0.01)
-    assert accuracy == 0.5
+def test_rows_that_cannot_be_trained_on_stop_all():
+    with pytest.raises(TrainingError, match="all 6 rows are of class 1"):
+        fit_together([Fake(), Fake()], X, np.ones(6, int))
+
+
+# Rows
+
+
+@pytest.mark.parametrize("row", [0, 3, 5])
+def test_a_row_that_is_not_finite_is_known_by_its_number(row):
+    poisoned = X.copy()
+    poisoned[row, 1] = np.nan
+    with pytest.raises(TrainingError, match=f"row {row} holds features that are not finite") as caught:
+        require_trainable(poisoned, y)
+    assert caught.value.row == row
+
+
+# Epochs
 
 
 def test_a_monitor_numbers_epochs_and_passes_them_on():
     seen = []
-    predictor = AffinePredictor.learned(np.array([[1.0]]), np.zeros(1))
     monitor = Monitor(np.array([[1.0], [-1.0]]), np.array([1, 1]), seen.append)
-    monitor.after_epoch(0.5, 0.8, predictor, np.array([0, 1]))
-    monitor.after_epoch(0.4, 0.9, predictor, np.array([0, 1]))
-    assert [epoch.epoch for epoch in seen] == [1, 2]
-    assert seen == monitor.epochs
-    assert seen[0].valid_accuracy == 0.5
-    assert seen[0].valid_loss == pytest.approx((np.log1p(np.exp(-1)) + np.log1p(np.exp(1))) / 2)
+    assert monitor.kept is None
+    first = monitor.record(0.5, 0.8, (0.6, 0.7))
+    monitor.record(0.4, 0.9, None)
+    assert seen == monitor.epochs == [Epoch(1, 0.5, 0.8, 0.6, 0.7), Epoch(2, 0.4, 0.9, None, None)]
+    assert first == seen[0]
+    assert monitor.kept == 2
 
 
-def test_without_valid_rows_a_monitor_has_no_valid_numbers():
-    predictor = AffinePredictor.learned(np.array([[1.0]]), np.zeros(1))
-    for monitor in (Monitor(), Monitor(np.zeros((0, 1)), np.zeros(0, int))):
-        monitor.after_epoch(0.5, 0.8, predictor, np.array([0, 1]))
-        assert monitor.epochs == [Epoch(1, 0.5, 0.8, None, None)]
+def test_a_monitor_goes_on_with_earlier_epochs():
+    earlier = (Epoch(1, 0.5, 0.8, None, None),)
+    monitor = Monitor(earlier=earlier)
+    monitor.record(0.4, 0.9, None)
+    assert monitor.epochs == [*earlier, Epoch(2, 0.4, 0.9, None, None)]
+    assert len(earlier) == 1
 
 
-def test_weights_that_are_not_finite_are_a_training_that_diverged():
-    with pytest.raises(TrainingError, match="the training diverged"):
-        AffinePredictor.learned(np.array([[np.nan], [0.0]]), np.zeros(2))
+def test_no_valid_rows_are_none():
+    assert Monitor().valid is None
+    assert Monitor(np.zeros((0, 1)), np.zeros(0, int)).valid is None
+    rows, labels = Monitor(X, y).valid
+    assert rows is X
+    assert labels is y
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"coef": np.zeros((3, 2))}, r"coef has dtype float64 and shape \(3, 2\), expected float64 and \(2, 2\)"),
-        ({"coef": np.zeros((2, 2), np.float32)}, "coef has dtype float32"),
-        ({"mean": np.zeros(3)}, "mean has dtype"),
-        ({"scale": np.zeros(2)}, "scale holds values that are not above 0"),
-        ({"scale": np.array([1.0, -1.0])}, "scale holds values that are not above 0"),
-        ({"scale": np.array([1.0, np.nan])}, "scale holds values that are not finite"),
-        ({"intercept": np.array([np.inf, 0])}, "intercept holds values that are not finite"),
-        ({"more": np.zeros(1)}, "expected coef, intercept, mean, scale"),
-    ],
-)
-def test_stored_arrays_that_are_not_as_they_must_be(change, said):
-    whole = {"coef": np.zeros((2, 2)), "intercept": np.zeros(2), "mean": np.zeros(2), "scale": np.ones(2)}
-    with pytest.raises(ArtifactError, match=said):
-        AffinePredictor.from_arrays(whole | change, classes=2, width=2)
+# Stored arrays
+
+
+def test_stored_arrays_are_of_exactly_these_names_types_and_shapes():
+    arrays = {"coef": np.zeros((2, 3)), "rows": np.zeros((4, 3), np.float32)}
+    shapes = {"coef": (2, 3), "rows": (4, 3)}
+    assert checked_arrays(arrays, shapes, {"rows": np.float32}) == arrays
+    with pytest.raises(
+        ArtifactError, match=r"rows has dtype float32 and shape \(4, 3\), expected float64 and \(4, 3\)"
+    ):
+        checked_arrays(arrays, shapes)
+    with pytest.raises(ArtifactError, match=r"coef has .* expected float32 and \(2, 3\); rows has .* \(4, 2\)"):
+        checked_arrays(arrays, {"coef": (2, 3), "rows": (4, 2)}, {"coef": np.float32, "rows": np.float32})
+    with pytest.raises(ArtifactError, match="the arrays are coef, rows; expected coef, more, rows"):
+        checked_arrays(arrays, shapes | {"more": (1,)})

@@ -8,7 +8,8 @@ import featurecache
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.cache import FeatureCache
 from heads import TrainedHead, evaluate, select_rows, train
-from heads.errors import MismatchError
+from heads.catalog import HEADS
+from heads.errors import MismatchError, ParameterError
 
 COLOURS = {"blue": (30, 30, 200), "red": (200, 30, 30)}
 
@@ -33,17 +34,23 @@ def cache(tmp_path_factory):
     return FeatureCache.open(path)
 
 
-@pytest.mark.parametrize("name", ["softmax", "logreg"])
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "majority"])
 @pytest.mark.parametrize("tap", ["features", "predictions"])
 def test_trained_stored_and_judged(name, tap, cache, tmp_path):
-    params = {"lr": 0.1, "epochs": 5, "batch_size": 8} if name == "softmax" else {}
+    if tap not in (HEADS[name].taps or cache.taps):
+        with pytest.raises(ParameterError, match="tap: the head"):
+            train(cache, name, tap=tap)
+        return
+    params = {"lr": 0.1, "epochs": 5, "batch_size": 8} if name in {"softmax", "mlp"} else {}
     head = train(cache, name, tap=tap, params=params)
     assert (head.training.n_train + head.training.n_valid, head.training.holdout.fraction) == (40, 0.2)
     loaded = TrainedHead.load(head.save(tmp_path / "head"))
     for split, n in (("test", 40), ("valid", head.training.n_valid)):
         evaluation = evaluate(loaded, select_rows(cache, loaded, split))
         assert len(evaluation) == n
-        assert evaluation.accuracy.value > 0.9
+        # the fake network's four probabilities are nearly equal: some heads can tell little from them
+        hard = tap == "predictions" and name in {"knn", "imagenet_map", "sgd"}
+        assert evaluation.accuracy.value >= (0.5 if hard else 0.9)
         assert evaluation.classes == ("blue", "red")
 
 

@@ -1,10 +1,15 @@
 """From a cache to a trained head: which rows, which tap, and what is recorded."""
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 
 from featurecache.errors import UnknownNameError
-from heads.errors import ParameterError, TrainingError
+from heads.artifact import TrainedHead
+from heads.catalog import HEADS
+from heads.errors import MismatchError, ParameterError, TrainingError
 from heads.splits import Holdout
 from heads.training import train
 
@@ -23,15 +28,7 @@ def test_the_record_says_what_happened(blobs, make_features, make_cache):
         ("ant", "bee", "cow"),
         (0, 1, 2),
     )
-    assert head.params == {
-        "lr": 0.2,
-        "epochs": 2,
-        "batch_size": 16,
-        "optimizer": "adam",
-        "init": "glorot_uniform",
-        "standardize": True,
-        "l2": 0.0,
-    }
+    assert head.params == HEADS["softmax"].values({}) | QUICK
     assert (head.recipe, head.weights_source) == (features.recipe, "imagenet")
     assert (record.n_train, record.n_valid, record.n_unlabelled, record.class_counts) == (40, 20, 0, (14, 13, 13))
     assert (record.seed, record.holdout, record.warnings) == (7, None, ())
@@ -40,7 +37,20 @@ def test_the_record_says_what_happened(blobs, make_features, make_cache):
     assert record.valid_accuracy == seen[-1].valid_accuracy
     assert record.train_accuracy == np.mean(head.predict_proba(X[:40]).argmax(axis=1) == y[:40])
     assert record.seconds > 0
-    assert set(record.versions) == {"numpy", "keras"}
+    assert set(record.versions) == {"numpy"}
+    assert (record.kept_epoch, record.continues) == (2, None)
+
+
+def test_the_training_rows_are_identified_by_content_and_label(blobs, make_features, make_cache):
+    X, y = blobs(60, 5, 3)
+    features = make_features(X, y, splits=["train"] * 40 + ["valid"] * 20)
+    record = train(make_cache(features), "majority").training
+    lines = sorted(f"{content} {label}" for content, label in zip(features.sha256[:40], y[:40], strict=True))
+    assert record.rows_sha256 == hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    renamed = make_features(X, y, splits=["train"] * 40 + ["valid"] * 20, paths=[f"x{row:03}" for row in range(60)])
+    assert train(make_cache(renamed), "majority").training.rows_sha256 == record.rows_sha256
+    relabelled = make_features(X, np.roll(y, 1), splits=["train"] * 40 + ["valid"] * 20)
+    assert train(make_cache(relabelled), "majority").training.rows_sha256 != record.rows_sha256
 
 
 def test_valid_rows_never_teach(blobs, make_features, make_cache):
@@ -103,6 +113,7 @@ def test_the_report_is_what_the_command_line_promises(blob_cache):
         "n_train",
         "n_valid",
         "epochs",
+        "kept_epoch",
         "train_accuracy",
         "valid_accuracy",
         "seconds",
@@ -135,6 +146,93 @@ def test_features_that_are_not_finite_name_the_image(row, blobs, make_features, 
         train(make_cache(make_features(X, y, splits=splits)), "softmax", params=QUICK)
 
 
+# Going on
+
+
+def test_going_on_keeps_the_history_and_says_what_it_went_on_from(blobs, make_features, make_cache, tmp_path):
+    X, y = blobs(60, 5, 3)
+    cache = make_cache(make_features(X, y, splits=["train"] * 40 + ["valid"] * 20))
+    first = train(cache, "softmax", params=QUICK, seed=3)
+    loaded = TrainedHead.load(first.save(tmp_path / "first"))
+    seen = []
+    second = train(cache, params={"lr": 0.01, "epochs": 3}, start=loaded, on_epoch=seen.append)
+    assert (second.name, second.tap) == ("softmax", "fc2")
+    assert second.params == loaded.params | {"lr": 0.01, "epochs": 3}
+    assert second.training.epochs == (*first.training.epochs, *seen)
+    assert [epoch.epoch for epoch in second.training.epochs] == [1, 2, 3, 4, 5]
+    assert second.training.kept_epoch == 5
+    assert second.training.continues == json.loads((tmp_path / "first" / "head.json").read_bytes())["sha256"]
+    assert seen[0].loss < first.training.epochs[0].loss
+    assert TrainedHead.load(second.save(tmp_path / "second")).training == second.training
+
+
+def test_going_on_holds_the_same_rows_out(blob_cache):
+    first = train(blob_cache, "softmax", params=QUICK, holdout=0.3, seed=4)
+    second = train(blob_cache, start=first, seed=9)
+    assert second.training.holdout == Holdout(0.3, 4)
+    assert second.training.rows_sha256 == first.training.rows_sha256
+
+
+@pytest.fixture
+def first(blob_cache):
+    return train(blob_cache, "softmax", params=QUICK, holdout=0.3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"head": "mlp"}, "head: the head to go on with is 'softmax', not 'mlp'"),
+        ({"params": {"init": "zeros", "standardize": False}}, "init is 'glorot_uniform', standardize is True, and it"),
+        ({"holdout": 0.1}, "holdout: the head to go on with was trained with 0.3, asked for is 0.1"),
+        ({"params": {"speed": 1}}, "unknown parameter 'speed'"),
+    ],
+)
+def test_what_a_start_does_not_allow_is_refused(asked, said, first, blob_cache):
+    with pytest.raises(ParameterError, match=said):
+        train(blob_cache, start=first, **asked)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tap": "fc1"}, "tap: the head was trained on 'fc2'"),
+        ({"classes": ("ant", "bee", "dog")}, "classes: the head knows 3 .* the features have 3"),
+        ({"filter": "nearest"}, "filter: the head has 'bilinear', the features 'nearest'"),
+        ({"weights": "random:1"}, "weights: the head has 'random:0', the features 'random:1'"),
+    ],
+)
+def test_going_on_with_other_features_is_refused_by_the_field(changes, said, first, blobs, make_features, make_cache):
+    X, y = blobs(60, 5, 3)
+    tap = changes.get("tap", "fc2")
+    with pytest.raises(MismatchError, match=said):
+        train(make_cache(make_features(X, y, splits="", **changes)), start=first, tap=tap)
+
+
+def test_going_on_without_rows_of_a_class_is_refused(first, blobs, make_features, make_cache):
+    X, y = blobs(60, 5, 3)
+    y[y == 2] = 1
+    with pytest.raises(
+        MismatchError, match=r"trained_classes: .* learned ant, bee, cow, the training rows are of ant, bee"
+    ):
+        train(make_cache(make_features(X, y, splits="", classes=("ant", "bee", "cow"))), start=first)
+
+
+def test_a_head_without_epochs_cannot_be_gone_on_with(blob_cache):
+    with pytest.raises(TrainingError, match="not trained in epochs"):
+        train(blob_cache, start=train(blob_cache, "logreg"))
+
+
+def test_a_head_that_takes_one_tap_alone_is_refused_on_others(blob_cache):
+    with pytest.raises(ParameterError, match="tap: the head 'imagenet_map' takes predictions, not fc2"):
+        train(blob_cache, "imagenet_map")
+
+
+def test_a_head_that_takes_one_tap_alone_needs_not_be_told(blobs, make_features, make_cache):
+    X, y = blobs(60, 5, 3)
+    cache = make_cache(make_features(X, y), make_features(np.abs(X), y, tap="predictions"))
+    assert train(cache, "imagenet_map").tap == "predictions"
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -147,3 +245,12 @@ def test_features_that_are_not_finite_name_the_image(row, blobs, make_features, 
 def test_bad_arguments_are_refused_before_any_row_is_read(arguments, error):
     with pytest.raises(error):
         train(None, **arguments)
+
+
+def test_of_a_head_that_is_slow_to_ask_some_rows_are_measured(blobs, make_features, make_cache):
+    X, y = blobs(1500, 5, 3, spread=4)
+    features = make_features(X, y)
+    head = train(make_cache(features), "knn", holdout=0)
+    assert "the train accuracy is that of 1000 of 1500 rows" in head.training.warnings
+    assert 0.5 < head.training.train_accuracy < 1
+    assert not any("train accuracy" in each for each in train(make_cache(features), "logreg").training.warnings)

@@ -81,18 +81,30 @@ def test_info(run, real_cache):
 
 def test_heads(run):
     catalogue = run("heads", "--json").json
-    assert {name: {p: each["default"] for p, each in head["params"].items()} for name, head in catalogue.items()} == {
-        "softmax": {
-            "lr": 0.001,
-            "epochs": 10,
-            "batch_size": 64,
-            "optimizer": "adam",
-            "init": "glorot_uniform",
-            "standardize": True,
-            "l2": 0.0,
-        },
-        "logreg": {"C": 1.0, "max_iter": 1000, "tol": 0.0001, "class_weight": "none", "standardize": True},
+    assert list(catalogue) == [
+        "softmax",
+        "mlp",
+        "logreg",
+        "svm",
+        "ridge",
+        "sgd",
+        "knn",
+        "centroid",
+        "lda",
+        "naive_bayes",
+        "majority",
+        "imagenet_map",
+    ]
+    defaults = {name: {p: each["default"] for p, each in row["params"].items()} for name, row in catalogue.items()}
+    assert defaults["logreg"] == {
+        "C": 1.0,
+        "max_iter": 1000,
+        "tol": 0.0001,
+        "class_weight": "none",
+        "standardize": True,
     }
+    assert defaults["mlp"] == {"hidden": "256", "activation": "relu", "dropout": 0.0} | defaults["softmax"]
+    assert run("heads", "lda", "--json").json == {"lda": catalogue["lda"]}
 
 
 def test_backbones(run):

@@ -8,9 +8,8 @@ import pytest
 import featurecache
 from featurecache import Progress
 from featurecache.backbones.fake import FakeBackbone
-from heads import PredictionsTable
 from scripts.output import counted, number, print_failures, print_json, print_table, printable, rate_and_time_left, say
-from scripts.training import print_confusion, print_predictions
+from scripts.training import print_confusion
 
 
 @pytest.mark.parametrize(
@@ -90,37 +89,6 @@ def test_the_rate_is_that_of_the_network():
     assert rate_and_time_left(progress) == ("5.0", "0:30:00")
     progress = Progress(total=100_000, done=0, forwarded=1, seconds=1.0, waiting=0.0, computing=1.0)
     assert rate_and_time_left(progress) == ("1.0", "27:46:40")
-
-
-def predictions(k, n=2):
-    probabilities = np.full((n, k), 0.1 / (k - 1))
-    probabilities[:, 1] = 0.9
-    nothing = np.full(n, "", dtype=object)
-    return PredictionsTable(
-        paths=np.array([f"photos/{'long/' * row}{row}\n.jpg" for row in range(n)], dtype=object),
-        splits=nothing,
-        true=np.full(n, -1),
-        probabilities=probabilities,
-        classes=tuple(f"class\x1b{index}" for index in range(k)),
-    )
-
-
-def test_predictions_of_few_classes_have_a_column_each(capsys):
-    print_predictions(predictions(3))
-    assert capsys.readouterr().out.splitlines() == [
-        "class       class\\x1b0  class\\x1b1  class\\x1b2  image",
-        "class\\x1b1      0.0500      0.9000      0.0500  photos/0\\n.jpg",
-        "class\\x1b1      0.0500      0.9000      0.0500  photos/long/1\\n.jpg",
-    ]
-
-
-def test_of_many_classes_the_most_probable_ones_are_shown(capsys):
-    print_predictions(predictions(100))
-    assert capsys.readouterr().out.splitlines() == [
-        "class       probability  next                                  image",
-        "class\\x1b1       0.9000  class\\x1b0 0.0010, class\\x1b2 0.0010  photos/0\\n.jpg",
-        "class\\x1b1       0.9000  class\\x1b0 0.0010, class\\x1b2 0.0010  photos/long/1\\n.jpg",
-    ]
 
 
 def test_of_many_classes_the_most_frequent_confusions_are_shown(capsys):

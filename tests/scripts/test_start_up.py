@@ -19,7 +19,10 @@ COMMANDS = (
     "merge",
     "train",
     "evaluate",
+    "sweep",
     "predict",
+    "export",
+    "finetune",
 )
 
 
@@ -118,6 +121,11 @@ def test_training_logreg_loads_scikit_learn_alone(tmp_path, fake_cache):
     assert modules & set(FRAMEWORKS) == {"sklearn"}
 
 
+def test_a_sweep_leaves_scikit_learn_to_its_workers(tmp_path, fake_cache):
+    options = ("--tap", "features", "--head", "softmax", "-p", "lr=0.1", "-p", "l2=0", "--folds", "2", "--jobs", "2")
+    assert loaded_by("sweep", fake_cache, tmp_path / "sweep", *options).isdisjoint(FRAMEWORKS)
+
+
 def test_evaluating_a_softmax_head_loads_scikit_learn_alone(tmp_path, invoke, fake_cache):
     done = invoke("train", fake_cache, tmp_path / "head", "--head", "softmax", "--tap", "features", "-p", "epochs=1")
     assert done.code == 0, done.err
@@ -129,3 +137,9 @@ def test_evaluating_a_softmax_head_loads_scikit_learn_alone(tmp_path, invoke, fa
 def test_a_prediction_that_is_refused_loads_no_framework(tmp_path, fake_head):
     code = "import scripts.cli\ntry: scripts.cli.main()\nexcept SystemExit as e: assert e.code == 1"
     assert loaded(code, "predict", fake_head, tmp_path / "nowhere.png").isdisjoint(FRAMEWORKS)
+
+
+@pytest.mark.parametrize("line", ["export HEAD m.keras", "finetune HEAD photos m.keras --unfreeze block16"])
+def test_a_model_that_is_refused_loads_no_framework(fake_head, line):
+    code = "import scripts.cli\ntry: scripts.cli.main()\nexcept SystemExit as e: assert e.code == 1"
+    assert loaded(code, *line.replace("HEAD", str(fake_head)).split()).isdisjoint(FRAMEWORKS)

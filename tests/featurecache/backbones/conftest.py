@@ -48,10 +48,10 @@ def weights_of():
 @pytest.fixture(scope="session")
 def mobilenet_file(weights_of, tmp_path_factory):
     """Return a weight file of mobilenet_v2, in the format that Keras writes today."""
-    from featurecache.backbones import engine
+    from featurecache.backbones.network import build
 
     path = tmp_path_factory.mktemp("weights") / "mobilenet_v2.weights.h5"
-    engine.build(*weights_of("mobilenet_v2", "random:1")).save_weights(path)
+    build(*weights_of("mobilenet_v2", "random:1")).save_weights(path)
     return path
 
 
@@ -61,11 +61,11 @@ def legacy_mobilenet_file(weights_of, tmp_path_factory):
     import h5py
     from keras.src.legacy.saving import legacy_h5_format
 
-    from featurecache.backbones import engine
+    from featurecache.backbones.network import build
 
     path = tmp_path_factory.mktemp("weights") / "mobilenet_v2.h5"
     with h5py.File(path, "w") as file:
-        legacy_h5_format.save_weights_to_hdf5_group(file, engine.build(*weights_of("mobilenet_v2", "random:1")))
+        legacy_h5_format.save_weights_to_hdf5_group(file, build(*weights_of("mobilenet_v2", "random:1")))
     return path
 
 

@@ -40,7 +40,7 @@ def test_input_size_is_keras_default(built):
 
 
 def test_every_tap_is_a_layer_of_that_width(built):
-    from featurecache.backbones.engine import layer_of
+    from featurecache.backbones.network import layer_of
 
     row, network, _ = built
     widths = {tap: int(np.prod(layer_of(network, tap).output.shape[1:])) for tap in row.taps}
@@ -54,7 +54,7 @@ def test_the_classifier_ends_in_a_softmax_that_can_be_left_out(built):
 
 
 def test_avg_pool_is_what_the_classifier_sees(built):
-    from featurecache.backbones.engine import layer_of
+    from featurecache.backbones.network import layer_of
 
     row, network, _ = built
     if "avg_pool" in row.taps:
@@ -69,6 +69,37 @@ def test_every_layer_of_vgg_can_be_tapped(built):
         {layer.name for layer in network.layers[1:]} if row.module.startswith("vgg") else {"avg_pool", "predictions"}
     )
     assert set(row.taps) == layers | {"logits"}
+
+
+def test_every_stage_begins_at_a_layer_of_the_network(built):
+    from featurecache.backbones.catalog import HEAD_ALONE
+
+    row, network, _ = built
+    names = [layer.name for layer in network.layers]
+    assert row.stages["predictions"] == HEAD_ALONE
+    places = [names.index(first) for first in row.stages.values() if first != HEAD_ALONE]
+    assert places == sorted(places, reverse=True)  # from the head alone to ever more
+    assert places
+    for place in places:  # nothing below is reached from a layer that is trained
+        trained = {id(tensor) for layer in network.layers[place:] for tensor in [layer.output]}
+        below = [each for layer in network.layers[1:place] for each in _inputs_of(layer)]
+        assert trained.isdisjoint(map(id, below))
+
+
+def test_stages_below_a_tap_are_those_whose_layers_lead_to_it(built):
+    import keras
+
+    from featurecache.backbones.network import layer_of
+
+    row, network, _ = built
+    for tap in row.taps:
+        part = keras.Model(network.inputs, layer_of(network, tap).output)
+        names = {layer.name for layer in part.layers} | {""}
+        assert row.stages_below(tap) == [stage for stage, first in row.stages.items() if first in names], tap
+
+
+def _inputs_of(layer):
+    return layer.input if isinstance(layer.input, list) else [layer.input]
 
 
 @every_row

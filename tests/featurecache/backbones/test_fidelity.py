@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from featurecache.backbones.engine import KerasBackbone, build
+from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.network import build
 
 TAPS = ("block5_pool", "fc1", "fc2", "logits", "predictions")
 TOLERANCE = 1e-4

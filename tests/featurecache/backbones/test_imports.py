@@ -5,16 +5,11 @@ import pytest
 FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "h5py", "sklearn")
 
 
-@pytest.mark.parametrize("module", ["catalog", "weights", "protocol", "fake"])
-def test_only_the_engine_loads_a_framework(module, run_python):
+@pytest.mark.parametrize("module", ["catalog", "weights", "protocol", "fake", "runtime", "network", "engine"])
+def test_importing_loads_no_framework(module, run_python):
     program = f"import sys, featurecache.backbones.{module}; print([m for m in {FRAMEWORKS} if m in sys.modules])"
     result = run_python(program)
     assert result.stdout.strip() == "[]", result.stderr
-
-
-def test_the_engine_loads_one_on_use_only(run_python):
-    program = f"import sys, featurecache.backbones.engine; print([m for m in {FRAMEWORKS} if m in sys.modules])"
-    assert run_python(program).stdout.strip() == "[]"
 
 
 START = """
@@ -37,8 +32,8 @@ def test_starting_up_is_silent(run_python):
 def test_what_is_said_in_earnest_while_starting_up_is_passed_on(run_python):
     program = """
 import os, sys
-from featurecache.backbones import engine
-with engine._without_chatter():
+from featurecache.backbones.runtime import without_chatter
+with without_chatter():
     os.write(2, b"I0000 00:00:1.2 1 port.cc:153] oneDNN custom operations are on.\\n")
     os.write(2, b"E0000 00:00:1.2 1 cuda.cc:1] the driver is too old\\n")
     print("from Python", file=sys.stderr)
@@ -55,8 +50,8 @@ print("after", file=sys.stderr)
 def test_what_was_said_before_a_crash_is_passed_on(run_python):
     program = """
 import os
-from featurecache.backbones import engine
-with engine._without_chatter():
+from featurecache.backbones.runtime import without_chatter
+with without_chatter():
     os.write(2, b"about to fail\\n")
     raise SystemExit(3)
 """

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from featurecache.backbones.catalog import application
-from featurecache.backbones.engine import KerasBackbone, build
+from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.network import build
 from featurecache.backbones.weights import resolve_weights
 from featurecache.errors import WeightsError
 
@@ -215,7 +216,8 @@ import h5py, keras, numpy as np
 from keras.src.applications import efficientnet
 from keras.src.legacy.saving import legacy_h5_format
 from featurecache.backbones.catalog import application
-from featurecache.backbones.engine import KerasBackbone, build
+from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.network import build
 from featurecache.backbones.weights import resolve_weights
 
 row = application("efficientnet_b0")

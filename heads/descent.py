@@ -1,0 +1,225 @@
+"""Gradient descent on many dense networks at once: they see the same batches, and differ in learning rate and l2.
+
+The steps are those of Keras's ``Model.fit`` with the same batches, in NumPy: the networks are too small for a framework
+to be worth its cost.
+Networks of one bank lie side by side in one array, so that each batch is read once for all of them.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heads.layers import ACTIVATIONS, Layer
+from heads.optimizers import Float32s, Optimizer
+from heads.rows import Features, Floats, Labels, Scaling, Targets
+
+_VALID_ROWS = 256  # rows that are judged at a time
+
+
+class Bank:
+    """S dense networks of one shape, that start from the same weights.
+
+    The first kernel has the shape (d, S * units), so that one matrix product serves all networks; those of later layers
+    have (S, inputs, units).
+
+    Parameters
+    ----------
+    layers
+        What every network starts from; k units in the last.
+    activation
+        What follows each layer but the last: a key of `ACTIVATIONS`.
+    rates, l2
+        Learning rate and penalty of each network, shape (S,).
+    optimizer
+        Makes the optimizer of an array of weights, given it and its rates.
+
+    Attributes
+    ----------
+    count : int
+        S.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        activation: str,
+        *,
+        rates: Floats,
+        l2: Floats,
+        optimizer: Callable[[Float32s, Float32s], Optimizer],
+    ) -> None:
+        self.count, self._units = len(rates), len(layers[0].bias)
+        self._activate, self._slope = ACTIVATIONS[activation]
+        self._kernels, self._biases = [], []
+        for number, layer in enumerate(layers):
+            kernel, bias = layer.kernel.astype(np.float32), layer.bias.astype(np.float32)
+            side_by_side = np.tile(kernel, (1, self.count)) if number == 0 else np.tile(kernel, (self.count, 1, 1))
+            self._kernels.append(side_by_side)
+            self._biases.append(np.tile(bias, (self.count, 1, 1)))
+        penalty = (2 * l2).astype(np.float32)
+        self._penalties = [self._spread(penalty, number) for number in range(len(layers))] if l2.any() else None
+        rate = rates.astype(np.float32)
+        self._optimizers = [
+            (optimizer(kernel, self._spread(rate, number)), optimizer(bias, rate[:, np.newaxis, np.newaxis]))
+            for number, (kernel, bias) in enumerate(zip(self._kernels, self._biases, strict=True))
+        ]
+
+    def step(
+        self, X: Float32s, targets: Targets, weights: Float32s, masks: Sequence[Float32s]
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Take one step of every network on a batch.
+
+        Parameters
+        ----------
+        X
+            Standardised features, shape (b, d).
+        targets
+            Class positions, shape (b,).
+        weights
+            What each row counts, shape (b,).
+        masks
+            What each hidden layer's outputs are multiplied with, shape (b, units) each; empty for no dropout.
+
+        Returns
+        -------
+        losses, hits
+            Sum of the cross-entropies (weighted, without the penalty) and number of rows whose class was found, of
+            each network before the step, shape (S,).
+        """
+        outputs, scores = self._forward(X, masks)
+        gradient, losses, hits = _judged(scores, targets, weights)
+        gradient *= (weights / np.float32(len(X)))[:, np.newaxis]
+        gradients = self._backward(X, outputs, gradient, masks)
+        for (kernels, biases), (kernel, bias) in zip(self._optimizers, gradients, strict=True):
+            kernels.step(kernel)
+            biases.step(bias)
+        return losses, hits
+
+    def judge(self, X: Float32s, targets: Targets, weights: Float32s) -> tuple[Floats, NDArray[np.int64]]:
+        """Return what `step` does of a batch, without a step; a target of -1 is a class that no network knows."""
+        _, losses, hits = _judged(self._forward(X, ())[1], targets, weights)
+        return losses, hits
+
+    def layers(self, network: int) -> list[Layer]:
+        """Return a copy of the weights of one network."""
+        first = self._kernels[0][:, network * self._units : (network + 1) * self._units]
+        kernels = [first, *(kernel[network] for kernel in self._kernels[1:])]
+        return [
+            Layer(kernel.copy(), bias[network, 0].copy()) for kernel, bias in zip(kernels, self._biases, strict=True)
+        ]
+
+    def _spread(self, values: Float32s, layer: int) -> Float32s:
+        """Return one value a network, (S,), in a shape that broadcasts to a layer's kernel."""
+        return np.repeat(values, self._units) if layer == 0 else values[:, np.newaxis, np.newaxis]
+
+    def _forward(self, X: Float32s, masks: Sequence[Float32s]) -> tuple[list[Float32s], Float32s]:
+        """Return the output of each hidden layer before its mask, (S, b, units), and the scores, (S, b, k)."""
+        scores = (X @ self._kernels[0]).reshape(len(X), self.count, -1).transpose(1, 0, 2) + self._biases[0]
+        outputs = []
+        for number in range(1, len(self._kernels)):
+            outputs.append(self._activate(scores))
+            scores = _masked(outputs[-1], masks, number - 1) @ self._kernels[number] + self._biases[number]
+        return outputs, scores
+
+    def _backward(
+        self, X: Float32s, outputs: Sequence[Float32s], gradient: Float32s, masks: Sequence[Float32s]
+    ) -> list[tuple[Float32s, Float32s]]:
+        """Return the gradients of every kernel and bias, given that of the scores, (S, b, k)."""
+        gradients = []
+        for number in range(len(self._kernels) - 1, 0, -1):
+            output = outputs[number - 1]
+            kernel = _masked(output, masks, number - 1).transpose(0, 2, 1) @ gradient
+            gradients.append((kernel, gradient.sum(axis=1, keepdims=True)))
+            gradient = gradient @ self._kernels[number].transpose(0, 2, 1)
+            gradient *= self._slope(output)
+            gradient = _masked(gradient, masks, number - 1)
+        bias = gradient.sum(axis=1, keepdims=True)
+        gradients.append((X.T @ gradient.transpose(1, 0, 2).reshape(len(X), -1), bias))
+        gradients.reverse()
+        if self._penalties is not None:
+            for (of_kernel, _), penalty, kernel in zip(gradients, self._penalties, self._kernels, strict=True):
+                np.add(of_kernel, penalty * kernel, out=of_kernel)
+        return gradients
+
+
+def _masked(outputs: Float32s, masks: Sequence[Float32s], number: int) -> Float32s:
+    return outputs * masks[number] if masks else outputs
+
+
+def _judged(scores: Float32s, targets: Targets, weights: Float32s) -> tuple[Float32s, Floats, NDArray[np.int64]]:
+    """Return the gradient of each row's cross-entropy by its scores, (S, b, k), and the sums that `Bank.step` returns.
+
+    A target of -1 has the loss of a probability of 0, as in `heads.rows.loss_and_accuracy`.
+    """
+    rows = np.arange(len(targets))
+    best = scores.argmax(axis=2)
+    scores = scores - scores.max(axis=2, keepdims=True)
+    of_truth = scores[:, rows, targets].copy()
+    probabilities = np.exp(scores, out=scores)
+    sums = probabilities.sum(axis=2)
+    losses = np.log(sums) - of_truth
+    known = targets >= 0
+    if not known.all():
+        losses = np.where(known, losses, -math.log(np.finfo(np.float64).eps))
+    probabilities /= sums[:, :, np.newaxis]
+    probabilities[:, rows[known], targets[known]] -= 1
+    return probabilities, (losses * weights).sum(axis=1, dtype=np.float64), np.count_nonzero(best == targets, axis=1)
+
+
+# Rows
+
+
+class Batches:
+    """Rows of features as networks take them, a few at a time: standardised float32, in a buffer that is used again.
+
+    Parameters
+    ----------
+    X
+        Features, shape (n, d), of any floating-point type; may be a memory map.
+    scaling
+        What they are standardised with.
+    size
+        Most rows at a time.
+    """
+
+    def __init__(self, X: Features, scaling: Scaling, size: int) -> None:
+        self._X, self._buffer = X, np.empty((min(size, len(X)), X.shape[1]), np.float32)
+        self._plain = not scaling.mean.any() and bool((scaling.scale == 1).all())
+        self._mean, self._factor = scaling.mean.astype(np.float32), (1 / scaling.scale).astype(np.float32)
+
+    def take(self, rows: NDArray[np.intp]) -> Float32s:
+        """Return these rows, shape (b, d); valid until the next call."""
+        batch = self._buffer[: len(rows)]
+        if self._X.dtype == np.float32:
+            np.take(self._X, rows, axis=0, out=batch, mode="clip")  # this mode needs no second buffer
+        else:
+            batch[:] = self._X[rows]
+        if not self._plain:
+            batch -= self._mean
+            batch *= self._factor
+        return batch
+
+
+def batches_of(count: int, size: int) -> Iterable[slice]:
+    """Yield the slices of ``size`` that are all of ``count``; the last may be shorter."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def judge_rows(bank: Bank, X: Features, targets: Targets, scaling: Scaling) -> tuple[Floats, Floats]:
+    """Return mean cross-entropy (nats) and accuracy of every network on rows, shapes (S,)."""
+    batches = Batches(X, scaling, _VALID_ROWS)
+    losses, hits = np.zeros(bank.count), np.zeros(bank.count)
+    for rows in batches_of(len(X), _VALID_ROWS):
+        each = targets[rows]
+        loss, hit = bank.judge(batches.take(np.arange(rows.start, rows.stop)), each, np.ones(len(each), np.float32))
+        losses += loss
+        hits += hit
+    return losses / len(X), hits / len(X)
+
+
+def positions(classes: Labels, y: Labels) -> Targets:
+    """Return the position of each label among ascending classes, shape (n,); -1 where it is not among them."""
+    places = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
+    return np.where(classes[places] == y, places, -1)

@@ -1,0 +1,8 @@
+"""Heads x taps x parameters, tried on the same rows and chosen without a look at the test split."""
+
+from heads.search.grid import Candidate, parse_grids
+from heads.search.ranking import Entry, best_of_each
+from heads.search.run import Sweep, sweep
+from heads.search.trying import SweepProgress
+
+__all__ = ["Candidate", "Entry", "Sweep", "SweepProgress", "best_of_each", "parse_grids", "sweep"]

@@ -1,0 +1,192 @@
+"""From outcomes to a leaderboard: who is how good, and who cannot be told from the best."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heads.metrics import Interval, wilson
+from heads.search.grid import Candidate
+from heads.search.tasks import Outcome
+
+NOISE = 0.05
+"""A p-value above it is no evidence that two candidates differ."""
+
+_NUMBERS = ("valid_accuracy", "low", "high", "valid_loss", "seconds", "p_value")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One candidate on the leaderboard.
+
+    Parameters
+    ----------
+    rank
+        Its place, from 1.
+    candidate
+        What it is.
+    accuracy
+        Of all rows that judge, with its 95 % interval; None if the candidate failed.
+    loss
+        Mean cross-entropy of these rows, in nats; None if the candidate failed.
+    seconds
+        What it took, over all parts.
+    p_value
+        Of the exact McNemar test against the best candidate, on the same rows; None if the candidate failed.
+    warnings
+        What its trainings warned of, each text once.
+    error
+        Why it failed; empty if it did not.
+    """
+
+    rank: int
+    candidate: Candidate
+    accuracy: Interval | None
+    loss: float | None
+    seconds: float
+    p_value: float | None
+    warnings: tuple[str, ...]
+    error: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        accuracy = self.accuracy
+        return {
+            "rank": self.rank,
+            **self.candidate.to_dict(),
+            "valid_accuracy": accuracy and accuracy.value,
+            "low": accuracy and accuracy.low,
+            "high": accuracy and accuracy.high,
+            "valid_loss": self.loss,
+            "seconds": self.seconds,
+            "p_value": self.p_value,
+            "warnings": list(self.warnings),
+            "error": self.error or None,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Joined:
+    """What came of one candidate on all parts."""
+
+    correct: NDArray[np.bool_]
+    loss: float
+    seconds: float
+    warnings: tuple[str, ...]
+    error: str
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome]) -> "_Joined":
+        """Join the outcomes of all parts, in their order."""
+        errors = [
+            f"fold {part} of {len(outcomes)}: {each.error}" if len(outcomes) > 1 else each.error
+            for part, each in enumerate(outcomes, start=1)
+            if each.error
+        ]
+        rows = sum(len(each.correct) for each in outcomes)
+        return cls(
+            np.concatenate([each.correct for each in outcomes]),
+            sum(each.loss * len(each.correct) for each in outcomes) / max(1, rows),
+            sum(each.seconds for each in outcomes),
+            tuple(dict.fromkeys(text for each in outcomes for text in each.warnings)),
+            errors[0] if errors else "",
+        )
+
+
+def ranked(candidates: Sequence[Candidate], outcomes: Sequence[Sequence[Outcome]]) -> tuple[Entry, ...]:
+    """Return the leaderboard: by accuracy, then by cross-entropy, then as planned; candidates that failed come last.
+
+    Parameters
+    ----------
+    candidates
+        In plan order.
+    outcomes
+        Of each candidate the outcomes of all parts, in order.
+    """
+    joined = [_Joined.of(each) for each in outcomes]
+    order = sorted(
+        range(len(joined)),
+        key=lambda number: (
+            bool(joined[number].error),
+            -np.count_nonzero(joined[number].correct),
+            joined[number].loss,
+            number,
+        ),
+    )
+    best = joined[order[0]].correct
+    return tuple(_entry(rank, candidates[number], joined[number], best) for rank, number in enumerate(order, start=1))
+
+
+def _entry(rank: int, candidate: Candidate, joined: _Joined, best: NDArray[np.bool_]) -> Entry:
+    if joined.error:
+        return Entry(rank, candidate, None, None, joined.seconds, None, joined.warnings, joined.error)
+    return Entry(
+        rank,
+        candidate,
+        wilson(int(np.count_nonzero(joined.correct)), len(joined.correct)),
+        joined.loss,
+        joined.seconds,
+        mcnemar(best, joined.correct),
+        joined.warnings,
+        "",
+    )
+
+
+def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
+    """Return the two-sided p-value of the exact McNemar test that two heads are right equally often on the same rows.
+
+    Under that hypothesis, each row on which one of them alone is right is equally likely to be of either; see
+    Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+    Psychometrika 12 (1947), 153-157.
+
+    Parameters
+    ----------
+    ours, theirs
+        Whether each head is right on each row, shapes (n,).
+
+    Examples
+    --------
+    >>> f"{mcnemar(np.array([True] * 5 + [False]), np.array([False] * 5 + [True])):.5f}"
+    '0.21875'
+    """
+    only_one = int(np.count_nonzero(ours & ~theirs)), int(np.count_nonzero(theirs & ~ours))
+    n, fewer = sum(only_one), min(only_one)
+    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    k = np.arange(fewer + 1)
+    log_ways = log_factorials[n] - log_factorials[k] - log_factorials[n - k]
+    return float(min(1.0, 2 * np.exp(log_ways - n * np.log(2)).sum()))
+
+
+def best_of_each(leaderboard: Sequence[Entry]) -> list[Entry]:
+    """Return the best candidate of each head and tap, best first."""
+    first: dict[tuple[str, str], Entry] = {}
+    for entry in leaderboard:
+        first.setdefault((entry.candidate.head, entry.candidate.tap), entry)
+    return list(first.values())
+
+
+def to_csv(leaderboard: Sequence[Entry]) -> str:
+    """Return a leaderboard as CSV text (RFC 4180): a header, then one line per candidate.
+
+    Parameters stand in one column each, empty for heads without them, and together as JSON in the column ``params``.
+    Numbers read back as exactly what they are.
+    """
+    names = list(dict.fromkeys(name for entry in leaderboard for name in entry.candidate.params))
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(["rank", "head", "tap", "params", *names, *_NUMBERS, "warnings", "error"])
+    for entry in leaderboard:
+        data = entry.to_dict()
+        params = dict.fromkeys(names, "") | dict(entry.candidate.params)
+        writer.writerow(
+            [entry.rank, entry.candidate.head, entry.candidate.tap, json.dumps(data["params"])]
+            + [value if isinstance(value, str) else json.dumps(value) for value in params.values()]
+            + [data[name] for name in _NUMBERS]
+            + ["; ".join(entry.warnings), entry.error]
+        )
+    return stream.getvalue()

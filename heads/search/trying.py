@@ -1,0 +1,99 @@
+"""Every task of a sweep that is not known yet, one tap and part after the other."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from heads.search.prepared import Kind, Source, prepare
+from heads.search.tasks import Outcome, Task, publish_task
+from heads.search.work import Work
+from heads.search.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class SweepProgress:
+    """How far a sweep is.
+
+    Parameters
+    ----------
+    total, done
+        Fits to make, and made so far: one for each candidate and part.
+    doing
+        What is being done, in words.
+    """
+
+    total: int
+    done: int
+    doing: str
+
+
+@dataclass(slots=True)
+class Trying:
+    """The tasks of a sweep, and what came of them.
+
+    Parameters
+    ----------
+    tasks
+        All of them, in plan order.
+    work
+        Where results are kept.
+    progress
+        Called whenever something has been finished, or is begun.
+
+    Attributes
+    ----------
+    outcomes : dict
+        Name of a task to what came of each of its candidates.
+    preparing : float
+        Seconds that went into rows.
+    """
+
+    tasks: Sequence[Task]
+    work: Work
+    progress: Callable[[SweepProgress], object]
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    preparing: float = 0.0
+
+    @property
+    def missing(self) -> list[Task]:
+        """The tasks that nothing is known of."""
+        return [task for task in self.tasks if task.name not in self.outcomes]
+
+    def recall(self) -> None:
+        """Take what an earlier run has finished."""
+        known = {task.name: self.work.outcomes(task) for task in self.tasks}
+        self.outcomes = {name: outcomes for name, outcomes in known.items() if outcomes is not None}
+
+    def run(self, source: Source, workers: Workers) -> None:
+        """Do what is missing; the features of one tap and part, as some heads take them, are there at a time."""
+        groups: dict[Kind, list[Task]] = {}
+        for task in self.missing:
+            groups.setdefault(task.kind, []).append(task)
+        for kind, tasks in groups.items():
+            folds = source.judging.folds
+            doing = f"{kind.tap}, fold {kind.part + 1} of {folds}" if folds else kind.tap
+            self.report(f"preparing {doing}")
+            with self.work.folder("scratch") as folder:
+                began = time.perf_counter()
+                rows = workers.call(prepare, source, kind, folder)
+                self.preparing += time.perf_counter() - began
+                # many candidates take long: begun first, they do not keep one worker busy while the others have nothing
+                tasks.sort(key=lambda task: -len(task.candidates))
+                calls = {task.name: (task, rows, self.work.result(task), self.work.digest) for task in tasks}
+                self.report(doing)
+                for name, outcomes in workers.each(publish_task, calls):
+                    self.outcomes[name] = outcomes
+                    self.report(doing)
+
+    def report(self, doing: str) -> None:
+        """Say how far the sweep is."""
+        total = sum(len(task.candidates) for task in self.tasks)
+        self.progress(SweepProgress(total, sum(map(len, self.outcomes.values())), doing))
+
+    def by_candidate(self) -> list[list[Outcome]]:
+        """Return the outcomes of each candidate in plan order, those of one candidate in the order of the parts."""
+        found: dict[int, list[Outcome]] = {}
+        for task in sorted(self.tasks, key=lambda task: task.part):
+            for number, outcome in zip(task.numbers, self.outcomes[task.name], strict=True):
+                found.setdefault(number, []).append(outcome)
+        return [found[number] for number in sorted(found)]

@@ -1,0 +1,147 @@
+"""A sweep on 23,000 x 4096: peak memory of all its processes together, and what 32 settings cost beside one."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.cache import FeatureCache, RowPlace, pack
+from featurecache.decode import DECODE_VERSION
+from featurecache.layout import CacheIndex
+from featurecache.recipe import Recipe
+from featurecache.sightings import Sighting, failure_columns, image_columns
+
+ROWS, VALID, WIDTH = 23_000, 3_000, 4_096
+JOBS = 2
+_MB = 2**20
+_SAMPLE_SECONDS = 0.05
+_SWEEP = """
+import json, sys
+from featurecache import FeatureCache
+from heads import sweep
+options = json.loads(sys.argv[3])
+found = sweep(FeatureCache.open(sys.argv[1]), sys.argv[2], progress=lambda p: print(p.doing, flush=True), **options)
+print(json.dumps(found.seconds))
+"""
+_SETTINGS = {"softmax": {"lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1], "l2": [0.0, 1e-4, 1e-3, 1e-2]}}
+_ONE = {"softmax": {"lr": [1e-3], "l2": [0.0]}}
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "logreg": {"heads": ["logreg"]},
+    "softmax_32_settings": {"heads": ["softmax"], "grids": _SETTINGS},
+    "softmax_1_setting": {"heads": ["softmax"], "grids": _ONE},
+    "all_heads": {},
+}
+
+
+def run() -> dict[str, Any]:
+    """Return peaks in MB (proportional set sizes of the whole process tree, added up) and wall times in seconds."""
+    measured: dict[str, Any] = {"rows": ROWS, "width": WIDTH, "X_MB": round(ROWS * WIDTH * 4 / _MB)}
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder) / "wide.h5"
+        write_cache(cache)
+        for name, options in SCENARIOS.items():
+            peaks, seconds = watched(cache, Path(folder) / name, options | {"jobs": JOBS})
+            measured |= {f"{name}_peak_MB_{stage}": round(peak / _MB) for stage, peak in peaks.items()}
+            measured |= {f"{name}_s": round(seconds["total"], 1), f"{name}_final_s": round(seconds["final"], 1)}
+            measured[f"{name}_heads_s"] = {head: round(each, 1) for head, each in seconds["heads"].items()}
+    ratio = measured["softmax_32_settings_heads_s"]["softmax"] / measured["softmax_1_setting_heads_s"]["softmax"]
+    return measured | {"32_settings_over_one": round(ratio, 1), "bar_32_settings_over_one": 3}
+
+
+class _Features:
+    """A source of rows that look like the output of a ReLU, of two classes that overlap."""
+
+    def read(self, tap: str, start: int, count: int) -> NDArray[np.float32]:
+        """Return rows (count, d); each is drawn from its own number."""
+        del tap
+        rows = np.empty((count, WIDTH), np.float32)
+        for number in range(count):
+            np.random.default_rng(start + number).standard_normal(out=rows[number], dtype=np.float32)
+            rows[number, :64] += 0.15 * (-1) ** (start + number)
+        return np.maximum(rows, 0, out=rows)
+
+
+def write_cache(path: Path) -> None:
+    """Write a cache of one tap, with labels, a train and a valid split."""
+    sightings = [Sighting(f"{n:05d}.jpg", 1, n, f"{n:064x}") for n in range(ROWS)]
+    recipe = Recipe(
+        decode_version=DECODE_VERSION,
+        resize="squash",
+        filter="bilinear",
+        backbone="vgg16",
+        weights="random:0",
+        input_size=(224, 224),
+        preprocessing="caffe",
+        taps={"fc2": WIDTH},
+        precision="float32",
+        dtype="float32",
+    )
+    splits = ["train"] * (ROWS - VALID) + ["valid"] * VALID
+    index = CacheIndex(
+        recipe=recipe,
+        provenance="{}",
+        classes=("cats", "dogs"),
+        images=image_columns(sightings, [n % 2 for n in range(ROWS)], splits),
+        failures=failure_columns([]),
+    )
+    source = _Features()
+    pack(path, index, [RowPlace(source, n) for n in range(ROWS)], replace=False, scratch=path.parent)
+    FeatureCache.open(path)
+
+
+def watched(cache: Path, sweep_dir: Path, options: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
+    """Sweep in a process of its own; return the peak of each stage in bytes, and what the time went into."""
+    command = [sys.executable, "-c", _SWEEP, str(cache), str(sweep_dir), json.dumps(options)]
+    peaks = {"preparing": 0, "trying": 0, "final": 0}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        stage, lines = "preparing", []
+
+        def sample() -> None:
+            while process.poll() is None:
+                peaks[stage] = max(peaks[stage], memory_of_tree(process.pid))
+                time.sleep(_SAMPLE_SECONDS)
+
+        sampler = threading.Thread(target=sample)
+        sampler.start()
+        for line in process.stdout or ():
+            lines.append(line)
+            words = line.split()
+            stage = "preparing" if words[0] == "preparing" else "final" if words[0] == "training" else "trying"
+        sampler.join()
+    if process.returncode:
+        raise RuntimeError(f"the sweep ended with {process.returncode}")
+    return peaks, json.loads(lines[-1])
+
+
+def memory_of_tree(root: int) -> int:
+    """Return the proportional set sizes of a process and all that descend from it, added up, in bytes."""
+    parents: dict[int, int] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdecimal():
+            text = _read(f"/proc/{entry.name}/stat")
+            if text:
+                parents[int(entry.name)] = int(text.rpartition(")")[2].split()[1])
+    tree = {root}
+    while grown := {pid for pid, parent in parents.items() if parent in tree} - tree:
+        tree |= grown
+    return sum(_proportional(pid) for pid in tree)
+
+
+def _proportional(pid: int) -> int:
+    lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except OSError:  # the process has ended
+        return ""

@@ -1,0 +1,160 @@
+"""Candidates that are fitted together come out as those that are fitted one by one."""
+
+import json
+
+import numpy as np
+import pytest
+
+from heads.catalog import head_spec, make_head
+from heads.rows import loss_and_accuracy
+from heads.search.grid import Candidate, candidates_of
+from heads.search.judging import Judging, identity, labelled_images, parts_of
+from heads.search.prepared import Kind, Source, prepare
+from heads.search.tasks import Outcome, decode, encode, publish_task, run_task, tasks_of
+
+BY_VALID = Judging(0, 0.2, 0)
+
+
+def candidates(head, *settings, tap="fc2"):
+    return tuple(Candidate(head, tap, head_spec(head).values(params)) for params in settings)
+
+
+@pytest.fixture
+def run(blob_file, tmp_path):
+    """Run candidates as one task; return what came of them."""
+
+    def run(some, judging=BY_VALID, part=0):
+        images = labelled_images(blob_file, "fc2")
+        source = Source(
+            blob_file.path, judging, identity(images, judging), images.classes, images.y, parts_of(images, judging)
+        )
+        (task,) = (each for each in tasks_of(some, judging.parts) if each.part == part)
+        folder = tmp_path / f"scratch-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        rows = prepare(source, task.kind, folder)
+        return run_task(task, rows), rows, task
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("head", "settings"),
+    [
+        ("logreg", [{"C": 0.1}]),
+        ("logreg", [{"C": 0.1, "standardize": False}]),
+        ("softmax", [{"lr": lr, "epochs": 3, "batch_size": 16} for lr in (0.01, 0.1)]),
+        ("knn", [{"n_neighbors": n} for n in (1, 5)]),
+        ("majority", [{}]),
+    ],
+)
+def test_outcomes_are_those_of_heads_that_do_all_by_themselves(head, settings, run, blob_file):
+    outcomes, _, _ = run(candidates(head, *settings))
+    train, valid = (blob_file.features("fc2", split) for split in ("train", "valid"))
+    for outcome, params in zip(outcomes, settings, strict=True):
+        alone = make_head(head, **params).fit(train.X, train.y)
+        probabilities = alone.predict_proba(valid.X)
+        loss, _ = loss_and_accuracy(probabilities, alone.classes_, valid.y)
+        assert outcome.correct.tolist() == (alone.classes_[probabilities.argmax(axis=1)] == valid.y).tolist()
+        assert outcome.loss == pytest.approx(loss, rel=1e-4)
+        assert (outcome.error, outcome.warnings) == ("", ())
+        assert 0 < outcome.seconds < 60
+
+
+def test_a_fold_is_judged_by_what_the_others_have_trained(run, blob_file):
+    judging = Judging(3, 0.2, 0)
+    (outcome,), rows, _ = run(candidates("logreg", {"C": 0.1}), judging, part=1)
+    features = blob_file.features("fc2")
+    train, judged = (rows.source.parts >= 0) & (rows.source.parts != 1), rows.source.parts == 1
+    alone = make_head("logreg", C=0.1).fit(features.X[train], features.y[train])
+    expected = alone.predict_proba(features.X[judged]).argmax(axis=1) == features.y[judged]
+    assert outcome.correct.tolist() == expected.tolist()
+
+
+def test_a_candidate_that_fails_does_not_stop_the_others(run):
+    params = {"epochs": 3, "standardize": False, "optimizer": "sgd"}
+    good, bad = run(candidates("softmax", {"lr": 0.01} | params, {"lr": 1e38} | params))[0]
+    assert (good.error, len(good.correct)) == ("", 60)
+    assert "no longer a finite number" in bad.error
+    assert (len(bad.correct), bad.loss) == (0, 0.0)
+
+
+def test_a_family_that_cannot_be_fitted_at_all_fails(run):
+    outcomes = run(candidates("softmax", {"lr": 0.1, "keep": "best"}, {"lr": 1, "keep": "best"}), Judging(2, 0.2, 0))[0]
+    assert [each.error.partition(",")[0] for each in outcomes] == ["patience and keep=best need valid rows"] * 2
+
+
+def test_valid_rows_may_choose_an_epoch_as_they_do_in_training(run):
+    params = {"lr": 0.5, "epochs": 20, "batch_size": 4}
+    (last,), (best,) = (run(candidates("softmax", params | {"keep": keep}))[0] for keep in ("last", "best"))
+    assert (last.error, best.error) == ("", "")
+    assert best.loss < last.loss - 0.01
+
+
+def test_standardised_rows_are_not_standardised_once_more(run, monkeypatch):
+    def applied(*_):
+        pytest.fail("rows are copied")
+
+    with monkeypatch.context() as patched:
+        some = candidates("logreg", {"C": 0.1}), candidates("softmax", {"epochs": 1})
+        prepared = [run(each)[1:] for each in some]
+        patched.setattr("heads.rows.Scaling.applied", applied)
+        assert [run_task(task, rows)[0].error for rows, task in prepared] == ["", ""]
+
+
+def test_warnings_say_what_can_be_done(run):
+    for standardize in (True, False):
+        (outcome,) = run(candidates("logreg", {"max_iter": 1, "standardize": standardize}))[0]
+        (warning,) = outcome.warnings
+        assert warning.startswith("logreg did not converge (max_iter=1): ")
+        assert ("set standardize=true" in warning) is not standardize
+
+
+def test_tasks_are_all_candidates_on_all_parts_once():
+    some = candidates_of(["softmax", "logreg"], ["fc1", "fc2"], {"logreg": {"C": [1, 2]}})
+    tasks = tasks_of(some, range(3))
+    done = sorted((task.part, number) for task in tasks for number in task.numbers)
+    assert done == [(part, number) for part in range(3) for number in range(len(some))]
+    assert len({task.name for task in tasks}) == len(tasks) == 3 * (2 + 4 + 1)
+    for task in tasks:
+        assert [some[number] for number in task.numbers] == list(task.candidates)
+    assert tasks[0].kind == Kind(0, "fc1", True)
+
+
+@pytest.mark.parametrize("n", [0, 1, 8, 61])
+def test_outcomes_read_back(n):
+    random = np.random.default_rng(n)
+    written = [Outcome(random.random(n) < 0.5, 1 / 3, 0.1, ("a", "ü\n"), "")] * 2 + [
+        Outcome(random.random(0) < 0, 0, 1, error="no")
+    ]
+    read = decode(encode(written, "plan"), "plan")
+    assert [(each.correct.tolist(), each.loss, each.seconds, each.warnings, each.error) for each in read] == [
+        (each.correct.tolist(), each.loss, each.seconds, each.warnings, each.error) for each in written
+    ]
+
+
+def test_what_is_damaged_or_of_another_plan_is_not_believed():
+    content = encode([Outcome(np.ones(20, bool), 0.5, 1.0)], "plan")
+    assert decode(content, "plan") is not None
+    assert decode(content, "another") is None
+    for position in range(len(content)):
+        assert decode(content[:position], "plan") is None
+        changed = bytearray(content)
+        changed[position] ^= 1
+        assert decode(bytes(changed), "plan") is None
+    for strange in (
+        b"",
+        b"[]",
+        b"{}",
+        b"3",
+        b"\xff",
+        b"[" * 100_000,
+        json.dumps({"sha256": "", "plan": "plan"}).encode(),
+    ):
+        assert decode(strange, "plan") is None
+
+
+def test_what_came_of_a_task_is_kept(run, tmp_path):
+    _, rows, task = run(candidates("majority", {}))
+    outcomes = publish_task(task, rows, tmp_path / "result.json", "plan")
+    (read,) = decode((tmp_path / "result.json").read_bytes(), "plan")
+    assert read.correct.tolist() == outcomes[0].correct.tolist()

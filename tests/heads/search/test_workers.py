@@ -1,0 +1,99 @@
+"""Processes that work: what they return, and that none of them outlives its purpose."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from featurecache.errors import OutputError
+from featurecache.publish import require_place
+from heads.base import require_trainable
+from heads.errors import HeadError, TrainingError
+from heads.search.workers import Workers
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stream:  # noqa: PTH123 - a device of the kernel
+            return stream.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pids, seconds=10.0):
+    end = time.monotonic() + seconds
+    while any(map(is_alive, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not any(map(is_alive, pids))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_call_has_its_result(jobs):
+    with Workers(jobs) as workers:
+        assert dict(workers.each(pow, {n: (n, 2) for n in range(20)})) == {n: n**2 for n in range(20)}
+        assert workers.call(divmod, 7, 3) == (2, 1)
+
+
+def test_a_single_job_is_done_in_this_process():
+    with Workers(1) as workers:
+        assert workers.call(os.getpid) == os.getpid()
+
+
+def test_several_processes_work_with_their_share_of_threads_and_are_gone_afterwards():
+    with Workers(2) as workers:
+        pids = {pid for _, pid in workers.each(os.getpid, dict.fromkeys(range(40), ()))}
+        assert os.getpid() not in pids
+        assert workers.call(os.getenv, "OMP_NUM_THREADS") == str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert gone(pids)
+
+
+def test_ctrl_c_reaches_the_first_process_alone(fresh_python):
+    code = (
+        "import signal\n"
+        "from heads.search.workers import Workers\n"
+        "with Workers(2) as workers:\n"
+        "    blocked = workers.call(signal.pthread_sigmask, signal.SIG_BLOCK, ())\n"
+        "print(signal.SIGINT in blocked, signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+    )
+    assert fresh_python(code) == "True False"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_errors_come_through(jobs, tmp_path):
+    X, y = np.zeros((5, 2), np.float32), np.array([0, 1, 0, 1, 0])
+    X[3] = np.nan
+    with Workers(jobs) as workers:
+        with pytest.raises(TrainingError, match="row 3 holds features that are not finite") as caught:
+            workers.call(require_trainable, X, y)
+        assert caught.value.row == 3
+        with pytest.raises(OutputError, match="does not exist; make it first"):
+            workers.call(require_place, tmp_path / "nowhere" / "file")
+
+
+def test_processes_that_are_at_work_end_when_the_block_is_left_by_an_error(capfd):
+    pids = set()
+
+    def interrupted():
+        with Workers(2) as workers:
+            pids.update(pid for _, pid in workers.each(os.getpid, dict.fromkeys(range(40), ())))
+            for _ in workers.each(time.sleep, {number: (60 * bool(number),) for number in range(9)}):
+                raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert gone(pids)
+    assert time.monotonic() - began < 30
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_process_that_was_killed_is_an_error_that_says_what_to_do():
+    def killed():
+        with Workers(2) as workers:
+            workers.call(os.kill, workers.call(os.getpid), signal.SIGKILL)
+            workers.call(time.sleep, 5)
+
+    with pytest.raises(HeadError, match=r"a worker process was killed, .* fewer --jobs"):
+        killed()
