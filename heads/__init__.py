@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from heads.evaluation import Evaluation, PredictionsTable, evaluate, predict_table, select_rows
+    from heads.exporting import export
+    from heads.finetuning import FineTuning, finetune
     from heads.metrics import Interval
     from heads.parameters import HeadSpec, Parameter
     from heads.prediction import Prediction, predict
@@ -31,6 +33,7 @@ __all__ = [
     "Epoch",
     "Evaluation",
     "EvaluationError",
+    "FineTuning",
     "Head",
     "HeadError",
     "HeadSpec",
@@ -48,6 +51,8 @@ __all__ = [
     "TrainingError",
     "TrainingRecord",
     "evaluate",
+    "export",
+    "finetune",
     "head_spec",
     "make_head",
     "parse_grids",
@@ -66,6 +71,8 @@ _MODULES = {
     "catalog": ("HEADS", "head_spec", "make_head", "parse_parameters"),
     "errors": ("ArtifactError", "EvaluationError", "HeadError", "MismatchError", "ParameterError", "TrainingError"),
     "evaluation": ("Evaluation", "PredictionsTable", "evaluate", "predict_table", "select_rows"),
+    "exporting": ("export",),
+    "finetuning": ("FineTuning", "finetune"),
     "metrics": ("Interval",),
     "parameters": ("HeadSpec", "Parameter"),
     "prediction": ("Prediction", "predict"),

@@ -1,5 +1,6 @@
 """Networks: uint8 images in, activations out.
 
 `protocol` says what a backbone is; `catalog` lists those that there are, as data; `weights` finds and identifies
-their weights; `engine` runs them with Keras; `fake` is one without a framework, for tests.
+their weights; `runtime` starts Keras; `network` builds them; `engine` runs them; `fake` is one without a framework,
+for tests.
 """

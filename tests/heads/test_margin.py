@@ -186,6 +186,12 @@ def test_ridge_survives_a_penalty_that_is_lost_in_rounding(together, shape, blob
     assert np.mean(heads[0].predict_proba(X).argmax(axis=1) == np.concatenate([y, y])) > 0.9
 
 
+def test_no_eigenvalue_of_products_counts_as_negative():
+    row = np.random.default_rng(2).normal(size=(1, 30))
+    assert np.linalg.eigvalsh(row.T @ row)[0] < 0  # by rounding
+    assert (margin._inverses(row.T @ row, np.array([1e-30, 1.0]))[1] > 0).all()
+
+
 def test_ridge_refuses_features_whose_products_overflow(blobs):
     X, y = blobs(40, 3, 2)
     with (
@@ -252,6 +258,15 @@ def test_the_sigmoid_is_that_of_scikit_learn(spread, weighted):
     slope, offset = platt(scores, np.where(positive, 1, -1), weights)
     expected = platt_of_scikit_learn(scores, positive, weights if weighted else None)
     np.testing.assert_allclose(1 / (1 + np.exp(-slope * scores - offset)), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e9])
+def test_the_unit_of_scores_makes_no_difference(factor):
+    rng = np.random.default_rng(6)
+    signs = np.where(rng.random(100) < 0.3, 1, -1)
+    scores = rng.normal(size=100) + signs
+    slope, offset = platt(scores, signs, np.ones(100))
+    np.testing.assert_allclose(platt(scores * factor, signs, np.ones(100)), (slope / factor, offset), rtol=1e-5)
 
 
 def test_scores_that_separate_the_classes_give_a_finite_sigmoid():

@@ -134,16 +134,24 @@ def test_problems_solved_together_are_those_solved_alone(blobs):
 
 def test_problems_that_share_no_rows_are_solved_directly_in_turn(monkeypatch):
     rng = np.random.default_rng(3)
-    X, halves = rng.normal(size=(80, 4)), np.arange(80) < 40
-    y = (rng.random(80) > 0.5).astype(int)
-    problems = Problems(
-        np.where(y == 1, 1, -1)[:, None].repeat(2, axis=1), np.stack([halves, ~halves], axis=1).astype(float), CS[1:]
-    )
-    monkeypatch.setattr(solver, "_DIRECT", 20)  # 40 rows are few enough, the 80 of both problems are not
+    X, third = rng.normal(size=(120, 4)), np.arange(120) % 3
+    y, C = (rng.random(120) > 0.5).astype(int), np.full(3, 0.5)
+    signs = np.where(y == 1, 1, -1)[:, None].repeat(3, axis=1)
+    problems = Problems(signs, np.stack([third == part for part in range(3)], axis=1).astype(float), C)
+    gathered, seen = solver._Rows.gathered, []
+
+    def watched(self, numbers):
+        seen.append(len(numbers))
+        return gathered(self, numbers)
+
+    monkeypatch.setattr(solver, "_DIRECT_ROWS", 45)  # two problems of 40 rows fit together, three do not
+    monkeypatch.setattr(solver, "_GATHERED_VALUES", 90)  # one feature at a time
+    monkeypatch.setattr(solver._Rows, "gathered", watched)
     solutions = solve(X, None, problems, tol=1e-9, max_iter=100)
-    for number, rows in enumerate((halves, ~halves)):
-        alone = solve(X[rows], None, problems_of(y[rows], C=CS[1:][number : number + 1]), tol=1e-9, max_iter=100)
-        np.testing.assert_allclose(solutions.coef[number], alone.coef[0], rtol=0, atol=1e-7)
+    assert max(seen) == 80
+    for part in range(3):
+        alone = solve(X[third == part], None, problems_of(y[third == part], C=C[:1]), tol=1e-9, max_iter=100)
+        np.testing.assert_allclose(solutions.coef[part], alone.coef[0], rtol=0, atol=1e-7)
 
 
 def test_where_passes_do_not_suffice_it_says_so(blobs):

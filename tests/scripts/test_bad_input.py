@@ -120,7 +120,7 @@ FAULTS = [
     ("train", "fake.h5 x --tap features --head lda -p shrinkage=2", ["shrinkage is", "auto or a number"]),
     ("train", "fake.h5 x --tap features --head majority -p C=1", ["unknown parameter 'C': majority has none"]),
     ("train", "fake.h5 x --tap features --head imagenet_map", ["takes predictions, not features"]),
-    ("train", "fake.h5 x --tap features -p lr=1e30 -p optimizer=sgd", ["no longer a finite number", "lower learning"]),
+    ("train", "fake.h5 x --tap features -p lr=1e38 -p optimizer=sgd", ["no longer a finite number", "lower learning"]),
     ("heads", "forest", ["unknown head 'forest'"]),
     ("train", "fake.h5 x --tap features -p =1", ["unknown parameter ''", "epochs"]),
     ("train", "fake.h5 x --tap features -p speed=1", ["unknown parameter 'speed'", "lr, epochs"]),
