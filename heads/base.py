@@ -229,6 +229,14 @@ class Head(ABC):
         return results
 
 
+def only_or_raise(results: Sequence[Learned | TrainingError]) -> Learned:
+    """Return what the only head of a `Head._learn_together` has learned, or raise why it has not."""
+    (learned,) = results
+    if isinstance(learned, TrainingError):
+        raise learned
+    return learned
+
+
 def fit_together(
     heads: Sequence[Head], X: Features, y: Labels, *, names: Sequence[str] = (), monitors: Sequence[Monitor] = ()
 ) -> list[TrainingError | None]:

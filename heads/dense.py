@@ -14,7 +14,7 @@ from typing import NamedTuple, Self, cast, final
 import numpy as np
 
 from heads.affine import AffinePredictor
-from heads.base import Head, Learned, Monitor, Predictor
+from heads.base import Head, Learned, Monitor, Predictor, only_or_raise
 from heads.descent import Bank, Batches, batches_of, judge_rows, positions
 from heads.errors import EvaluationError, TrainingError
 from heads.layers import Layer, LayersPredictor
@@ -82,11 +82,11 @@ class DenseHead(Head):
 
     @final
     def _learn(self, X: Features, targets: Targets, monitor: Monitor) -> Learned:
-        return _or_raise(self._learn_together([self], X, targets, [monitor])[0])
+        return only_or_raise(self._learn_together([self], X, targets, [monitor]))
 
     @final
     def _go_on(self, start: Predictor, X: Features, targets: Targets, monitor: Monitor) -> Learned:
-        return _or_raise(_train([self], self._start(start), X, targets, [monitor])[0])
+        return only_or_raise(_train([self], self._start(start), X, targets, [monitor]))
 
     @final
     @classmethod
@@ -279,9 +279,3 @@ def _diverged(epoch: int, lr: float) -> TrainingError:
         f"the loss is no longer a finite number after epoch {epoch} with lr={lr:g}; "
         f"try a lower learning rate, such as lr={lr / 10:g}"
     )
-
-
-def _or_raise(learned: Learned | TrainingError) -> Learned:
-    if isinstance(learned, TrainingError):
-        raise learned
-    return learned

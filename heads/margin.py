@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heads.affine import OneVsRestPredictor
-from heads.base import Head, Learned, Monitor
+from heads.base import Head, Learned, Monitor, only_or_raise
 from heads.errors import TrainingError
 from heads.rows import Features, Floats, Scaling, Targets, class_weights, finite, row_blocks
 from heads.solver import Problems, solve
@@ -56,7 +56,7 @@ class SVMHead(Head):
     seed: int
 
     def _learn(self, X: Features, targets: Targets, monitor: Monitor) -> Learned:
-        return _only(self._learn_together([self], X, targets, [monitor]))
+        return only_or_raise(self._learn_together([self], X, targets, [monitor]))
 
     @classmethod
     def _learn_together(
@@ -124,7 +124,7 @@ class RidgeHead(Head):
     seed: int
 
     def _learn(self, X: Features, targets: Targets, monitor: Monitor) -> Learned:
-        return _only(self._learn_together([self], X, targets, [monitor]))
+        return only_or_raise(self._learn_together([self], X, targets, [monitor]))
 
     @classmethod
     def _learn_together(
@@ -328,10 +328,3 @@ def _folds(targets: Targets) -> Targets:
         for number, (_, held) in enumerate(StratifiedKFold(count).split(folds, targets), start=1):
             folds[held] = number
     return folds
-
-
-def _only(results: Sequence[Learned | TrainingError]) -> Learned:
-    (learned,) = results
-    if isinstance(learned, TrainingError):
-        raise learned
-    return learned

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,6 +147,18 @@ def test_features_of_another_making_are_refused_by_field(change, said, head, mak
 def test_other_taps_beside_its_own_do_not_matter(head, make_features, blobs):
     X, y = blobs(60, 5, 3)
     head.check(make_features(X, y, taps={"fc2": 5, "predictions": 1000}))
+
+
+def test_heads_of_format_version_1_stay_readable(blobs):
+    """Its files were stored once and are not made anew: what it said then, it must always say."""
+    head = TrainedHead.load(Path(__file__).parents[1] / "data" / "head-v1")
+    expected = [
+        [0.976016987435, 0.003868681798, 0.020114330768],
+        [0.287469588121, 0.420158231073, 0.292372180806],
+        [0.08366534158, 0.01718137502, 0.8991532834],
+    ]
+    np.testing.assert_allclose(head.predict_proba(blobs(60, 5, 3)[0][:3]), expected, atol=1e-9)
+    assert (head.name, head.classes, head.tap, head.training.kept_epoch) == ("mlp", ("ant", "bee", "cow"), "fc2", 3)
 
 
 # Files that it did not write
