@@ -48,6 +48,11 @@ class UnknownNameError(FeatureCacheError, ValueError):
         close = get_close_matches(name, names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         super().__init__(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+        self._arguments = (kind, name, tuple(names))
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, tuple[str, ...]]]:
+        """Return what makes it again in another process."""
+        return type(self), self._arguments
 
 
 class OptionError(FeatureCacheError, ValueError):

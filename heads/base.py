@@ -71,10 +71,11 @@ class Epoch:
     epoch
         Its number, from 1.
     loss, accuracy
-        Mean cross-entropy (nats, without any penalty) and accuracy of the training rows, each row as it was seen: a
-        running mean while the weights moved.
+        Mean cross-entropy (nats, without any penalty, rows weighted by class if the head was told to) and accuracy of
+        the training rows, each row as it was seen: a running mean while the weights moved.
     valid_loss, valid_accuracy
-        The same of the validation rows, all with the weights at the end of the epoch; None without such rows.
+        The same of the validation rows, unweighted, all with the weights at the end of the epoch, and with a loss of at
+        most 36.04 for a row; None without such rows.
     """
 
     epoch: int
@@ -97,8 +98,8 @@ class Monitor:
         for no such rows.
     on_epoch
         Called with each epoch's record as soon as it is known.
-    earlier
-        The epochs of the training that this one goes on with.
+    earlier, kept
+        The epochs of the training that this one goes on with, and the number of the one whose weights it begins with.
 
     Attributes
     ----------
@@ -114,9 +115,10 @@ class Monitor:
         y: Labels | None = None,
         on_epoch: Callable[[Epoch], object] | None = None,
         earlier: Sequence[Epoch] = (),
+        kept: int | None = None,
     ) -> None:
         self.epochs = list(earlier)
-        self.kept: int | None = None
+        self.kept = kept
         self.valid = (X, y) if X is not None and y is not None and len(y) else None
         self._on_epoch = on_epoch
 

@@ -15,6 +15,8 @@ from heads.parameters import HeadSpec, Parameter, Value
 _SEEDS = 2**32  # what scikit-learn takes
 
 
+_MOST = 10**9  # of whole numbers, which libraries take as 32 bits
+
 _STANDARDIZE = Parameter(
     "standardize", "bool", default=True, help="Scale every feature to mean 0 and deviation 1, as measured in train."
 )
@@ -22,13 +24,13 @@ _AS_THEY_ARE = Parameter("standardize", "bool", default=False, help=_STANDARDIZE
 _CLASS_WEIGHT = Parameter(
     "class_weight", "choice", "none", "balanced: rare classes weigh more.", choices=("none", "balanced")
 )
-_MAX_ITER = Parameter("max_iter", "int", 1000, "Most iterations of the solver.", low=1)
+_MAX_ITER = Parameter("max_iter", "int", 1000, "Most iterations of the solver.", low=1, high=_MOST)
 
 # gradient descent; defaults of the optimizers are Keras's
 _DESCENT = (
     Parameter("lr", "float", 0.001, "Learning rate: the optimizer's step.", above=0),
-    Parameter("epochs", "int", 10, "Passes over the training rows.", low=1),
-    Parameter("batch_size", "int", 64, "Rows of one step.", low=1),
+    Parameter("epochs", "int", 10, "Passes over the training rows.", low=1, high=_MOST),
+    Parameter("batch_size", "int", 64, "Rows of one step.", low=1, high=_MOST),
     Parameter("optimizer", "choice", "adam", "Rule of the steps.", choices=("sgd", "rmsprop", "adam", "adamw")),
     Parameter(
         "momentum", "float", 0.0, "Part of the last step that is taken again, by sgd and rmsprop.", low=0, below=1
@@ -44,7 +46,9 @@ _DESCENT = (
     _STANDARDIZE,
     Parameter("l2", "float", 0.0, "Penalty on the sum of the squared weights.", low=0),
     _CLASS_WEIGHT,
-    Parameter("patience", "int", 0, "Stop after so many epochs without a lower valid loss; 0: never.", low=0),
+    Parameter(
+        "patience", "int", 0, "Stop after so many epochs without a lower valid loss; 0: never.", low=0, high=_MOST
+    ),
     Parameter(
         "keep", "choice", "last", "The epoch whose weights are kept, best by valid loss.", choices=("last", "best")
     ),
@@ -112,7 +116,7 @@ _SPECS = (
         ),
         head="heads.margin:SVMHead",
         predictor="heads.affine:OneVsRestPredictor",
-        libraries=("scikit-learn",),
+        libraries=("scikit-learn", "scipy"),
         shared=("C",),
         grid={"C": _C_GRID},
     ),
@@ -126,7 +130,7 @@ _SPECS = (
         ),
         head="heads.margin:RidgeHead",
         predictor="heads.affine:OneVsRestPredictor",
-        libraries=("scikit-learn",),
+        libraries=("scipy",),
         shared=("alpha",),
         grid={"alpha": _ALPHA_GRID},
     ),
@@ -136,7 +140,7 @@ _SPECS = (
         parameters=(
             Parameter("alpha", "float", 1e-4, "Strength of the penalty.", above=0),
             Parameter("penalty", "choice", "l2", "What is penalised.", choices=("l2", "l1", "elasticnet")),
-            Parameter("max_iter", "int", 1000, "Most passes over the rows.", low=1),
+            Parameter("max_iter", "int", 1000, "Most passes over the rows.", low=1, high=_MOST),
             Parameter("tol", "float", 1e-3, "Fall of the loss in a pass below which it stops.", above=0),
             Parameter("average", "bool", default=False, help="Take the mean of the weights over all steps."),
             _CLASS_WEIGHT,
@@ -151,7 +155,7 @@ _SPECS = (
         name="knn",
         summary="The classes of the nearest training rows, which it holds all of.",
         parameters=(
-            Parameter("n_neighbors", "int", 10, "How many rows are asked.", low=1),
+            Parameter("n_neighbors", "int", 10, "How many rows are asked.", low=1, high=_MOST),
             Parameter("metric", "choice", "cosine", "What is near.", choices=("cosine", "euclidean")),
             Parameter(
                 "weights", "choice", "uniform", "distance: nearer rows count more.", choices=("uniform", "distance")
@@ -203,7 +207,7 @@ _SPECS = (
                 "float",
                 1e-9,
                 "Part of the largest variance that is added to all.",
-                above=0,
+                low=1e-15,
             ),
             _CLASS_WEIGHT,
             _STANDARDIZE,

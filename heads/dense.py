@@ -86,7 +86,7 @@ class DenseHead(Head):
 
     @final
     def _go_on(self, start: Predictor, X: Features, targets: Targets, monitor: Monitor) -> Learned:
-        return only_or_raise(_train([self], self._start(start), X, targets, [monitor]))
+        return only_or_raise(_train([self], self._start(start), X, targets, [monitor], going_on=True))
 
     @final
     @classmethod
@@ -177,6 +177,10 @@ class _Watch:
         self.fault: TrainingError | None = None
         self.over = False
 
+    def start(self, layers: list[Layer], valid_loss: float) -> None:
+        """Take the weights that training goes on from for the best so far."""
+        self._layers, self._best = layers, valid_loss
+
     def after_epoch(self, layers: list[Layer], loss: float, accuracy: float, valid: tuple[float, float] | None) -> None:
         """Take note of an epoch, and decide whether it was the last."""
         if not (np.isfinite((loss, *(valid or ()))).all() and all(finite(part.kernel) for part in layers)):
@@ -203,6 +207,8 @@ def _train(
     X: Features,
     targets: Targets,
     monitors: Sequence[Monitor],
+    *,
+    going_on: bool = False,
 ) -> list[Learned | TrainingError]:
     """Train heads that differ in lr and l2 alone, all from this start; return what each learned, or why not."""
     first = heads[0]
@@ -216,6 +222,10 @@ def _train(
             l2=np.array([head.l2 for head in heads]),
             optimizer=partial(OPTIMIZERS[first.optimizer], momentum=first.momentum, decay=first.weight_decay),
         )
+        if going_on and valid:  # an epoch is only better if it is better than what there was
+            losses, _ = judge_rows(bank, *valid, start.scaling)
+            for number, watch in enumerate(watches):
+                watch.start(bank.layers(number), float(losses[number]))
         epochs = _Epochs(first, Batches(X, start.scaling, first.batch_size), targets)
         for _ in range(first.epochs):
             losses, accuracies = epochs.run(bank)

@@ -15,6 +15,7 @@ from heads.layers import ACTIVATIONS, Layer
 from heads.optimizers import Float32s, Optimizer
 from heads.rows import Features, Floats, Labels, Scaling, Targets
 
+_OF_ZERO = -math.log(np.finfo(np.float64).eps)  # the loss of a probability of 0, as scikit-learn clips it
 _VALID_ROWS = 256  # rows that are judged at a time
 
 
@@ -98,8 +99,11 @@ class Bank:
         return losses, hits
 
     def judge(self, X: Float32s, targets: Targets, weights: Float32s) -> tuple[Floats, NDArray[np.int64]]:
-        """Return what `step` does of a batch, without a step; a target of -1 is a class that no network knows."""
-        _, losses, hits = _judged(self._forward(X, ())[1], targets, weights)
+        """Return what `step` does of a batch, without a step; a target of -1 is a class that no network knows.
+
+        Nothing costs more than a probability of 0 does in `heads.rows.loss_and_accuracy`.
+        """
+        _, losses, hits = _judged(self._forward(X, ())[1], targets, weights, most=_OF_ZERO)
         return losses, hits
 
     def layers(self, network: int) -> list[Layer]:
@@ -148,10 +152,12 @@ def _masked(outputs: Float32s, masks: Sequence[Float32s], number: int) -> Float3
     return outputs * masks[number] if masks else outputs
 
 
-def _judged(scores: Float32s, targets: Targets, weights: Float32s) -> tuple[Float32s, Floats, NDArray[np.int64]]:
+def _judged(
+    scores: Float32s, targets: Targets, weights: Float32s, most: float = math.inf
+) -> tuple[Float32s, Floats, NDArray[np.int64]]:
     """Return the gradient of each row's cross-entropy by its scores, (S, b, k), and the sums that `Bank.step` returns.
 
-    A target of -1 has the loss of a probability of 0, as in `heads.rows.loss_and_accuracy`.
+    No row's loss counts for more than ``most``; that of a target of -1 is what a probability of 0 costs.
     """
     rows = np.arange(len(targets))
     best = scores.argmax(axis=2)
@@ -162,7 +168,8 @@ def _judged(scores: Float32s, targets: Targets, weights: Float32s) -> tuple[Floa
     losses = np.log(sums) - of_truth
     known = targets >= 0
     if not known.all():
-        losses = np.where(known, losses, -math.log(np.finfo(np.float64).eps))
+        losses = np.where(known, losses, _OF_ZERO)
+    losses = np.minimum(losses, most)
     probabilities /= sums[:, :, np.newaxis]
     probabilities[:, rows[known], targets[known]] -= 1
     return probabilities, (losses * weights).sum(axis=1, dtype=np.float64), np.count_nonzero(best == targets, axis=1)

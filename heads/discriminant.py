@@ -126,11 +126,14 @@ class NaiveBayesHead(Head):
         total = classes.settled(classes.counts @ variances / classes.counts.sum() + classes.between())
         smoothing = self.var_smoothing * total.max() or 1.0  # if no feature varies at all, the priors alone decide
         mean, scale = classes.scaling.mean, classes.scaling.scale
-        return GaussianPredictor(
-            means=classes.means * scale + mean,
-            variances=(variances + smoothing) * np.square(scale),
-            log_priors=classes.log_priors(self.class_weight),
-        )
+        try:
+            return GaussianPredictor(
+                means=classes.means * scale + mean,
+                variances=(variances + smoothing) * np.square(scale),
+                log_priors=classes.log_priors(self.class_weight),
+            )
+        except ValueError as e:
+            raise TrainingError(f"{e}: features are too large or too small for float64; scale them") from e
 
 
 @final

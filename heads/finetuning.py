@@ -21,9 +21,8 @@ from featurecache.names import listed
 from heads.assembly import assemble, describe, layered, network_of, notes_of, save_model
 from heads.errors import MismatchError, TrainingError
 from heads.parameters import HeadSpec, Parameter, Value
-from heads.splits import TRAIN, VALID, Holdout, count_text
+from heads.splits import TRAIN, VALID, count_text
 from heads.trainer import OPTIMIZERS, Trainer
-from heads.training import DEFAULT_HOLDOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -167,7 +166,7 @@ def finetune(
     if unfreeze not in stages:
         raise UnknownNameError(f"stage of {row.name} up to {head.tap}", unfreeze, stages)
     manifest = read_manifest(Path(images))
-    train, valid = sides(manifest, head, seed=seed, workers=workers)
+    train, valid = sides(manifest, head, workers=workers)
     for note in (*notes_of(head), f"building {row.name} with {found.source} weights"):
         notify(note)
     rules = DecodeRules(head.recipe.input_size, head.recipe.resize, head.recipe.filter)
@@ -196,12 +195,12 @@ def finetune(
 
 
 def sides(
-    manifest: Manifest, head: TrainedHead, *, seed: int, workers: int | None = None
+    manifest: Manifest, head: TrainedHead, *, workers: int | None = None
 ) -> tuple[list[ImageEntry], list[ImageEntry]]:
     """Return the images that train and those that judge, by the rule that chooses a head's rows (`heads.splits`).
 
-    Where there is no valid split, images are read to be told apart by their content. The rule is that of the head, so
-    that what it held out is held out again; if it has none, that of a new training with this seed.
+    Where there is no valid split, what the head held out is held out again; for that images are read, to be told apart
+    by their content. If it held nothing out, any of them may have trained it, and none judges.
 
     Raises
     ------
@@ -218,8 +217,8 @@ def sides(
     labelled = [entry for entry in manifest.entries if entry.label >= 0]
     train = [entry for entry in labelled if entry.split == TRAIN] or [e for e in labelled if not e.split]
     valid = [entry for entry in labelled if entry.split == VALID]
-    if not valid:
-        rule = head.training.holdout or Holdout(DEFAULT_HOLDOUT, seed)
+    if not valid and head.training.holdout is not None:
+        rule = head.training.holdout
         held_out = [rule.holds_out(sha256) for sha256 in _contents(manifest, train, workers)]
         train, valid = list(compress(train, [not each for each in held_out])), list(compress(train, held_out))
     if not train:

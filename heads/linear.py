@@ -9,6 +9,7 @@ import numpy as np
 
 from heads.affine import AffinePredictor, OneVsRestPredictor, two_rows
 from heads.base import Head, Learned, Monitor
+from heads.errors import TrainingError
 from heads.rows import Features, Scaling, Targets
 
 
@@ -97,7 +98,11 @@ def _fitted(estimator: Any, X: Features, targets: Targets) -> list[warnings.Warn
     """Fit a scikit-learn estimator; return what it warns of, each text once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        estimator.fit(X, targets)
+        try:
+            estimator.fit(X, targets)
+        except (ValueError, ArithmeticError) as e:
+            said = str(e).partition("\n")[0].rstrip(". ")
+            raise TrainingError(f"the training broke down: {said}; choose less extreme parameters") from e
     return list({str(each.message): each for each in caught}.values())
 
 

@@ -276,7 +276,9 @@ def platt(scores: NDArray[np.floating[Any]], signs: Signs, weights: Floats) -> t
     from scipy.optimize import minimize
 
     if not finite(scores):
-        raise TrainingError("the training diverged: scores are no longer finite numbers; set standardize=true")
+        raise TrainingError(
+            "the training diverged: scores are no longer finite numbers; choose less extreme parameters"
+        )
     of_class = signs > 0
     count, rest = weights[of_class].sum(), weights[~of_class].sum()
     wanted = np.where(of_class, (count + 1) / (count + 2), 1 / (rest + 2))

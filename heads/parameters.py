@@ -14,6 +14,7 @@ from heads.errors import ParameterError
 
 Value: TypeAlias = bool | int | float | str
 
+_SIZES = 100  # more layers than anyone trains on features
 _DIGITS = 9  # more than any layer has units
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -127,7 +128,7 @@ class Parameter:
 def _sizes(numbers: Iterable[object]) -> str | None:
     """Return whole numbers of at least 1 as a text, separated by commas; None if they are something else."""
     texts = [str(number).strip() for number in numbers]
-    if not texts or not all(
+    if not 0 < len(texts) <= _SIZES or not all(
         text.isdecimal() and text.isascii() and len(text) <= _DIGITS and int(text) >= 1 for text in texts
     ):
         return None

@@ -106,7 +106,7 @@ def by_blocks(X: Features, width: int, k: int, probabilities_of: Callable[[Float
     MismatchError
         If rows have another number of features than ``width``.
     EvaluationError
-        If a row holds a number that is not finite.
+        If a row holds a number that is not finite, or what is computed of it is not.
     """
     if X.ndim != 2 or X.shape[1] != width:  # noqa: PLR2004
         raise MismatchError(
@@ -122,7 +122,12 @@ def by_blocks(X: Features, width: int, k: int, probabilities_of: Callable[[Float
         if not usable.all():
             row = rows.start + int(np.argmin(usable))
             raise EvaluationError(f"row {row} holds features that are not finite; extract them again", row)
-        results[rows] = probabilities_of(block)
+        with np.errstate(all="ignore"):
+            results[rows] = probabilities_of(block)
+        usable = np.isfinite(results[rows]).all(axis=1)
+        if not usable.all():
+            row = rows.start + int(np.argmin(usable))
+            raise EvaluationError(f"row {row} gets no probabilities: what the head computes of it is not finite", row)
     return results
 
 

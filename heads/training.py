@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_HEAD = "softmax"
 DEFAULT_HOLDOUT = 0.2
+NO_VALID_ROWS = "there are no valid rows: nothing says how the head does on images that it has not seen"
 
 
 def train(
@@ -87,7 +88,9 @@ def train(
     require_rows(features, train_rows)
     if start is not None:
         _require_classes(start, train_rows)
-    monitor = Monitor(valid_rows.X, valid_rows.y, on_epoch, start.training.epochs if start else ())
+    begun = start.training if start else None
+    earlier, kept = (begun.epochs, begun.kept_epoch) if begun else ((), None)
+    monitor = Monitor(valid_rows.X, valid_rows.y, on_epoch, earlier, kept)
     began = time.perf_counter()
     fitted = _fit(untrained, train_rows, valid_rows, monitor, start)
     seconds = time.perf_counter() - began
@@ -115,7 +118,11 @@ def train(
             valid_accuracy=_accuracy(fitted, valid_rows) if len(valid_rows) else None,
             seconds=seconds,
             versions=_versions(("numpy", *spec.libraries)),
-            warnings=(*fitted.warnings_, *_notes(features, rule, train_rows, valid_rows, spec)),
+            warnings=(
+                *fitted.warnings_,
+                *_other_rows(start, train_rows),
+                *_notes(features, rule, train_rows, valid_rows, spec),
+            ),
         ),
         predictor=fitted.predictor_,
     )
@@ -212,6 +219,13 @@ def _fit(
         raise TrainingError(f"{valid_rows.paths[e.row]}: {e}" if e.row is not None else str(e), e.row) from e
 
 
+def _other_rows(start: TrainedHead | None, train_rows: FeatureSet) -> list[str]:
+    """Return a warning if the head to go on with has learned from other rows than these."""
+    if start is None or start.training.rows_sha256 == _digest(train_rows):
+        return []
+    return ["the head to go on with was trained on other rows; some of those that judge may be among them"]
+
+
 def _measured(train_rows: FeatureSet, spec: HeadSpec) -> FeatureSet:
     """Return the training rows, or evenly spaced ones of them if the head says that all would take too long."""
     n, most = len(train_rows), spec.measured_rows
@@ -229,7 +243,7 @@ def _notes(
     notes = {
         f"{unlabelled} rows without a label were not used": unlabelled,
         f"{unused} labelled rows in no split were not used, since there is a train split": unused,
-        "there are no valid rows: nothing says how the head does on images that it has not seen": not len(valid_rows),
+        NO_VALID_ROWS: not len(valid_rows),
         f"no training row is of the class {', '.join(missing)}: its probability will always be 0": missing,
         f"the train accuracy is that of {measured} of {len(train_rows)} rows": measured < len(train_rows),
     }

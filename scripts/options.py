@@ -24,7 +24,7 @@ Taps = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="Images in a forward pass.")]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Threads that read and decode.", show_default="one a processor")
+    int | None, typer.Option(min=1, max=1024, help="Threads that read and decode.", show_default="one a processor")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
 Precision = Annotated[str, typer.Option(help="float32, or mixed: half precision inside the network.")]

@@ -86,7 +86,7 @@ def _print_sweep(found: "Sweep", sweep_dir: Path) -> None:
         key = (entry.candidate.head, entry.candidate.tap)
         seconds[key] = seconds.get(key, 0.0) + entry.seconds
     print_table(
-        ("head", "tap", "parameters", "accuracy", "95 % interval", "loss", "seconds"),
+        ("head", "tap", "parameters", "accuracy", "95 % interval", "loss", "seconds, all tried"),
         [
             (
                 entry.candidate.head,

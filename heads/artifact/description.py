@@ -84,6 +84,10 @@ def parse(description: bytes) -> dict[str, Any]:
     fault = _fault(data, _SCHEMA, "")
     if fault:
         raise ArtifactError(f"{DESCRIPTION}: {fault}")
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as e:
+        raise ArtifactError(f"{DESCRIPTION}: a text in it is no Unicode") from e
     if checksum(data) != data["sha256"]:
         raise ArtifactError(f"{DESCRIPTION} was changed after it was written: its SHA-256 is not the one recorded")
     return data

@@ -96,6 +96,8 @@ def usable_rows(images: FeatureSet, judging: Judging) -> tuple[Targets, Targets]
             f"all {len(train)} training rows are of the class {images.classes[present[0]]!r}; "
             "a head needs rows of at least two classes"
         )
+    if judging.folds > len(train):
+        raise TrainingError(f"{judging.folds} folds of {len(train)} training rows; take fewer folds")
     if not judging.folds and not len(valid):
         raise TrainingError(
             f"there are no rows to judge by: the labelled rows are {where}; hold some out, or judge by folds"
@@ -142,10 +144,10 @@ def rows_of(parts: NDArray[np.int32], part: int) -> tuple[Targets, Targets]:
 
 
 def identity(images: FeatureSet, judging: Judging) -> str:
-    """Return the SHA-256 of all that the rows to train and judge by are: recipe, classes, contents, labels, splits."""
+    """Return the SHA-256 of all that the rows to train and judge by are: recipe, classes, places, contents, labels."""
     train, valid = usable_rows(images, judging)
-    digest = hashlib.sha256(json.dumps([images.fingerprint, images.classes]).encode())
+    digest = hashlib.sha256(json.dumps([images.fingerprint, images.classes, len(images)]).encode())
     for role, rows in ((TRAIN, train), (VALID, valid)):
-        for sha256, label in zip(images.sha256[rows], images.y[rows].tolist(), strict=True):
-            digest.update(f"{role} {sha256} {label}\n".encode())
+        for row, sha256, label in zip(rows.tolist(), images.sha256[rows], images.y[rows].tolist(), strict=True):
+            digest.update(f"{role} {row} {sha256} {label}\n".encode())
     return digest.hexdigest()

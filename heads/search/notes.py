@@ -12,6 +12,7 @@ from heads.rows import Targets
 from heads.search.grid import FLOOR
 from heads.search.judging import Judging, usable_rows
 from heads.search.ranking import NOISE, Entry, best_of_each
+from heads.training import NO_VALID_ROWS
 
 _EDGED = 3  # values of a grid that has an inside
 _UNFINISHED = "did not converge"
@@ -128,6 +129,8 @@ def _on_leaks(images: FeatureSet, train: Targets, valid: Targets) -> list[str]:
 def _on_training(first: Entry, best: TrainedHead, judging: Judging) -> list[str]:
     """Say what the final training says besides, and whether it came out as before."""
     notes = [text for text in best.training.warnings if text not in first.warnings]
+    if judging.folds:  # they have said how the head does on images that it has not seen
+        notes = [text for text in notes if text != NO_VALID_ROWS]
     again, before = best.training.valid_accuracy, first.accuracy
     if judging.folds or again is None or before is None or again == before.value:
         return notes

@@ -134,6 +134,8 @@ def sweep(
         raise ParameterError(f"jobs is {jobs}, expected at least 1")
     taps = list(dict.fromkeys(cache.require_tap(tap) for tap in taps or cache.taps))
     candidates = candidates_of(heads, taps, grids or {})
+    if folds and any(each.params.get("patience") or each.params.get("keep") == "best" for each in candidates):
+        raise ParameterError("patience and keep=best choose an epoch by valid rows, and with folds there are none")
     images = labelled_images(cache, taps[0])
     rows = identity(images, judging)
     plan = plan_of(images.fingerprint, rows, judging, candidates)
@@ -143,7 +145,7 @@ def sweep(
         if trying.outcomes:
             notify(f"known from before and kept: {len(trying.outcomes)} of {len(trying.tasks)} tasks")
         if trying.missing:
-            with Workers(jobs) as workers:
+            with Workers(jobs, most=len(trying.missing)) as workers:
                 parts = workers.call(parts_of, images, judging)  # of folds, by scikit-learn, which we need not load
                 trying.run(Source(cache.path, judging, rows, images.classes, images.y, parts), workers)
         leaderboard = ranked(candidates, trying.by_candidate())

@@ -165,16 +165,19 @@ def decode(content: bytes, plan: str) -> list[Outcome] | None:
         return [
             Outcome(
                 _bits(each["correct"], each["rows"]),
-                each["loss"],
-                each["seconds"],
-                tuple(each["warnings"]),
-                each["error"],
+                float(each["loss"]),
+                float(each["seconds"]),
+                tuple(map(str, each["warnings"])),
+                str(each["error"]),
             )
             for each in data["outcomes"]
         ]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         return None
 
 
 def _bits(text: str, count: int) -> NDArray[np.bool_]:
-    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(np.bool_)
+    packed = np.frombuffer(base64.b64decode(text), np.uint8)
+    if len(packed) != -(-count // 8):
+        raise ValueError(f"{len(packed)} bytes for {count} rows")
+    return np.unpackbits(packed, count=count).astype(np.bool_)

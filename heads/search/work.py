@@ -76,7 +76,7 @@ class Work:
             there = json.loads((self.directory / "plan.json").read_bytes())
         except FileNotFoundError:
             return
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             there = None
         if not isinstance(there, dict) or there.get("format") != _FORMAT:
             raise OutputError(
@@ -150,7 +150,7 @@ def _differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 def _grid_difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     try:
         ours, theirs = (_by_head_and_tap(plan["candidates"]) for plan in (wanted, there))
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         return "its candidates"
     for index, what in enumerate(("heads", "taps")):
         names = [list(dict.fromkeys(key[index] for key in each)) for each in (theirs, ours)]
@@ -163,5 +163,5 @@ def _grid_difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str
 def _by_head_and_tap(candidates: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Any]]:
     grouped: dict[tuple[str, str], list[Any]] = {}
     for each in candidates:
-        grouped.setdefault((each["head"], each["tap"]), []).append(each["params"])
+        grouped.setdefault((str(each["head"]), str(each["tap"])), []).append(each["params"])
     return grouped

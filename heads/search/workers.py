@@ -28,7 +28,7 @@ _WATCH_SECONDS = 1.0
 
 
 class Workers:
-    """So many processes that call functions for this one, one a processor if no number is given.
+    """So many processes that call functions for this one, at most ``most``; one a processor if no number is given.
 
     With a single one, this process calls the functions itself.
 
@@ -36,10 +36,12 @@ class Workers:
     reach them: when the block is left by an exception they are killed, and if this process is they end by themselves.
     """
 
-    def __init__(self, jobs: int | None) -> None:
+    def __init__(self, jobs: int | None, *, most: int | None = None) -> None:
         from joblib import cpu_count
 
         self._jobs = jobs or cpu_count()
+        if most is not None:
+            self._jobs = min(self._jobs, most)
         self._threads = max(1, cpu_count() // self._jobs)
         self._executor: Any = None
 

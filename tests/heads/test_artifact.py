@@ -280,6 +280,7 @@ def test_descriptions_of_something_else(text, said, stored):
         ({"classes": ["ant", "ant", "bee"]}, "classes are not two or more different names"),
         ({"classes": ["ant"]}, "classes are not two or more different names"),
         ({"classes": ["ant", "bee", 3]}, "classes[2] is int, expected str"),
+        ({"classes": ["\ud800", "bee", "cow"]}, "a text in it is no Unicode"),
         ({"trained_classes": [0, 1, 3]}, "trained_classes"),
         ({"trained_classes": [-1, 0, 1]}, "trained_classes"),
         ({"trained_classes": [2, 1, 0]}, "trained_classes"),
@@ -453,7 +454,7 @@ def test_values_that_no_training_gives_are_refused(of_any_kind, tmp_path):
         refused(stored)
 
 
-@pytest.mark.parametrize("hidden", ["9" * 5000, "", "256,", "8,8", "-1", "1e9"])
+@pytest.mark.parametrize("hidden", ["1," * 10**5 + "1", "9" * 5000, "", "256,", "8,8", "-1", "1e9"])
 def test_layers_that_are_not_those_stored_are_refused(hidden, make_features, make_cache, blobs, tmp_path):
     X, y = blobs(60, 5, 3)
     stored = train(make_cache(make_features(X, y, splits="")), "mlp", params={"epochs": 1}).save(tmp_path / "head")

@@ -175,6 +175,13 @@ def test_a_validation_row_of_a_class_never_seen_costs_what_a_probability_of_0_co
     assert monitor.epochs[0].valid_accuracy == 0
 
 
+def test_no_validation_row_costs_more_than_a_probability_of_0(blobs):
+    X, y = blobs(40, 4, 2)
+    monitor = Monitor(X[:10] * 1e6, 1 - y[:10])
+    make_head("softmax", epochs=5, lr=0.1, standardize=False).fit(X, y, monitor=monitor)
+    assert monitor.epochs[-1].valid_loss <= -math.log(np.finfo(np.float64).eps) + 1e-6
+
+
 def test_validation_rows_that_are_not_finite_are_named(blobs):
     X, y = blobs(40, 4, 2)
     valid = X[:10].copy()
@@ -260,6 +267,16 @@ def test_going_on_starts_from_what_was_learned(name, blobs):
     four = make_head(name, **(params | {"epochs": 4})).fit(X, y)
     np.testing.assert_allclose(whole.predict_proba(X), four.predict_proba(X), atol=1e-6)
     assert monitor.epochs[0].loss < -math.log(1 / 3)
+
+
+def test_going_on_keeps_the_start_if_no_epoch_is_better(blobs):
+    X, y, valid_X, valid_y = noisy(blobs)
+    first = make_head("softmax", lr=0.001, epochs=5).fit(X, y)
+    monitor = Monitor(valid_X, valid_y)
+    worse = make_head("softmax", lr=300.0, epochs=4, optimizer="sgd", keep="best")
+    worse.fit(X, y, start=first.predictor_, monitor=monitor)
+    np.testing.assert_allclose(worse.predictor_.coef, first.predictor_.coef, rtol=1e-6)
+    assert monitor.kept is None
 
 
 def test_going_on_keeps_the_scaling_it_was_trained_with(blobs):

@@ -196,10 +196,11 @@ def test_sides_are_those_of_the_heads_training(tmp_path, splits, rule):
     cache = featurecache.extract(images, tmp_path / "c.h5", backbone=FakeBackbone())
     head = train(cache, "logreg", tap="features")
     head = replace(head, training=replace(head.training, holdout=rule))
-    expected = training_rows(cache.features("features"), rule or Holdout(0.2, 7))
-    found = sides(read_manifest(images), head, seed=7)
+    expected = training_rows(cache.features("features"), rule)
+    found = sides(read_manifest(images), head)
     assert [[entry.path for entry in side] for side in found] == [rows.paths.tolist() for rows in expected]
-    assert all(found)
+    assert found[0]
+    assert bool(found[1]) == ("valid" in splits or rule is not None)  # else any image may have trained the head
 
 
 def test_other_classes_are_refused(head, tmp_path):

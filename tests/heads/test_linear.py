@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from heads import rows
 from heads.catalog import make_head
+from heads.errors import TrainingError
 
 ESTIMATORS = {"logreg": LogisticRegression, "sgd": SGDClassifier}
 
@@ -144,3 +145,10 @@ def test_features_are_copied_once_if_they_are_standardised_and_else_never(name, 
         assert copies * X.nbytes < tracemalloc.get_traced_memory()[1] < (copies + 0.5) * X.nbytes
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("alpha", [1e-300, 1e300])
+def test_what_breaks_the_library_is_a_clear_error(alpha, blobs):
+    X, y = blobs(40, 4, 2)
+    with pytest.raises(TrainingError, match=r"the training broke down: .*; choose less extreme parameters"):
+        make_head("sgd", alpha=alpha).fit(X, y)

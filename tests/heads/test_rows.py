@@ -137,3 +137,10 @@ def test_a_label_that_was_not_learned_costs_what_a_probability_of_zero_costs():
     assert loss == pytest.approx(log_loss([2, 1], padded, labels=[0, 1, 2, 3]))
     assert loss == pytest.approx(36.04 / 2, abs=0.01)
     assert accuracy == 0.5
+
+
+def test_a_row_of_which_no_number_can_be_computed_is_named():
+    with pytest.raises(
+        EvaluationError, match="row 2 gets no probabilities: what the head computes of it is not finite"
+    ):
+        by_blocks(np.arange(3.0).reshape(3, 1), 1, 2, lambda block: np.where(block < 2, [[1.0, 0.0]], np.nan))

@@ -217,6 +217,14 @@ def test_going_on_without_rows_of_a_class_is_refused(first, blobs, make_features
         train(make_cache(make_features(X, y, splits="", classes=("ant", "bee", "cow"))), start=first)
 
 
+def test_going_on_with_other_rows_is_said(first, blobs, make_features, make_cache):
+    cache = make_cache(make_features(*blobs(60, 5, 3), splits=["train"] * 40 + ["valid"] * 20))
+    other = train(cache, start=first, params={"epochs": 1}).training
+    assert (
+        "the head to go on with was trained on other rows; some of those that judge may be among them" in other.warnings
+    )
+
+
 def test_a_head_without_epochs_cannot_be_gone_on_with(blob_cache):
     with pytest.raises(TrainingError, match="not trained in epochs"):
         train(blob_cache, start=train(blob_cache, "logreg"))
