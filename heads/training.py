@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_HEAD = "softmax"
 DEFAULT_HOLDOUT = 0.2
+_UNEVEN = 0.05  # difference of what is held out and what was to be that is said
 NO_VALID_ROWS = "there are no valid rows: nothing says how the head does on images that it has not seen"
 
 
@@ -134,6 +135,10 @@ def _values(spec: HeadSpec, params: Mapping[str, object], start: TrainedHead | N
         return spec.values(params)
     if spec.name != start.name:
         raise ParameterError(f"head: the head to go on with is {start.name!r}, not {spec.name!r}; train a new one")
+    if not spec.fixed:
+        raise TrainingError(
+            f"head: {spec.name} is not trained in epochs, there is nothing to go on with; train a new one"
+        )
     values = spec.values({**start.params, **params})
     changed = [f"{name} is {start.params[name]!r}" for name in spec.fixed if values[name] != start.params[name]]
     if changed:
@@ -238,12 +243,20 @@ def _notes(
     """Return what the user must know about the rows, one line each."""
     unlabelled = int(np.count_nonzero(features.y < 0))
     unused = int(np.count_nonzero((features.y >= 0) & (roles(features, rule) == "")))
-    missing = [name for index, name in enumerate(features.classes) if index not in set(train_rows.y.tolist())]
+    missing, unjudged = (
+        [name for index, name in enumerate(features.classes) if index not in set(rows.y.tolist())]
+        for rows in (train_rows, valid_rows)
+    )
     measured = len(_measured(train_rows, spec))
+    both = len(train_rows) + len(valid_rows)
+    uneven = abs(len(valid_rows) / both - rule.fraction) > _UNEVEN and not has_valid_split(features)
     notes = {
         f"{unlabelled} rows without a label were not used": unlabelled,
         f"{unused} labelled rows in no split were not used, since there is a train split": unused,
         NO_VALID_ROWS: not len(valid_rows),
+        f"{len(valid_rows)} of {both} rows are held out to judge, though {rule.fraction:g} of them were to be: "
+        "which ones they are follows from their content alone": uneven,
+        f"no row that judges is of the class {', '.join(unjudged)}": len(valid_rows) and unjudged,
         f"no training row is of the class {', '.join(missing)}: its probability will always be 0": missing,
         f"the train accuracy is that of {measured} of {len(train_rows)} rows": measured < len(train_rows),
     }

@@ -9,6 +9,8 @@ from scripts.options import Device, MovedWeights, Workers
 from scripts.output import Json, print_failures, print_json, say, show
 from scripts.training import EpochPrinter
 
+_NAMED = 20  # classes that are named
+
 HeadDir = Annotated[Path, typer.Argument(metavar="HEAD_DIR", readable=False, help="A head's directory.")]
 
 
@@ -31,7 +33,7 @@ def export(
     head = TrainedHead.load(head_dir)
     write(head, path, weights=weights, notify=say)
     inputs = f"{head.recipe.backbone} up to {head.tap} and " if path.suffix == ".keras" else ""
-    show(f"{path}: {inputs}{head.name}, {len(head.classes)} classes")
+    show(f"{path}: {inputs}{head.name}; classes in this order: {', '.join(head.classes[:_NAMED])}")
 
 
 def finetune(

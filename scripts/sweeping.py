@@ -13,6 +13,8 @@ from scripts.output import Json, number, print_json, print_table, say, show
 if TYPE_CHECKING:
     from heads import Candidate, Entry, Sweep, SweepProgress
 
+_FAULTS = 10  # reasons of failures that are listed
+
 
 def sweep(
     cache: Annotated[Path, typer.Argument(metavar="CACHE", readable=False, help="A cache file.")],
@@ -91,7 +93,7 @@ def _print_sweep(found: "Sweep", sweep_dir: Path) -> None:
             (
                 entry.candidate.head,
                 entry.candidate.tap,
-                _shown(entry.candidate) if not entry.error else entry.error,
+                _shown(entry.candidate) if not entry.error else "failed",
                 number(entry.accuracy.value if entry.accuracy else None),
                 _interval(entry),
                 number(entry.loss),
@@ -102,6 +104,9 @@ def _print_sweep(found: "Sweep", sweep_dir: Path) -> None:
         left=(0, 1, 2),
     )
     show()
+    failed = {f"{each.candidate.head}: {each.error}": each for each in found.leaderboard if each.error}
+    for text in list(failed)[:_FAULTS]:
+        show(f"failed: {text}")
     for note in found.notes:
         show(f"note: {note}")
     show()

@@ -65,6 +65,8 @@ def _on_flattery(leaderboard: Sequence[Entry], images: FeatureSet, judged: int) 
         if has_test
         else "there is no test split to judge the head by: put some images aside as one"
     )
+    if len(leaderboard) == 1:
+        return []
     return [f"the accuracy of the best of {len(leaderboard)} tries on the same {judged} rows flatters; {remedy}"]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from featurecache.errors import OutputError
 from featurecache.publish import name_directory, publish, remove_directory, require_place
 from heads.errors import ParameterError, TrainingError
-from heads.search.grid import candidates_of
+from heads.search.grid import FLOOR, candidates_of
 from heads.search.judging import Judging, identity, labelled_images, parts_of
 from heads.search.notes import notes_on
 from heads.search.prepared import Source
@@ -149,7 +149,7 @@ def sweep(
                 parts = workers.call(parts_of, images, judging)  # of folds, by scikit-learn, which we need not load
                 trying.run(Source(cache.path, judging, rows, images.classes, images.y, parts), workers)
         leaderboard = ranked(candidates, trying.by_candidate())
-        best, final = _trained(leaderboard[0], cache, judging, trying)
+        best, final = _trained(leaderboard, cache, judging, trying)
         seconds = {"total": time.perf_counter() - began, "preparing": trying.preparing, "final": final}
         notes = notes_on(leaderboard, best, images, judging)
         found = Sweep(leaderboard, best, tuple(notes), seconds | {"heads": _seconds_by_head(leaderboard)})
@@ -158,11 +158,18 @@ def sweep(
     return found
 
 
-def _trained(first: Entry, cache: FeatureCache, judging: Judging, trying: Trying) -> tuple[TrainedHead, float]:
+def _trained(
+    leaderboard: Sequence[Entry], cache: FeatureCache, judging: Judging, trying: Trying
+) -> tuple[TrainedHead, float]:
     """Train the best candidate again, on all training rows; return the seconds that it took besides."""
+    first = leaderboard[0]
     head, tap, params = first.candidate.head, first.candidate.tap, first.candidate.params
-    if first.error:
-        raise TrainingError(f"none of {len(trying.by_candidate())} candidates could be trained; {head}: {first.error}")
+    asked = [entry for entry in leaderboard if entry.candidate.head != FLOOR] or leaderboard
+    if all(entry.error for entry in asked):
+        failed = asked[0]
+        raise TrainingError(
+            f"none of {len(asked)} candidates could be trained; {failed.candidate.head}: {failed.error}"
+        )
     trying.report(f"training {head} on {tap} again")
     began = time.perf_counter()
     # what folds have judged needs no rows held out

@@ -21,7 +21,10 @@ def test_export_makes_a_model_that_says_what_the_head_says(command, real_head, r
 
     path = tmp_path / "m.keras"
     done = command("export", real_head, path)
-    assert (done.code, done.out) == (0, f"{path}: mobilenet_v2 up to avg_pool and logreg, 2 classes\n")
+    assert (done.code, done.out) == (
+        0,
+        f"{path}: mobilenet_v2 up to avg_pool and logreg; classes in this order: blue, red\n",
+    )
     assert done.err == "building mobilenet_v2 with random:0 weights\n"
     features = FeatureCache.open(real_cache).features("avg_pool", split="valid")
     pixels = [decode((images / name).read_bytes(), DecodeRules((224, 224))) for name in features.paths]
@@ -33,7 +36,7 @@ def test_export_makes_a_model_that_says_what_the_head_says(command, real_head, r
 def test_export_makes_a_scikit_learn_object_and_warns_of_it(command, real_head, real_cache, tmp_path):
     path = tmp_path / "m.joblib"
     done = command("export", real_head, path)
-    assert (done.code, done.out) == (0, f"{path}: logreg, 2 classes\n")
+    assert (done.code, done.out) == (0, f"{path}: logreg; classes in this order: blue, red\n")
     assert done.err == "a joblib file runs code when it is loaded: give it only to people who trust you\n"
     features = FeatureCache.open(real_cache).features("avg_pool", split="valid")
     assert list(joblib.load(path).predict(features.X)) == [path.split("/")[1] for path in features.paths]

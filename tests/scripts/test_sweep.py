@@ -52,7 +52,15 @@ def test_the_best_of_each_head_and_tap_is_listed_with_what_differs_from_the_defa
     assert (done.code, done.err) == (0, "")
     table, notes, end = done.out.rstrip().split("\n\n")
     header, *rows = table.splitlines()
-    assert re.split(r"  +", header) == ["head", "tap", "parameters", "accuracy", "95 % interval", "loss", "seconds"]
+    assert re.split(r"  +", header) == [
+        "head",
+        "tap",
+        "parameters",
+        "accuracy",
+        "95 % interval",
+        "loss",
+        "seconds, all tried",
+    ]
     cells = [re.split(r"  +", row) for row in rows]
     assert sorted((head, tap) for head, tap, *_ in cells) == [
         ("logreg", "features"),
