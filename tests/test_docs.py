@@ -42,6 +42,7 @@ def folder(tmp_path_factory, shared_data):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.timeout(600)
 def test_the_walk_through_prints_what_the_readme_says(folder):
