@@ -83,7 +83,9 @@ def sweep(
     """Try heads, taps and parameters on the training rows of a cache, and keep the best as a trained head.
 
     The rows of the valid split judge; where there is none, training rows are held out as `heads.train` does it; with
-    folds, every training row is judged by a head that has not seen it. Rows of the test split are not touched.
+    folds, every training row is judged by a head that has not seen it. Rows of the test split are not touched; of a
+    float16 cache, whose taps are converted as a whole for the last training, their features are converted with the
+    rest.
 
     An interrupted sweep goes on where it was if it is called again in the same way.
 

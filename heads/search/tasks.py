@@ -110,9 +110,7 @@ def run_task(task: Task, rows: Prepared) -> list[Outcome]:
         faults = [e] * len(heads)
     share = (time.perf_counter() - began) / len(heads)
     outcomes = [
-        Outcome(np.empty(0, np.bool_), 0.0, share, error=str(fault))
-        if fault
-        else _judge(head, X_judged, y_judged, share)
+        _failed(fault, share) if fault else _judge(head, X_judged, y_judged, share)
         for head, fault in zip(heads, faults, strict=True)
     ]
     return [_without_advice(each) for each in outcomes] if task.kind.standardize else outcomes
@@ -120,10 +118,17 @@ def run_task(task: Task, rows: Prepared) -> list[Outcome]:
 
 def _judge(head: Head, X: Features, y: Labels, share: float) -> Outcome:
     began = time.perf_counter()
-    probabilities = head.predict_proba(X)
+    try:
+        probabilities = head.predict_proba(X)
+    except EvaluationError as e:
+        return _failed(e, share)
     loss, _ = loss_and_accuracy(probabilities, head.classes_, y)
     correct = head.classes_[np.argmax(probabilities, axis=1)] == y
     return Outcome(correct, loss, share + time.perf_counter() - began, head.warnings_)
+
+
+def _failed(fault: Exception, seconds: float) -> Outcome:
+    return Outcome(np.empty(0, np.bool_), 0.0, seconds, error=str(fault))
 
 
 def _without_advice(outcome: Outcome) -> Outcome:

@@ -262,3 +262,21 @@ def test_of_a_head_that_is_slow_to_ask_some_rows_are_measured(blobs, make_featur
     assert "the train accuracy is that of 1000 of 1500 rows" in head.training.warnings
     assert 0.5 < head.training.train_accuracy < 1
     assert not any("train accuracy" in each for each in train(make_cache(features), "logreg").training.warnings)
+
+
+def test_a_holdout_that_misses_its_part_and_a_class_without_judges_are_said(blobs, make_features, make_cache):
+    X, y = blobs(20, 5, 2)
+    rule = Holdout(0.2, 0)
+    features = make_features(X, y, splits="")
+    held_out = np.array([rule.holds_out(each) for each in features.sha256])
+    y = np.where(held_out, 1, np.arange(20) % 2)  # whatever is held out is of the second class
+    kept = ~held_out | (np.cumsum(held_out) <= 1)  # and one row alone is
+    cache = make_cache(make_features(X[kept], y[kept], splits="", contents=np.flatnonzero(kept)))
+    record = train(cache, "centroid").training
+    n = int(kept.sum())
+    assert record.n_valid == 1
+    assert (
+        f"1 of {n} rows are held out to judge, though 0.2 of them were to be: which ones they are follows from their "
+        "content alone" in record.warnings
+    )
+    assert "no row that judges is of the class ant" in record.warnings

@@ -304,3 +304,23 @@ def test_the_cache_is_not_changed(blob_file, tmp_path):
     quick(blob_file, tmp_path / "sweep")
     assert blob_file.path.read_bytes() == before
     assert FeatureCache.open(blob_file.path).problems() == []
+
+
+@pytest.mark.parametrize("params", [{"patience": [2]}, {"keep": ["best"]}])
+def test_choosing_epochs_is_refused_with_folds(params, blob_file, tmp_path):
+    grids = {"softmax": {"lr": [0.1], "l2": [0], "epochs": [2], **params}}
+    with pytest.raises(
+        ParameterError, match="patience and keep=best choose an epoch by valid rows, and with folds there"
+    ):
+        quick(blob_file, tmp_path / "sweep", heads=["softmax"], grids=grids, folds=2)
+
+
+def test_more_folds_than_rows_are_refused_at_once(blob_file, tmp_path):
+    with pytest.raises(TrainingError, match=r"1000000 folds of \d+ training rows; take fewer folds"):
+        quick(blob_file, tmp_path / "sweep", folds=10**6)
+
+
+def test_if_all_that_was_asked_for_fails_the_floor_is_not_the_winner(blob_file, tmp_path):
+    with pytest.raises(TrainingError, match=r"none of .* candidates could be trained; sgd: the training broke down"):
+        quick(blob_file, tmp_path / "sweep", heads=["sgd"], grids={"sgd": {"alpha": [1e-300]}})
+    assert not (tmp_path / "sweep").exists()

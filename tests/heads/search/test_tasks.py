@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from heads.artifact.description import checksum
 from heads.catalog import head_spec, make_head
+from heads.errors import EvaluationError
 from heads.rows import loss_and_accuracy
 from heads.search.grid import Candidate, candidates_of
 from heads.search.judging import Judging, identity, labelled_images, parts_of
@@ -158,3 +160,37 @@ def test_what_came_of_a_task_is_kept(run, tmp_path):
     outcomes = publish_task(task, rows, tmp_path / "result.json", "plan")
     (read,) = decode((tmp_path / "result.json").read_bytes(), "plan")
     assert read.correct.tolist() == outcomes[0].correct.tolist()
+
+
+def test_a_candidate_that_breaks_its_library_fails_alone(run):
+    (broken,) = run(candidates("sgd", {"alpha": 1e-300}))[0]
+    assert "the training broke down" in broken.error
+
+
+def test_a_candidate_whose_judgement_is_not_finite_fails_alone(run, monkeypatch):
+    def overflowing(self, X):
+        raise EvaluationError("row 3 gets no probabilities", 3)
+
+    monkeypatch.setattr("heads.affine.AffinePredictor.predict_proba", overflowing)
+    (failed,) = run(candidates("logreg", {}))[0]
+    assert (failed.error, len(failed.correct)) == ("row 3 gets no probabilities", 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 10**30},
+        {"rows": 10**9},
+        {"rows": 21 * 8},
+        {"loss": "x"},
+        {"loss": None},
+        {"correct": "!"},
+        {"rows": "20"},
+    ],
+    ids=str,
+)
+def test_outcomes_that_cannot_be_are_not_believed(change):
+    data = json.loads(encode([Outcome(np.ones(20, bool), 0.5, 1.0)], "plan"))
+    data["outcomes"][0] |= change
+    data["sha256"] = checksum({name: value for name, value in data.items() if name != "sha256"})
+    assert decode(json.dumps(data).encode(), "plan") is None
