@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heads.errors import ArtifactError, HeadError, TrainingError
-from heads.rows import Features, Floats, Labels, Targets, first_not_finite
+from heads.rows import Features, Floats, Labels, Targets, finite, first_not_finite
 
 
 class Classifier(Protocol):
@@ -322,3 +322,8 @@ def checked_arrays(
     if faults:
         raise ArtifactError("; ".join(faults))
     return dict(arrays)
+
+
+def not_finite(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Return one line for each array that holds a value that is not finite."""
+    return [f"{name} holds values that are not finite" for name, array in arrays.items() if not finite(array)]

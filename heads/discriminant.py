@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heads.affine import AffinePredictor, softmax
-from heads.base import Head, Learned, Monitor, checked_arrays
+from heads.base import Head, Learned, Monitor, checked_arrays, not_finite
 from heads.errors import ArtifactError, TrainingError
 from heads.moments import Classes, Scatter
-from heads.rows import Features, Floats, Targets, by_blocks, finite
+from heads.rows import Features, Floats, Targets, by_blocks
 
 
 @final
@@ -157,9 +157,7 @@ class GaussianPredictor:
     _constants: Floats = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        faults = [
-            f"{name} holds values that are not finite" for name, array in self.arrays.items() if not finite(array)
-        ]
+        faults = not_finite(self.arrays)
         if not (self.variances > 0).all():
             faults.append("variances holds values that are not above 0")
         if faults:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heads.affine import softmax
-from heads.base import checked_arrays
+from heads.base import checked_arrays, not_finite
 from heads.errors import ArtifactError, TrainingError
 from heads.rows import Features, Floats, Scaling, by_blocks, finite
 
@@ -53,9 +53,7 @@ class LayersPredictor:
     scaling: Scaling
 
     def __post_init__(self) -> None:
-        faults = [
-            f"{name} holds values that are not finite" for name, array in self.arrays.items() if not finite(array)
-        ]
+        faults = not_finite(self.arrays)
         if not (self.scaling.scale > 0).all():
             faults.append("scale holds values that are not above 0")
         if faults:
