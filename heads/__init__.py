@@ -15,14 +15,15 @@ if TYPE_CHECKING:
         ParameterError,
         TrainingError,
     )
-    from heads.evaluation import Evaluation, PredictionsTable, evaluate, predict_table, select_rows
+    from heads.evaluation import Evaluation, evaluate, predict_table, select_rows
     from heads.exporting import export
     from heads.finetuning import FineTuning, finetune
-    from heads.metrics import Interval
+    from heads.intervals import Interval
     from heads.parameters import HeadSpec, Parameter
     from heads.prediction import Prediction, predict
     from heads.search import Candidate, Entry, Sweep, SweepProgress, parse_grids, sweep
     from heads.splits import Holdout
+    from heads.table import PredictionsTable
     from heads.training import train
 
 __all__ = [
@@ -70,14 +71,15 @@ _MODULES = {
     "base": ("Epoch", "Head", "Monitor"),
     "catalog": ("HEADS", "head_spec", "make_head", "parse_parameters"),
     "errors": ("ArtifactError", "EvaluationError", "HeadError", "MismatchError", "ParameterError", "TrainingError"),
-    "evaluation": ("Evaluation", "PredictionsTable", "evaluate", "predict_table", "select_rows"),
+    "evaluation": ("Evaluation", "evaluate", "predict_table", "select_rows"),
     "exporting": ("export",),
     "finetuning": ("FineTuning", "finetune"),
-    "metrics": ("Interval",),
+    "intervals": ("Interval",),
     "parameters": ("HeadSpec", "Parameter"),
     "prediction": ("Prediction", "predict"),
     "search": ("Candidate", "Entry", "Sweep", "SweepProgress", "parse_grids", "sweep"),
     "splits": ("Holdout",),
+    "table": ("PredictionsTable",),
     "training": ("train",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -11,20 +11,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from heads.intervals import Interval, wilson
+
 Labels: TypeAlias = NDArray[np.integer[Any]]
 Floats: TypeAlias = NDArray[np.float64]
 
-Z_95 = 1.959963984540054  # the 97.5 % point of the standard normal distribution
 _TWO_CLASSES = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A proportion with its 95 % interval; ``low <= value <= high``, all from 0 to 1."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +39,6 @@ class ClassScores:
     recall: float | None
     f1: float | None
     support: int
-
-
-def wilson(successes: int, trials: int) -> Interval:
-    """Return a proportion with its 95 % score interval.
-
-    The formula is that of E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
-    Journal of the American Statistical Association 22 (1927), 209-212.
-
-    Examples
-    --------
-    >>> interval = wilson(8, 10)
-    >>> f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
-    '0.800 (0.490 to 0.943)'
-    """
-    if not 0 <= successes <= trials or trials == 0:
-        raise ValueError(f"{successes} successes in {trials} trials, expected 0 to {trials} in at least one")
-    value = successes / trials
-    spread = Z_95 * math.sqrt(value * (1 - value) / trials + (Z_95 / (2 * trials)) ** 2)
-    centre = value + Z_95**2 / (2 * trials)
-    low, high = ((centre + side * spread) / (1 + Z_95**2 / trials) for side in (-1, 1))
-    return Interval(value, max(0.0, min(low, value)), min(1.0, max(high, value)))
 
 
 def accuracy(true: Labels, predicted: Labels) -> Interval:

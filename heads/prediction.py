@@ -13,7 +13,7 @@ from featurecache.decode import DecodeRules
 from featurecache.errors import NoImagesError
 from featurecache.manifest import from_files
 from featurecache.source import as_stored, recipe_of, source_of
-from heads.evaluation import PredictionsTable
+from heads.table import PredictionsTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.metrics import Interval, wilson
+from heads.intervals import Interval, mcnemar, wilson
 from heads.search.grid import Candidate
 from heads.search.tasks import Outcome
 
@@ -135,31 +135,6 @@ def _entry(rank: int, candidate: Candidate, joined: _Joined, best: NDArray[np.bo
         joined.warnings,
         "",
     )
-
-
-def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
-    """Return the two-sided p-value of the exact McNemar test that two heads are right equally often on the same rows.
-
-    Under that hypothesis, each row on which one of them alone is right is equally likely to be of either; see
-    Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-    Psychometrika 12 (1947), 153-157.
-
-    Parameters
-    ----------
-    ours, theirs
-        Whether each head is right on each row, shapes (n,).
-
-    Examples
-    --------
-    >>> f"{mcnemar(np.array([True] * 5 + [False]), np.array([False] * 5 + [True])):.5f}"
-    '0.21875'
-    """
-    only_one = int(np.count_nonzero(ours & ~theirs)), int(np.count_nonzero(theirs & ~ours))
-    n, fewer = sum(only_one), min(only_one)
-    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
-    k = np.arange(fewer + 1)
-    log_ways = log_factorials[n] - log_factorials[k] - log_factorials[n - k]
-    return float(min(1.0, 2 * np.exp(log_ways - n * np.log(2)).sum()))
 
 
 def best_of_each(leaderboard: Sequence[Entry]) -> list[Entry]:

@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 from featurecache.errors import UnknownNameError
 from heads.errors import EvaluationError, MismatchError
-from heads.evaluation import PredictionsTable, evaluate, predict_table, select_rows
+from heads.evaluation import evaluate, predict_table, select_rows
+from heads.table import PredictionsTable
 from heads.training import train
 
 

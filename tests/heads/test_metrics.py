@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, norm
 from sklearn import metrics as sklearn_metrics
 
 from heads import metrics
-from heads.metrics import ClassScores, wilson
+from heads.metrics import ClassScores
 
 TRUE = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])
 PREDICTED = np.array([0, 0, 0, 1, 1, 2, 2, 2, 0, 1])
@@ -16,26 +15,6 @@ PREDICTED = np.array([0, 0, 0, 1, 1, 2, 2, 2, 0, 1])
 CONFUSION = [[3, 1, 0],  # actual 0
              [0, 1, 1],  # actual 1
              [1, 1, 2]]  # actual 2  # fmt: skip
-
-
-@given(trials=st.integers(1, 100_000), share=st.floats(0, 1))
-def test_wilson_is_scipys(trials, share):
-    successes = round(share * trials)
-    interval = wilson(successes, trials)
-    expected = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="wilson")
-    assert interval.low == pytest.approx(expected.low, abs=1e-12)
-    assert interval.high == pytest.approx(expected.high, abs=1e-12)
-    assert 0 <= interval.low <= interval.value <= interval.high <= 1
-
-
-def test_the_quantile_is_that_of_the_normal_distribution():
-    assert pytest.approx(norm.ppf(0.975), abs=1e-15) == metrics.Z_95
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (2, 1), (-1, 3)])
-def test_wilson_of_impossible_counts(successes, trials):
-    with pytest.raises(ValueError, match="expected 0 to"):
-        wilson(successes, trials)
 
 
 def test_confusion_has_actual_rows_and_predicted_columns():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from heads.catalog import head_spec
-from heads.metrics import wilson
+from heads.intervals import wilson
 from heads.search.grid import Candidate
 from heads.search.judging import Judging
 from heads.search.notes import notes_on

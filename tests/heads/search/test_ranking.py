@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import binomtest
 
 from heads.catalog import head_spec
-from heads.metrics import wilson
+from heads.intervals import wilson
 from heads.search.grid import Candidate
-from heads.search.ranking import best_of_each, mcnemar, ranked, to_csv
+from heads.search.ranking import best_of_each, ranked, to_csv
 from heads.search.tasks import Outcome
 
 
@@ -25,28 +25,6 @@ def outcome(correct, loss=1.0, **rest):
 
 def failed(error):
     return Outcome(np.empty(0, bool), 0.0, 3.0, error=error)
-
-
-@pytest.mark.parametrize(
-    ("n", "ours", "theirs"), [(10, 0.5, 0.5), (500, 0.9, 0.8), (500, 0.9, 0.9), (20000, 0.6, 0.61)]
-)
-def test_mcnemar_is_a_binomial_test_of_the_rows_that_one_alone_has_right(n, ours, theirs):
-    random = np.random.default_rng(n)
-    a, b = random.random(n) < ours, random.random(n) < theirs
-    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-    expected = binomtest(only_a, only_a + only_b, 0.5).pvalue
-    assert mcnemar(a, b) == pytest.approx(expected, rel=1e-9)
-    assert mcnemar(b, a) == mcnemar(a, b)
-
-
-def test_heads_that_are_right_on_the_same_rows_do_not_differ():
-    same = np.array([True, False, True])
-    assert mcnemar(same, same) == 1
-    assert mcnemar(np.array([True, False]), np.array([False, True])) == 1
-
-
-def test_of_many_rows_that_one_alone_has_right_the_p_value_is_nothing():
-    assert 0 <= mcnemar(np.ones(30000, bool), np.zeros(30000, bool)) < 1e-300
 
 
 def test_order_is_by_accuracy_then_loss_then_plan_and_failures_come_last():

@@ -16,7 +16,7 @@ from featurecache.errors import OutputError, UnknownNameError
 from heads import TrainedHead, evaluate, select_rows, sweep
 from heads.catalog import HEADS
 from heads.errors import ParameterError, TrainingError
-from heads.metrics import wilson
+from heads.intervals import wilson
 from heads.search import best_of_each, tasks, trying
 
 CS = (0.001, 0.1, 10.0)
