@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,6 +30,12 @@ DECODE_VERSION = 1
 PIXEL_LIMIT: Final = 89_478_485
 """The largest ``max_pixels``: what Pillow itself takes for a decompression bomb."""
 
+MAX_PIXELS: Final = 50_000_000
+"""A larger image is a failure, if nothing else is said."""
+
+MAX_BYTES: Final = 268_435_456
+"""A larger file is a failure, if nothing else is said."""
+
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _SIDE_LIMIT = 1_000_000  # pixels; a filter's table of weights grows with the side, not with the area
 _FILTERS = {
@@ -40,6 +47,7 @@ _FILTERS = {
 _RESIZES = ("squash", "crop")
 _OPAQUE = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 _TRANSPARENT = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+_GAP = 2  # times the wanted side: how far a cheap reduction may go before the good one; Pillow's advice is 2 or 3
 _WHITE = (255, 255, 255)
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {
@@ -119,8 +127,8 @@ class DecodeRules:
     size: tuple[int, int]
     resize: str = "squash"
     filter: str = "bilinear"
-    max_pixels: int = 50_000_000
-    max_bytes: int = 268_435_456
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = MAX_BYTES
 
     def __post_init__(self) -> None:
         if self.resize not in _RESIZES:
@@ -187,6 +195,49 @@ def decode(data: bytes, rules: DecodeRules) -> NDArray[np.uint8] | Failure:
     RuntimeError
         If ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` was set, with which half an image would pass for a whole one.
     """
+    return _decoded(data, rules.max_pixels, rules.max_bytes, lambda rgb: _resize(rgb, rules))
+
+
+def shrink(
+    data: bytes, side: int, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> NDArray[np.uint8] | Failure:
+    """Return an image file's pixels at its own aspect ratio, small enough for people to look at, or why there are none.
+
+    The image is converted and turned as by `decode`. Which pixels come out is not pinned: they are no network's input.
+
+    Parameters
+    ----------
+    data
+        The bytes of the file.
+    side
+        The longest side of the result in pixels; a smaller image is not enlarged.
+    max_pixels, max_bytes
+        As in `DecodeRules`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3), or Failure
+        RGB, C-contiguous; it may be read-only.
+
+    Raises
+    ------
+    OptionError
+        If ``side`` is not a whole number above 0.
+    RuntimeError
+        As in `decode`.
+    """
+    if not _is_count(side):
+        raise OptionError(f"side is {side!r}; expected a whole number above 0")
+    return _decoded(data, max_pixels, max_bytes, lambda rgb: _within(rgb, side), draft=_GAP * side)
+
+
+def _decoded(
+    data: bytes, max_pixels: int, max_bytes: int, finish: Callable[[Image.Image], Image.Image], *, draft: int = 0
+) -> NDArray[np.uint8] | Failure:
+    """Return the pixels of an image, upright, in RGB and finished, or why there are none.
+
+    Where sides of ``draft`` pixels are enough, a JPEG file need not be decoded at its full size.
+    """
     if PillowFile.LOAD_TRUNCATED_IMAGES:
         raise RuntimeError(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, so that truncated images would pass for whole ones; "
@@ -196,17 +247,19 @@ def decode(data: bytes, rules: DecodeRules) -> NDArray[np.uint8] | Failure:
         _quieten_pillow()
     opened = ""
     try:
-        _check_bytes(len(data), rules.max_bytes)
+        _check_bytes(len(data), max_bytes)
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         opened = image.format or ""
-        _check_pixels(image.size, rules.max_pixels)
+        _check_pixels(image.size, max_pixels)
+        if draft:
+            image.draft(None, (draft, draft))
         rgb = _to_rgb(image, data)
         turn = _turn(image)
         if turn is not None:
             rgb = rgb.transpose(turn)
-        return np.asarray(_resize(rgb, rules), dtype=np.uint8)
+        return np.asarray(finish(rgb), dtype=np.uint8)
     except Exception as e:  # noqa: BLE001 - on hostile bytes Pillow raises nearly anything, and one file ends no run
-        reason = _reason(e, opened, data, rules)
+        reason = _reason(e, opened, data, max_pixels)
         return Failure(reason, may_pass=isinstance(e, MemoryError) or "than the limit of" in reason)
 
 
@@ -351,7 +404,13 @@ def _resize(rgb: Image.Image, rules: DecodeRules) -> Image.Image:
     return ImageOps.fit(rgb, (width, height), method) if rules.resize == "crop" else rgb.resize((width, height), method)
 
 
-def _reason(error: Exception, opened: str, data: bytes, rules: DecodeRules) -> str:
+def _within(rgb: Image.Image, side: int) -> Image.Image:
+    """Reduce an image until no side is longer than ``side``."""
+    rgb.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=_GAP)
+    return rgb
+
+
+def _reason(error: Exception, opened: str, data: bytes, max_pixels: int) -> str:
     """Say in one line, which is the same for the same bytes, what is wrong with an image."""
     if isinstance(error, _RefusedError):
         return str(error)
@@ -359,7 +418,7 @@ def _reason(error: Exception, opened: str, data: bytes, rules: DecodeRules) -> s
         return "not enough memory to decode the image"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         pixels = _BOMB_PIXELS.match(str(error))
-        return _too_many_pixels(int(pixels[1]), rules.max_pixels) if pixels else _one_line(str(error))
+        return _too_many_pixels(int(pixels[1]), max_pixels) if pixels else _one_line(str(error))
     if isinstance(error, UnidentifiedImageError):
         return f"not a {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} image; the file begins with {data[:8]!r}"
     text = "the compressed data is damaged" if str(error).startswith("decoder error") else _one_line(str(error))

@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from heads.artifact import TrainedHead, TrainingRecord, require_free
+    from heads.auditing import Audit, Duplicate, LabelError, audit
     from heads.base import Epoch, Head, Monitor
     from heads.catalog import HEADS, head_spec, make_head, parse_parameters
+    from heads.comparison import Comparison, Pair, compare
+    from heads.curves import CurvePoint, Forecast, LearningCurve, learning_curve
     from heads.errors import (
         ArtifactError,
         EvaluationError,
@@ -15,10 +18,12 @@ if TYPE_CHECKING:
         ParameterError,
         TrainingError,
     )
-    from heads.evaluation import Evaluation, evaluate, predict_table, select_rows
+    from heads.evaluation import Evaluation, evaluate, evaluate_table, predict_table, select_rows
     from heads.exporting import export
     from heads.finetuning import FineTuning, finetune
-    from heads.intervals import Interval
+    from heads.imagenet import Seen, seen_of
+    from heads.intervals import Interval, holm, paired_bootstrap
+    from heads.metrics import AverageScores
     from heads.parameters import HeadSpec, Parameter
     from heads.prediction import Prediction, predict
     from heads.search import Candidate, Entry, Sweep, SweepProgress, parse_grids, sweep
@@ -29,38 +34,55 @@ if TYPE_CHECKING:
 __all__ = [
     "HEADS",
     "ArtifactError",
+    "Audit",
+    "AverageScores",
     "Candidate",
+    "Comparison",
+    "CurvePoint",
+    "Duplicate",
     "Entry",
     "Epoch",
     "Evaluation",
     "EvaluationError",
     "FineTuning",
+    "Forecast",
     "Head",
     "HeadError",
     "HeadSpec",
     "Holdout",
     "Interval",
+    "LabelError",
+    "LearningCurve",
     "MismatchError",
     "Monitor",
+    "Pair",
     "Parameter",
     "ParameterError",
     "Prediction",
     "PredictionsTable",
+    "Seen",
     "Sweep",
     "SweepProgress",
     "TrainedHead",
     "TrainingError",
     "TrainingRecord",
+    "audit",
+    "compare",
     "evaluate",
+    "evaluate_table",
     "export",
     "finetune",
     "head_spec",
+    "holm",
+    "learning_curve",
     "make_head",
+    "paired_bootstrap",
     "parse_grids",
     "parse_parameters",
     "predict",
     "predict_table",
     "require_free",
+    "seen_of",
     "select_rows",
     "sweep",
     "train",
@@ -68,13 +90,18 @@ __all__ = [
 
 _MODULES = {
     "artifact": ("TrainedHead", "TrainingRecord", "require_free"),
+    "auditing": ("Audit", "Duplicate", "LabelError", "audit"),
     "base": ("Epoch", "Head", "Monitor"),
     "catalog": ("HEADS", "head_spec", "make_head", "parse_parameters"),
+    "comparison": ("Comparison", "Pair", "compare"),
+    "curves": ("CurvePoint", "Forecast", "LearningCurve", "learning_curve"),
     "errors": ("ArtifactError", "EvaluationError", "HeadError", "MismatchError", "ParameterError", "TrainingError"),
-    "evaluation": ("Evaluation", "evaluate", "predict_table", "select_rows"),
+    "evaluation": ("Evaluation", "evaluate", "evaluate_table", "predict_table", "select_rows"),
     "exporting": ("export",),
     "finetuning": ("FineTuning", "finetune"),
-    "intervals": ("Interval",),
+    "imagenet": ("Seen", "seen_of"),
+    "intervals": ("Interval", "holm", "paired_bootstrap"),
+    "metrics": ("AverageScores",),
     "parameters": ("HeadSpec", "Parameter"),
     "prediction": ("Prediction", "predict"),
     "search": ("Candidate", "Entry", "Sweep", "SweepProgress", "parse_grids", "sweep"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from heads import metrics
 from heads.artifact import TrainedHead
 from heads.errors import EvaluationError, MismatchError
 from heads.intervals import Interval
+from heads.metrics import AverageScores, ClassScores
+from heads.resampling import bootstrap
 from heads.splits import rows_of_role
 from heads.table import PredictionsTable
 
@@ -19,18 +23,21 @@ if TYPE_CHECKING:
 
     from featurecache.cache import FeatureCache, FeatureSet
     from heads.base import Classifier
+    from heads.imagenet import Seen
+    from heads.report.model import Table
 
 _SUM_TOLERANCE = 1e-4  # what float32 probabilities of a thousand classes may be off by
+_SHOWN = 20  # classes that a notebook shows
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: a cached property keeps its value in the instance's dictionary
 class Evaluation:
-    """How good a head is on some rows.
+    """How good a head is on some rows; ``docs/reports.md`` defines every number.
 
     Parameters
     ----------
     table
-        The predictions for the labelled rows, from which the numbers come.
+        The predictions for the labelled rows, from which the numbers come; in the order of `PredictionsTable.sorted`.
     accuracy
         With its 95 % interval (Wilson's).
     balanced_accuracy
@@ -39,6 +46,15 @@ class Evaluation:
         In nats; a probability of 0 for the true class costs 36.04. None if there is only one class.
     roc_auc
         Of the second class if there are two, else the mean of one-against-rest; None if a class has no rows.
+    average_precision
+        Of the same classes; None if a class has no rows.
+    macro, weighted
+        Precision, recall and F1 averaged over the classes that have rows, each once, or as often as it has rows.
+    top_k, top_k_accuracy
+        The proportion of rows whose class is among the 5 likeliest, with its 95 % interval (Wilson's); None if there
+        are no more classes than that.
+    calibration_error
+        The expected calibration error: how far probabilities of predicted classes are from accuracies, on average.
     per_class
         Precision, recall, F1 and support, in the order of the classes.
     confusion
@@ -55,7 +71,13 @@ class Evaluation:
     balanced_accuracy: float
     log_loss: float | None
     roc_auc: float | None
-    per_class: tuple[metrics.ClassScores, ...]
+    average_precision: float | None
+    macro: AverageScores
+    weighted: AverageScores
+    top_k: int
+    top_k_accuracy: Interval | None
+    calibration_error: float
+    per_class: tuple[ClassScores, ...]
     confusion: NDArray[np.int64]
     baseline_accuracy: float
     warnings: tuple[str, ...]
@@ -68,8 +90,17 @@ class Evaluation:
     def __len__(self) -> int:
         return len(self.table)
 
+    @cached_property
+    def intervals(self) -> Mapping[str, Interval | None]:
+        """The 95 % bootstrap intervals of all numbers that are no accuracies, by name.
+
+        They are computed when they are first asked for. None where a number is undefined, or its resamples tell
+        nothing; see `heads.resampling.bootstrap`.
+        """
+        return bootstrap(self.table.true, self.table.probabilities, values=self._scores())
+
     def to_dict(self) -> dict[str, Any]:
-        """Return all numbers, ready for JSON; what is undefined is None."""
+        """Return all numbers and their intervals, ready for JSON; what is undefined is None."""
         return {
             "n": len(self),
             "classes": list(self.classes),
@@ -77,11 +108,65 @@ class Evaluation:
             "balanced_accuracy": self.balanced_accuracy,
             "log_loss": self.log_loss,
             "roc_auc": self.roc_auc,
+            "average_precision": self.average_precision,
+            "macro": asdict(self.macro),
+            "weighted": asdict(self.weighted),
+            "top_k_accuracy": self.top_k_accuracy and asdict(self.top_k_accuracy) | {"k": self.top_k},
+            "calibration_error": self.calibration_error,
+            "intervals": {
+                name: each and {"low": each.low, "high": each.high} for name, each in sorted(self.intervals.items())
+            },
             "per_class": {name: asdict(each) for name, each in zip(self.classes, self.per_class, strict=True)},
             "confusion": self.confusion.tolist(),
             "baseline_accuracy": self.baseline_accuracy,
             "warnings": list(self.warnings),
         }
+
+    def _scores(self) -> dict[str, float | None]:
+        """Return the numbers whose intervals are bootstrapped."""
+        names = ("balanced_accuracy", "log_loss", "roc_auc", "average_precision", "calibration_error")
+        averages = {"macro": self.macro, "weighted": self.weighted}
+        return {name: getattr(self, name) for name in names} | {
+            f"{kind}_{name}": value for kind, average in averages.items() for name, value in asdict(average).items()
+        }
+
+    def _repr_html_(self) -> str:
+        from heads.report.html import fragment
+
+        return fragment([*self.warnings, *self._tables()])
+
+    def _tables(self) -> tuple[Table, Table]:
+        """Return all numbers with their intervals, and those of the classes."""
+        from heads.report.model import Table
+
+        accuracies = {"accuracy": self.accuracy}
+        if self.top_k_accuracy is not None:
+            accuracies[f"top-{self.top_k} accuracy"] = self.top_k_accuracy
+        numbers = [(name, _number(each.value), _range(each)) for name, each in accuracies.items()]
+        numbers.append(("baseline accuracy", _number(self.baseline_accuracy), ""))
+        for name, value in self._scores().items():
+            numbers.append((name.replace("_", " "), _number(value), _range(self.intervals[name])))
+        classes = [
+            (name, _number(each.precision), _number(each.recall), _number(each.f1), f"{each.support:,}")
+            for name, each in zip(self.classes, self.per_class, strict=True)
+        ]
+        more = f", of which the first {_SHOWN} are shown" if len(classes) > _SHOWN else ""
+        return (
+            Table(("number", "value", "95 % interval"), tuple(numbers), caption=f"{len(self):,} rows"),
+            Table(
+                ("class", "precision", "recall", "F1", "rows"),
+                tuple(classes[:_SHOWN]),
+                caption=f"{len(classes):,} classes{more}",
+            ),
+        )
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _range(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.low:.4f} to {interval.high:.4f}"
 
 
 def select_rows(cache: FeatureCache, head: TrainedHead, split: str) -> FeatureSet:
@@ -143,7 +228,7 @@ def predict_table(head: Classifier, features: FeatureSet) -> PredictionsTable:
     return PredictionsTable(features.paths, features.splits, features.y, probabilities, features.classes)
 
 
-def evaluate(head: Classifier, features: FeatureSet) -> Evaluation:
+def evaluate(head: Classifier, features: FeatureSet, *, seen: Seen | None = None) -> Evaluation:
     """Judge a head on labelled rows; rows without a label are left out, and counted in the warnings.
 
     Parameters
@@ -152,6 +237,8 @@ def evaluate(head: Classifier, features: FeatureSet) -> Evaluation:
         A trained head, or anything fitted on class indices that has ``classes_`` and ``predict_proba``.
     features
         The rows.
+    seen
+        What the pretrained network saw in these rows (`heads.imagenet.seen_of`); goes into the table.
 
     Raises
     ------
@@ -165,26 +252,58 @@ def evaluate(head: Classifier, features: FeatureSet) -> Evaluation:
     if unlabelled == len(features):
         raise EvaluationError(f"none of {len(features)} rows has a label; there is nothing to compare predictions with")
     table = predict_table(head, features.take(labelled) if unlabelled else features)
+    return evaluate_table(
+        table if seen is None else replace(table, seen=seen.take(labelled)),
+        training_counts=head.training.class_counts if isinstance(head, TrainedHead) else None,
+        notes=[f"{unlabelled} rows without a label were left out"] if unlabelled else (),
+    )
+
+
+def evaluate_table(
+    table: PredictionsTable, *, training_counts: Sequence[int] | None = None, notes: Sequence[str] = ()
+) -> Evaluation:
+    """Judge predictions; the order of the rows changes nothing.
+
+    Parameters
+    ----------
+    table
+        The predictions, of labelled rows.
+    training_counts
+        Number of rows of each class in training, shape (k,), for the baseline; None if they are not known.
+    notes
+        Lines for the warnings.
+
+    Raises
+    ------
+    EvaluationError
+        If there is no row, or one without a label.
+    """
+    unlabelled = int(np.count_nonzero(table.true < 0))
+    if unlabelled or not len(table):
+        found = f"{unlabelled} of {len(table)} rows have no label" if len(table) else "there is no row"
+        raise EvaluationError(f"{found}; judge predictions of labelled rows, at least one")
+    table = table.sorted()
     true, predicted, k = table.true, table.predicted, len(table.classes)
-    class_counts = np.bincount(true, minlength=k)
-    notes = metrics.undefined(true, predicted, table.classes)
-    if unlabelled:
-        notes.append(f"{unlabelled} rows without a label were left out")
-    if isinstance(head, TrainedHead):
-        class_counts = np.asarray(head.training.class_counts)
-        unseen = int(np.count_nonzero(class_counts[true] == 0))
-        if unseen:
-            notes.append(
-                f"{unseen} rows are of classes that the head never saw in training: it gives them probability 0"
-            )
+    class_counts = np.bincount(true, minlength=k) if training_counts is None else np.asarray(training_counts)
+    lines = [*metrics.undefined(true, predicted, table.classes), *notes]
+    unseen = int(np.count_nonzero(class_counts[true] == 0))
+    if unseen:
+        lines.append(f"{unseen} rows are of classes that the head never saw in training: it gives them probability 0")
+    macro, weighted = metrics.average_scores(true, predicted)
     return Evaluation(
         table=table,
         accuracy=metrics.accuracy(true, predicted),
         balanced_accuracy=metrics.balanced_accuracy(true, predicted),
         log_loss=metrics.log_loss(true, table.probabilities),
         roc_auc=metrics.roc_auc(true, table.probabilities),
+        average_precision=metrics.average_precision(true, table.probabilities),
+        macro=macro,
+        weighted=weighted,
+        top_k=metrics.TOP_K,
+        top_k_accuracy=metrics.top_k_accuracy(true, table.probabilities),
+        calibration_error=metrics.calibration_error(true, table.probabilities),
         per_class=metrics.class_scores(true, predicted, k),
         confusion=metrics.confusion(true, predicted, k),
         baseline_accuracy=metrics.baseline_accuracy(true, class_counts),
-        warnings=tuple(notes),
+        warnings=tuple(lines),
     )

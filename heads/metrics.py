@@ -5,17 +5,17 @@ they are: a class that a head never saw has probability 0, and costs what it cos
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heads.intervals import Interval, wilson
+from heads.rows import Floats, Labels, row_blocks
 
-Labels: TypeAlias = NDArray[np.integer[Any]]
-Floats: TypeAlias = NDArray[np.float64]
-
+TOP_K = 5  # ImageNet's custom
+CALIBRATION_BINS = 15  # Guo et al. (2017)
 _TWO_CLASSES = 2
 
 
@@ -41,6 +41,23 @@ class ClassScores:
     support: int
 
 
+@dataclass(frozen=True, slots=True)
+class AverageScores:
+    """Precision, recall and F1 as means over the classes that have rows.
+
+    Parameters
+    ----------
+    precision
+        None if one of these classes is predicted for no row.
+    recall, f1
+        Defined wherever there is a row.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
 def accuracy(true: Labels, predicted: Labels) -> Interval:
     """Return the proportion of rows whose class was found."""
     return wilson(int(np.count_nonzero(true == predicted)), len(true))
@@ -64,6 +81,22 @@ def class_scores(true: Labels, predicted: Labels, k: int) -> tuple[ClassScores, 
     )
 
 
+def average_scores(true: Labels, predicted: Labels) -> tuple[AverageScores, AverageScores]:
+    """Return macro and weighted averages over the classes that have rows: each counts once, or as its rows do."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    present = np.unique(true)
+    unnamed = not np.isin(present, predicted).all()
+    averages = []
+    for average in ("macro", "weighted"):
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            true, predicted, labels=present, average=average, zero_division=0.0
+        )
+        averages.append(AverageScores(None if unnamed else float(precision), float(recall), float(f1)))
+    macro, weighted = averages
+    return macro, weighted
+
+
 def log_loss(true: Labels, probabilities: Floats) -> float | None:
     """Return the mean negative logarithm (nats) of the probability of the true class; None if there is one class.
 
@@ -85,19 +118,73 @@ def roc_auc(true: Labels, probabilities: Floats) -> float | None:
     """
     from sklearn.metrics import roc_auc_score
 
+    return _of_ranked_classes(roc_auc_score, true, probabilities)
+
+
+def average_precision(true: Labels, probabilities: Floats) -> float | None:
+    """Return the precision averaged over recall: of the second class if there are two, else the mean of all classes.
+
+    None if a class has no rows.
+    """
+    from sklearn.metrics import average_precision_score
+
+    return _of_ranked_classes(average_precision_score, true, probabilities)
+
+
+def _of_ranked_classes(
+    score: Callable[[NDArray[np.bool_], Floats], float], true: Labels, probabilities: Floats
+) -> float | None:
+    """Return the mean score of classes, each against the rest; None if a class has no rows."""
     k = probabilities.shape[1]
     if len(np.unique(true)) < max(k, _TWO_CLASSES):
         return None
-    scored = [1] if k == _TWO_CLASSES else range(k)
-    return float(np.mean([roc_auc_score(true == each, probabilities[:, each]) for each in scored]))
+    return float(np.mean([score(true == each, probabilities[:, each]) for each in ranked_classes(k)]))
+
+
+def ranked_classes(k: int) -> range:
+    """Return which of k classes the ROC AUC and the average precision are taken of, each against the rest."""
+    return range(1, 2) if k == _TWO_CLASSES else range(k)
+
+
+def top_k_accuracy(true: Labels, probabilities: Floats, top: int = TOP_K) -> Interval | None:
+    """Return the proportion of rows whose class is among the ``top`` likeliest; None if there are no more classes.
+
+    Of equally likely classes the later ones come first, as in scikit-learn's ``top_k_accuracy_score``; unlike that,
+    no row is sorted.
+    """
+    n, k = probabilities.shape
+    if k <= top:
+        return None
+    found = 0
+    for rows in row_blocks(probabilities):
+        block, own = probabilities[rows], true[rows, np.newaxis]
+        of_own = np.take_along_axis(block, own, axis=1)
+        before = (block > of_own) | ((block == of_own) & (np.arange(k) > own))
+        found += int(np.count_nonzero(before.sum(axis=1) < top))
+    return wilson(found, n)
+
+
+def calibration_bins(confidence: Floats) -> NDArray[np.intp]:
+    """Return the bin, from 0, that each highest probability falls into: 15 of equal width, closed above; shape (n,)."""
+    bins = np.ceil(confidence * CALIBRATION_BINS).astype(np.intp) - 1
+    return np.clip(bins, 0, CALIBRATION_BINS - 1)
+
+
+def calibration_error(true: Labels, probabilities: Floats) -> float:
+    """Return the expected calibration error of the predicted class.
+
+    The mean difference, without its sign, between accuracy and mean probability in 15 bins of equal width, weighted by
+    their rows: C. Guo et al., "On calibration of modern neural networks", ICML 2017.
+    """
+    confidence = probabilities.max(axis=1)
+    gaps = (probabilities.argmax(axis=1) == true) - confidence
+    per_bin = np.bincount(calibration_bins(confidence), weights=gaps, minlength=CALIBRATION_BINS)
+    return float(np.abs(per_bin).sum() / len(true))
 
 
 def confusion(true: Labels, predicted: Labels, k: int) -> NDArray[np.int64]:
     """Return how many rows of each class (rows) were predicted as each class (columns), shape (k, k)."""
-    from sklearn.metrics import confusion_matrix
-
-    matrix: NDArray[np.int64] = confusion_matrix(true, predicted, labels=np.arange(k))
-    return matrix
+    return np.asarray(np.bincount(true * k + predicted, minlength=k * k).reshape(k, k), dtype=np.int64)
 
 
 def baseline_accuracy(true: Labels, class_counts: Labels) -> float:
@@ -119,19 +206,24 @@ def undefined(true: Labels, predicted: Labels, classes: tuple[str, ...]) -> list
     support, guesses = np.bincount(true, minlength=k), np.bincount(predicted, minlength=k)
     lines = []
     empty = _listed(classes, support == 0)
-    if np.count_nonzero(support) < _TWO_CLASSES:
+    if k < _TWO_CLASSES:
         lines.append(
-            f"all rows are of the class {classes[int(np.argmax(support))]!r}: the ROC AUC and the recall of other "
-            "classes are undefined, and the balanced accuracy is the recall of this class"
+            f"{classes[0]!r} is the only class: the log loss, the ROC AUC and the average precision are undefined"
+        )
+    elif np.count_nonzero(support) < _TWO_CLASSES:
+        lines.append(
+            f"all rows are of the class {classes[int(np.argmax(support))]!r}: the ROC AUC, the average precision and "
+            "the recall of other classes are undefined, and the balanced accuracy and all averages are of this class"
         )
     elif empty:
         lines.append(
-            f"no row is of the class {empty}: its recall and the ROC AUC are undefined, "
-            "and the balanced accuracy is over the other classes"
+            f"no row is of the class {empty}: its recall, the ROC AUC and the average precision are undefined, "
+            "and the balanced accuracy and all averages are over the other classes"
         )
     unnamed = _listed(classes, guesses == 0)
     if unnamed:
-        lines.append(f"no row was predicted as {unnamed}: its precision is undefined")
+        averages = ", and so are the macro and the weighted precision" if ((guesses == 0) & (support > 0)).any() else ""
+        lines.append(f"no row was predicted as {unnamed}: its precision is undefined{averages}")
     return lines
 
 

@@ -1,11 +1,23 @@
 """The predictions table: what a head says about each row, from which everything that is reported comes."""
 
+from __future__ import annotations
+
 import csv
 import io
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+
+from heads.imagenet import TOP, Seen
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SPLITS = {"train": 0, "valid": 1, "test": 2, "": 3}  # in the order of a cache
+_SHOWN = 10  # rows that a notebook shows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,6 +34,8 @@ class PredictionsTable:
         Shape (n, k), float64; rows sum to 1.
     classes
         The names of the k classes, in the order of the columns.
+    seen
+        What the pretrained network itself saw in the images, n rows; None if that is not known.
     """
 
     paths: NDArray[np.object_]
@@ -29,6 +43,7 @@ class PredictionsTable:
     true: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     classes: tuple[str, ...]
+    seen: Seen | None = None
 
     def __len__(self) -> int:
         return len(self.true)
@@ -38,17 +53,128 @@ class PredictionsTable:
         """The index of the most probable class, shape (n,); of the first of them if several are."""
         return np.asarray(np.argmax(self.probabilities, axis=1), dtype=np.int64)
 
-    def to_csv(self) -> str:
-        """Return the table as CSV text (RFC 4180): a header, then one line per row.
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the predicted class is the true one, shape (n,); False for images without a label."""
+        return np.asarray(self.predicted == self.true)
 
-        The columns are ``path, split, true_class, predicted_class`` and ``probability_CLASS`` for each class. The
-        true class of an image without a label is empty. Numbers read back as exactly what they are.
+    @property
+    def margin(self) -> NDArray[np.float64]:
+        """By how much the highest probability is above the second, shape (n,); 1 if there is one class."""
+        if len(self.classes) == 1:
+            return np.ones(len(self))
+        highest = np.partition(self.probabilities, -2, axis=1)
+        return np.asarray(highest[:, -1] - highest[:, -2])
+
+    @property
+    def entropy(self) -> NDArray[np.float64]:
+        """How undecided the probabilities are, in nats, shape (n,): 0 if one is 1, log k if all are equal."""
+        positive = np.where(self.probabilities > 0, self.probabilities, 1.0)
+        return np.asarray(np.maximum(-(positive * np.log(positive)).sum(axis=1), 0.0))  # 0, where rounding makes less
+
+    def take(self, rows: slice | NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Self:
+        """Return some rows, in the order given."""
+        return type(self)(
+            self.paths[rows],
+            self.splits[rows],
+            self.true[rows],
+            self.probabilities[rows],
+            self.classes,
+            None if self.seen is None else self.seen.take(rows),
+        )
+
+    def sorted(self) -> Self:
+        """Return the rows in the order of a cache: by split (train, valid, test, none), and then by path.
+
+        Rows of the same split and path, if there are any, are ordered by what else is known of them: whatever the
+        order of the rows was, the result is the same.
         """
-        names = (*self.classes, "")  # index -1 is no label
+        keys: list[tuple[Any, ...]] = [
+            (_SPLITS.get(split, len(_SPLITS)), split, path) for split, path in zip(self.splits, self.paths, strict=True)
+        ]
+        if len(set(keys)) < len(keys):
+            keys = [(*key, self.true[row], *self.probabilities[row]) for row, key in enumerate(keys)]
+        return self.take(np.array(sorted(range(len(self)), key=keys.__getitem__), dtype=np.intp))
+
+    def to_csv(self) -> str:
+        r"""Return the table as CSV text (RFC 4180): a header, then one line per row.
+
+        The columns are ``path, split, true_class, predicted_class``, ``probability_CLASS`` for each class, ``margin``
+        and ``entropy``, and if it is known what the network saw, ``imagenet_1, imagenet_1_probability`` to
+        ``imagenet_3_probability``. The true class of an image without a label is empty. Numbers read back as exactly
+        what they are. A lone surrogate in a name, which no file can hold, is written as ``\udcXX``.
+        """
         stream = io.StringIO(newline="")
         writer = csv.writer(stream)
-        writer.writerow(["path", "split", "true_class", "predicted_class", *(f"probability_{c}" for c in self.classes)])
-        columns = (self.paths, self.splits, self.true, self.predicted, self.probabilities.tolist())
-        for path, split, true, predicted, probabilities in zip(*columns, strict=True):
-            writer.writerow([path, split, names[true], names[predicted], *probabilities])
+        header = [*(f"probability_{name}" for name in self.classes), "margin", "entropy"]
+        if self.seen is not None:
+            header += [f"imagenet_{place}{what}" for place in range(1, TOP + 1) for what in ("", "_probability")]
+        writer.writerow(["path", "split", "true_class", "predicted_class", *map(_encodable, header)])
+        names = (*map(_encodable, self.classes), "")  # index -1 is no label
+        columns = (self.paths, self.splits, self.true, self.predicted, *self._numbers())
+        for row, (path, split, true, predicted, values, margin, entropy) in enumerate(zip(*columns, strict=True)):
+            seen = () if self.seen is None else (cell for pair in self.seen.texts(row) for cell in pair)
+            words = (_encodable(path), split, names[true], names[predicted])
+            writer.writerow([*words, *values, margin, entropy, *seen])
         return stream.getvalue()
+
+    def to_jsonl(self) -> str:
+        """Return the table as JSON lines: one object per row, in ASCII; numbers and names read back exactly.
+
+        The keys are ``path, split, true_class`` (null without a label), ``predicted_class, probabilities`` (of each
+        class), ``margin, entropy``, and if it is known what the network saw, ``imagenet``: a list of ``class`` and
+        ``probability``, the likeliest first.
+        """
+        columns = (self.paths, self.splits, self.true, self.predicted, *self._numbers())
+        lines = []
+        for row, (path, split, true, predicted, values, margin, entropy) in enumerate(zip(*columns, strict=True)):
+            line = {
+                "path": path,
+                "split": split,
+                "true_class": self.classes[true] if true >= 0 else None,
+                "predicted_class": self.classes[predicted],
+                "probabilities": dict(zip(self.classes, values, strict=True)),
+                "margin": margin,
+                "entropy": entropy,
+            }
+            if self.seen is not None:
+                line["imagenet"] = [{"class": name, "probability": p} for name, p in self.seen.texts(row)]
+            lines.append(json.dumps(line) + "\n")
+        return "".join(lines)
+
+    def _numbers(self) -> tuple[Iterator[list[float]], list[float], list[float]]:
+        # a thousand classes as Python's floats take four times the memory: one row at a time
+        return (row.tolist() for row in self.probabilities), self.margin.tolist(), self.entropy.tolist()
+
+    def _repr_html_(self) -> str:
+        from heads.report.html import fragment
+        from heads.report.model import Table
+
+        more = len(self) - _SHOWN
+        caption = f"{len(self):,} rows" + (f", of which the first {_SHOWN} are shown" if more > 0 else "")
+        return fragment([Table(*self._shown(), caption=caption, left={0, 1, 2, 3, 7})])
+
+    def _shown(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        """Return header and first rows as texts."""
+        header: tuple[str, ...] = ("path", "split", "true class", "predicted class", "probability", "margin", "entropy")
+        first = self.take(slice(0, _SHOWN))
+        names = (*self.classes, "")
+        columns: list[Sequence[str]] = [
+            first.paths.tolist(),
+            first.splits.tolist(),
+            [names[each] for each in first.true],
+            [names[each] for each in first.predicted],
+            *([f"{each:.4f}" for each in numbers] for numbers in (first._highest(), first.margin, first.entropy)),
+        ]
+        if first.seen is not None:
+            header = (*header, "the network saw")
+            likeliest = (first.seen.texts(row)[0] for row in range(len(first)))
+            columns.append([f"{name} {probability:.2f}" for name, probability in likeliest])
+        return header, tuple(zip(*columns, strict=True))
+
+    def _highest(self) -> NDArray[np.float64]:
+        return np.asarray(self.probabilities.max(axis=1))
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

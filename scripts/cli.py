@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from featurecache.errors import FeatureCacheError
-from scripts import demo, exporting, extraction, inspection, prediction, sweeping, training, upkeep
+from scripts import auditing, demo, exporting, extraction, inspection, judging, prediction, sweeping, training, upkeep
 from scripts.output import say
 
 _GO_ON = dict.fromkeys(("extract", "sweep"), "; what was finished is kept: run the same command again to go on")
@@ -72,7 +72,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Images pass through a pretrained network once; heads train on the cached features in seconds.",
 )
-for group in (demo, extraction, inspection, upkeep, training, sweeping, prediction, exporting):
+for group in (demo, extraction, inspection, upkeep, training, judging, sweeping, auditing, prediction, exporting):
     for command in group.COMMANDS:
         app.command()(command)
 

@@ -111,6 +111,28 @@ def progress_bar(what: str, *, shown: bool) -> Iterator[Callable[["Progress"], N
         yield update
 
 
+@contextmanager
+def steps_bar(what: str, *, shown: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar of steps done, of how many, and what is being done, on standard error if that is a terminal."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda _done, _total, _doing: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Bar(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, doing: bar.update(task, total=total, completed=done, description=doing)
+
+
 def rate_and_time_left(progress: "Progress") -> tuple[str, str]:
     """Return images per second and hours, minutes and seconds left, as text; dashes before the first batch is through.
 

@@ -7,7 +7,7 @@ import typer
 
 from scripts.options import BatchSize, Device, MovedWeights, Workers
 from scripts.output import Json, number, print_failures, print_json, print_table, say, show
-from scripts.training import require_replaceable
+from scripts.tables import Predictions, require_table, write_table
 
 if TYPE_CHECKING:
     from heads import Prediction
@@ -24,10 +24,7 @@ def predict(
     top: Annotated[
         int | None, typer.Option(min=1, help="Show only so many classes of an image, the most probable ones.")
     ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(readable=False, help="Write all probabilities, a row for each image, to this CSV file."),
-    ] = None,
+    predictions: Predictions = None,
     weights: MovedWeights = None,
     batch_size: BatchSize = 32,
     workers: Workers = None,
@@ -35,13 +32,10 @@ def predict(
     json: Json = False,
 ) -> None:
     """Classify new images with a trained head."""
-    from featurecache.publish import publish, require_place
     from heads import TrainedHead
     from heads import predict as classify
 
-    if predictions is not None:
-        require_place(predictions)
-        require_replaceable(predictions)
+    require_table(predictions)
     prediction = classify(
         TrainedHead.load(head_dir),
         images,
@@ -51,8 +45,7 @@ def predict(
         device=device,
         notify=say,
     )
-    if predictions is not None:
-        publish(predictions, prediction.table.to_csv().encode(), replace=True)
+    write_table(predictions, prediction.table)
     print_failures(prediction.failures, "--json lists all")
     if json:
         print_json(prediction.to_dict(top))

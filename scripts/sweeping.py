@@ -1,17 +1,15 @@
 """``featurecache sweep``: heads x taps x parameters, tried on the same rows; a leaderboard, and the best head."""
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scripts.output import Json, number, print_json, print_table, say, show
+from scripts.output import Json, number, print_json, print_table, say, show, steps_bar
 
 if TYPE_CHECKING:
-    from heads import Candidate, Entry, Sweep, SweepProgress
+    from heads import Candidate, Entry, Sweep
 
 _FAULTS = 10  # reasons of failures that are listed
 
@@ -59,7 +57,7 @@ def sweep(
     from heads import sweep as run
 
     grids = parse_grids(param or [], head or [])
-    with _progress_bar(shown=not json) as update:
+    with steps_bar("sweeping", shown=not json) as update:
         found = run(
             FeatureCache.open(cache),
             sweep_dir,
@@ -71,7 +69,7 @@ def sweep(
             seed=seed,
             jobs=jobs,
             notify=say,
-            progress=update,
+            progress=lambda each: update(each.done, each.total, each.doing),
         )
     if json:
         print_json(found.to_dict())
@@ -136,29 +134,6 @@ def _spent(seconds: Mapping[str, Any]) -> str:
         f"{seconds['total']:.1f} s: preparing rows {seconds['preparing']:.1f}, training the best again "
         f"{seconds['final']:.1f}; of all workers together: {heads}"
     )
-
-
-@contextmanager
-def _progress_bar(*, shown: bool) -> Iterator[Callable[["SweepProgress"], None]]:
-    """Show a bar of the fits that are made, on standard error if that is a terminal."""
-    if not shown or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("sweeping"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda progress: bar.update(
-            task, total=progress.total, completed=progress.done, description=progress.doing
-        )
 
 
 COMMANDS = (sweep,)

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from featurecache import decode as module
-from featurecache.decode import PIXEL_LIMIT, DecodeRules, Failure, decode, read_file
-from featurecache.errors import UnknownNameError
+from featurecache.decode import PIXEL_LIMIT, DecodeRules, Failure, decode, read_file, shrink
+from featurecache.errors import OptionError, UnknownNameError
 
 HEIGHT, WIDTH = 24, 32
 LIMIT = 1 << 20
@@ -760,3 +760,78 @@ def test_reading_leaves_no_descriptor_open(tmp_path):
             read_file(tmp_path / name, max_bytes=LIMIT)
 
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# Pictures for people
+
+
+def small(data: bytes, side: int, **options: int) -> np.ndarray:
+    result = shrink(data, side, **options)
+    assert isinstance(result, np.ndarray), result
+    assert result.dtype == np.uint8
+    assert result.flags.c_contiguous
+    return result
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((640, 480), 64, (64, 48)),
+        ((480, 640), 64, (48, 64)),
+        ((1, 5000), 64, (1, 64)),
+        ((5000, 1), 64, (64, 1)),
+        ((5000, 1), 1, (1, 1)),
+        ((63, 50), 64, (63, 50)),
+        ((64, 64), 64, (64, 64)),
+        ((65, 65), 64, (64, 64)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_an_image_is_shrunk_at_its_aspect_ratio_and_never_enlarged(kind, size, side, expected):
+    assert small(saved(Image.new("RGB", size), kind), side).shape == (*expected[::-1], 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_a_shrunk_image_is_upright(kind, orientation):
+    image = Image.fromarray(scene(240, 320))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    expected = Image.open(io.BytesIO(saved(image, kind, exif=exif)))
+    expected = ImageOps.exif_transpose(expected).convert("RGB")
+    expected = expected.resize((expected.width // 10, expected.height // 10), Image.Resampling.BOX)
+
+    found = small(saved(image, kind, exif=exif), 32)
+    assert found.shape == np.asarray(expected).shape
+    assert np.abs(found.astype(int) - np.asarray(expected)).mean() < 4
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_whatever_can_be_decoded_can_be_shrunk(name):
+    data = GOOD[name][0]()
+
+    assert small(data, 1000).shape == (HEIGHT, WIDTH, 3)
+    assert np.array_equal(small(data, 1000), decode(data, SAME_SIZE))
+
+
+def test_a_large_photograph_is_shrunk_from_a_coarser_version_of_it():
+    data = saved(Image.fromarray(scene(1600, 2400)), "JPEG", quality=95)
+    whole = Image.open(io.BytesIO(data)).resize((96, 64), Image.Resampling.BOX)
+
+    assert np.abs(small(data, 96).astype(int) - np.asarray(whole)).max() <= 6
+
+
+def test_what_cannot_be_decoded_cannot_be_shrunk():
+    data = saved(picture(), "JPEG")
+
+    assert shrink(data[:-100], 64) == decode(data[:-100], SMALL)
+    assert isinstance(shrink(data[:-100], 64), Failure)
+    assert shrink(b"", 64) == Failure("an empty file (0 bytes)")
+    assert shrink(data, 64, max_pixels=767) == Failure("768 pixels are more than the limit of 767")
+    assert shrink(data, 64, max_bytes=99) == Failure(f"{len(data):,} bytes are more than the limit of 99")
+
+
+@pytest.mark.parametrize("side", [0, -1, 1.5, True])
+def test_a_side_is_a_whole_number(side):
+    with pytest.raises(OptionError, match="expected a whole number above 0"):
+        shrink(saved(picture(), "PNG"), side)

@@ -1,18 +1,19 @@
 """From a head and rows to a table and numbers; rows and columns never come apart."""
 
-import csv
-import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from featurecache.errors import UnknownNameError
 from heads.errors import EvaluationError, MismatchError
-from heads.evaluation import evaluate, predict_table, select_rows
+from heads.evaluation import evaluate, evaluate_table, predict_table, select_rows
+from heads.imagenet import Seen
+from heads.resampling import NAMES
 from heads.table import PredictionsTable
 from heads.training import train
 
@@ -46,6 +47,12 @@ def test_every_number_of_a_table_counted_by_hand(four):
     assert report["roc_auc"] == pytest.approx((3 / 3 + 3 / 3 + 3 / 4) / 3)
     assert report["baseline_accuracy"] == 0.5
     assert report["warnings"] == []
+    assert report["average_precision"] == pytest.approx((1 + 1 + (1 / 1 + 2 / 3) / 2) / 3)
+    assert report["macro"] == pytest.approx({"precision": 5 / 6, "recall": 5 / 6, "f1": (2 / 3 + 1 + 2 / 3) / 3})
+    assert report["weighted"] == pytest.approx({"precision": 7 / 8, "recall": 3 / 4, "f1": (2 / 3 + 1 + 4 / 3) / 4})
+    assert report["calibration_error"] == pytest.approx((0.3 + 0.4 + abs(1 - 2 * 0.5)) / 4)
+    assert report["top_k_accuracy"] is None
+    assert sorted(report["intervals"]) == sorted(NAMES)
 
 
 def test_the_report_is_plain_json_also_where_numbers_are_undefined(four):
@@ -157,19 +164,117 @@ def test_features_that_are_not_finite_name_the_image(blobs, make_features, blob_
         evaluate(train(blob_cache, "logreg"), make_features(X, y))
 
 
-NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+def random_table(n=200, k=3, seed=0, classes=None):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(k), size=n).round(2)  # with ties
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    paths = np.array([f"{each:05}.jpg" for each in range(n)], dtype=object)
+    splits = rng.choice(np.array(["train", "valid", "test", ""], dtype=object), n)
+    true = np.where(rng.random(n) < 0.6, probabilities.argmax(axis=1), rng.integers(0, k, n))
+    return PredictionsTable(paths, splits, true, probabilities, classes or tuple("abcdefghij"[:k]))
 
 
-@given(paths=st.lists(NAMES, min_size=1, max_size=5), classes=st.lists(NAMES, min_size=2, max_size=3, unique=True))
-def test_the_csv_reads_back_whatever_images_and_classes_are_called(paths, classes):
-    n, k = len(paths), len(classes)
-    probabilities = np.random.default_rng(n).dirichlet(np.ones(k), size=n)
-    true = np.arange(n) % (k + 1) - 1
-    names = np.array(paths, dtype=object)
-    table = PredictionsTable(names, np.array(["valid"] * n, dtype=object), true, probabilities, tuple(classes))
-    header, *rows = csv.reader(io.StringIO(table.to_csv(), newline=""))
-    assert header == ["path", "split", "true_class", "predicted_class", *(f"probability_{name}" for name in classes)]
-    assert [row[0] for row in rows] == paths
-    assert [row[2] for row in rows] == [classes[each] if each >= 0 else "" for each in true]
-    assert [row[3] for row in rows] == [classes[each] for each in probabilities.argmax(axis=1)]
-    assert [[float(cell) for cell in row[4:]] for row in rows] == probabilities.tolist()
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 1000), k=st.integers(1, 7))
+def test_permuted_rows_give_the_identical_evaluation(seed, k):
+    table = random_table(60, k, seed)
+    evaluation = evaluate_table(table)
+    permuted = evaluate_table(table.take(np.random.default_rng(seed).permutation(60)))
+    assert permuted.to_dict() == evaluation.to_dict()
+    assert permuted.table.to_csv() == evaluation.table.to_csv()
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 1000), k=st.integers(1, 7))
+def test_renamed_classes_have_the_same_numbers(seed, k):
+    named = evaluate_table(random_table(60, k, seed)).to_dict()
+    renamed = evaluate_table(
+        random_table(60, k, seed, classes=tuple(f"<{each}>" for each in range(k, 0, -1)))
+    ).to_dict()
+    for report in (named, renamed):
+        report["per_class"] = list(report["per_class"].values())
+        report["warnings"] = len(report["warnings"])
+        del report["classes"]
+    assert renamed == named
+
+
+def test_intervals_hold_the_numbers_and_are_computed_once_when_they_are_asked_for():
+    evaluation = evaluate_table(random_table())
+    assert "intervals" not in vars(evaluation)
+    intervals = evaluation.intervals
+    assert evaluation.intervals is intervals
+    for name in NAMES:
+        kind, _, of = name.partition("_")
+        average = {"macro": evaluation.macro, "weighted": evaluation.weighted}.get(kind)
+        value = getattr(evaluation, name) if average is None else getattr(average, of)
+        assert intervals[name].value == value
+        assert intervals[name].low <= value <= intervals[name].high
+    told = evaluation.to_dict()["intervals"]["roc_auc"]
+    assert told == {"low": intervals["roc_auc"].low, "high": intervals["roc_auc"].high}
+
+
+def test_top_5_accuracy_is_told_where_there_are_more_than_five_classes():
+    assert evaluate_table(random_table(k=5)).top_k_accuracy is None
+    evaluation = evaluate_table(random_table(k=6))
+    assert evaluation.top_k == 5
+    assert evaluation.accuracy.value < evaluation.top_k_accuracy.value < 1
+    assert evaluation.to_dict()["top_k_accuracy"] == {
+        "value": evaluation.top_k_accuracy.value,
+        "low": evaluation.top_k_accuracy.low,
+        "high": evaluation.top_k_accuracy.high,
+        "k": 5,
+    }
+
+
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_one_row_gives_numbers_or_none_and_says_why(k):
+    evaluation = evaluate_table(random_table(1, k))
+    report = evaluation.to_dict()
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert set(report["intervals"].values()) == {None}
+    assert evaluation.roc_auc is evaluation.average_precision is None
+    assert "the ROC AUC" in evaluation.warnings[0]
+    assert (evaluation.log_loss is None) == (k == 1)
+
+
+def test_a_class_without_a_row_leaves_numbers_of_the_others():
+    table = random_table(50, 3)
+    evaluation = evaluate_table(table.take(table.true != 1))
+    assert evaluation.roc_auc is evaluation.average_precision is None
+    assert evaluation.intervals["roc_auc"] is None
+    assert evaluation.intervals["macro_f1"].low > 0
+    assert "no row is of the class 'b'" in evaluation.warnings[0]
+
+
+@pytest.mark.parametrize(("rows", "found"), [(slice(0, 0), "there is no row"), (slice(0, 3), "1 of 3 rows have no")])
+def test_a_table_that_cannot_be_judged_is_refused(rows, found):
+    table = random_table().take(rows)
+    table.true[:1] = -1
+    with pytest.raises(EvaluationError, match=found):
+        evaluate_table(table)
+
+
+def test_what_the_network_saw_stays_with_its_rows(make_features):
+    features = make_features(np.zeros((3, 2), np.float32), [0, -1, 1], paths=["c", "b", "a"])
+    seen = Seen(np.arange(9, dtype=np.int16).reshape(3, 3), np.ones((3, 3), np.float32))
+    table = evaluate(Says([[1, 0], [0, 1]], [0, 1]), features, seen=seen).table
+    assert table.paths.tolist() == ["a", "c"]
+    assert table.seen.classes[:, 0].tolist() == [6, 0]
+
+
+def test_a_notebook_shows_numbers_and_names_escaped():
+    evaluation = evaluate_table(random_table(classes=("<script>", "b", "c")))
+    html = evaluation._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert f"{evaluation.log_loss:.4f}" in html
+    assert f"{evaluation.intervals['log_loss'].low:.4f} to" in html
+
+
+def test_every_number_is_documented():
+    text = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
+    section = text[text.index("## Numbers") : text.index("## Predictions table")]
+    report = evaluate_table(random_table()).to_dict()
+    of_a_class = report["per_class"]["a"]
+    for key in {*report, *of_a_class, *report["macro"]} - {"n", "classes", "intervals", "warnings"}:
+        assert f"`{key}`" in section

@@ -8,8 +8,8 @@ import pytest
 import featurecache
 from featurecache import Progress
 from featurecache.backbones.fake import FakeBackbone
+from scripts.judging import print_confusion
 from scripts.output import counted, number, print_failures, print_json, print_table, printable, rate_and_time_left, say
-from scripts.training import print_confusion
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "sklearn")
+FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "sklearn", "matplotlib", "jinja2")
 COMMANDS = (
     "demo",
     "extract",
@@ -19,7 +19,10 @@ COMMANDS = (
     "merge",
     "train",
     "evaluate",
+    "compare",
     "sweep",
+    "audit",
+    "curve",
     "predict",
     "export",
     "finetune",

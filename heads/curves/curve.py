@@ -1,0 +1,300 @@
+"""The use case: from a cache to accuracy against the number of labels."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heads.catalog import head_spec, make_head
+from heads.curves.forecasting import FEWEST_SIZES, Forecast, intervals_and_forecast
+from heads.errors import ParameterError, TrainingError
+from heads.rows import first_not_finite
+from heads.splits import Holdout, training_rows
+from heads.training import DEFAULT_HOLDOUT, require_rows
+from heads.training import _tap as head_tap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from featurecache.cache import FeatureCache, FeatureSet
+    from heads.intervals import Interval
+    from heads.parameters import Value
+    from heads.rows import Targets
+
+DEFAULT_HEAD = "logreg"  # it is solved to convergence at every size, where epochs would be fewer steps with fewer rows
+_FEWEST_ROWS, _ROWS_PER_CLASS, _MOST_SIZES = 10, 2, 8
+_SEEDS = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """How good heads are that have learned from n rows.
+
+    Parameters
+    ----------
+    n
+        Number of training rows.
+    accuracy
+        Mean accuracy of the runs, with its 95 % interval; see `intervals_and_forecast`.
+    runs
+        Accuracy of each run; one run if all training rows are used.
+    """
+
+    n: int
+    accuracy: Interval
+    runs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve:
+    """Accuracy against the number of training rows.
+
+    Parameters
+    ----------
+    points
+        Fewest rows first; the last one has all training rows.
+    forecast
+        For twice as many; None if there are too few points.
+    head, tap, params
+        What was trained: its name, the layer, and the value of each of its parameters.
+    classes
+        The names of the classes.
+    n_judged
+        Number of rows that judge, the same ones for all.
+    repeats, seed
+        What was asked for.
+    baseline_accuracy
+        Accuracy of always naming the most frequent class of the training rows.
+    warnings
+        What must be known, one line each.
+    """
+
+    points: tuple[CurvePoint, ...]
+    forecast: Forecast | None
+    head: str
+    tap: str
+    params: Mapping[str, Value]
+    classes: tuple[str, ...]
+    n_judged: int
+    repeats: int
+    seed: int
+    baseline_accuracy: float
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, ready for JSON."""
+        return {
+            "points": [asdict(point) | {"runs": list(point.runs)} for point in self.points],
+            "forecast": asdict(self.forecast) if self.forecast else None,
+            "head": self.head,
+            "tap": self.tap,
+            "params": dict(self.params),
+            "classes": list(self.classes),
+            "n_judged": self.n_judged,
+            "repeats": self.repeats,
+            "seed": self.seed,
+            "baseline_accuracy": self.baseline_accuracy,
+            "warnings": list(self.warnings),
+        }
+
+    def _repr_html_(self) -> str:
+        from heads.report import Table
+        from heads.report.html import fragment
+
+        rows = [(f"{point.n:,}", *_texts(point.accuracy)) for point in self.points]
+        if self.forecast:
+            rows.append((f"{self.forecast.n:,} (forecast)", *_texts(self.forecast.accuracy)))
+        caption = f"Accuracy of {self.head} on {self.n_judged:,} rows against the number of training rows"
+        return fragment((Table(("rows", "accuracy", "from", "to"), tuple(rows), caption), *self.warnings))
+
+
+def _texts(accuracy: Interval) -> tuple[str, str, str]:
+    return f"{accuracy.value:.4f}", f"{accuracy.low:.4f}", f"{accuracy.high:.4f}"
+
+
+def _ignore(done: int, total: int, what: str) -> None:
+    """Take no notice of progress."""
+
+
+def learning_curve(
+    cache: FeatureCache,
+    head: str = DEFAULT_HEAD,
+    *,
+    tap: str | None = None,
+    params: Mapping[str, object] | None = None,
+    repeats: int = 5,
+    seed: int = 0,
+    holdout: float = DEFAULT_HOLDOUT,
+    progress: Callable[[int, int, str], object] = _ignore,
+) -> LearningCurve:
+    """Train a head on ever more of the training rows, and judge it on the valid rows each time.
+
+    The rows are those of `heads.train`; the test split is not looked at. Sizes are n, n/2, n/4, … down to two rows a
+    class and ten in all, at most eight. A run draws its rows anew, with like shares of the classes and at least one row
+    of each; within a run the rows of a size are among those of the next, so that what doubling does is not blurred by
+    other rows. Which rows they are follows from contents and seed, not from their order. All n rows are one draw, which
+    is trained on once.
+
+    Parameters
+    ----------
+    cache
+        The features.
+    head, params
+        Its name in the catalogue, and its parameters. Run r has the seed ``seed + r``.
+    tap
+        The layer whose features it takes; may be left out if it can take only one.
+    repeats
+        Number of runs, at least 1.
+    seed
+        What the drawn rows follow from, and the heads' random choices, and the rows held out.
+    holdout
+        The part of the training rows that judges where the cache has no valid split, chosen by content.
+    progress
+        Called with the number of trainings that are done, that of all, and ``"training heads"``.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such head or tap.
+    ParameterError
+        If a parameter cannot be what it is.
+    TrainingError
+        If the rows cannot train or judge a head, or a training fails.
+    """
+    if repeats < 1:
+        raise ParameterError(f"repeats is {repeats}, expected at least 1")
+    spec = head_spec(head)
+    values = spec.values(params or {})
+    make_head(head, seed=seed, **values)
+    features = cache.features(head_tap(cache, spec, tap))
+    train, valid = _rows(features, Holdout(holdout, seed))
+    sizes = sizes_of(len(train), len(np.unique(train.y)))
+    trainings = _Trainings(train, valid, head, values, seed)
+    correct: list[tuple[int, NDArray[np.bool_]]] = []
+    total = repeats * (len(sizes) - 1) + 1
+    for run in range(repeats):
+        drawn = drawn_order(train, seed, run)
+        for size in sizes if run == 0 else sizes[:-1]:
+            progress(len(correct), total, "training heads")
+            correct.append((size, trainings.judged(np.sort(drawn[:size]), run)))
+    progress(total, total, "training heads")
+    matrices = [np.array([each for n, each in correct if n == size]) for size in sizes]
+    intervals, forecast = intervals_and_forecast(sizes, matrices, seed=seed)
+    runs = [tuple(matrix.mean(axis=1).tolist()) for matrix in matrices]
+    return LearningCurve(
+        points=tuple(map(CurvePoint, sizes, intervals, runs)),
+        forecast=forecast,
+        head=head,
+        tap=features.tap,
+        params=MappingProxyType(values),
+        classes=features.classes,
+        n_judged=len(valid),
+        repeats=repeats,
+        seed=seed,
+        baseline_accuracy=float(np.mean(valid.y == np.bincount(train.y).argmax())),
+        warnings=tuple(_notes(train, valid, forecast, repeats, trainings.warnings)),
+    )
+
+
+def _rows(features: FeatureSet, rule: Holdout) -> tuple[FeatureSet, FeatureSet]:
+    """Return the rows that train and those that judge, both ordered by path, as they are in a cache."""
+    train, valid = training_rows(features, rule)
+    require_rows(features, train)
+    if not len(valid):
+        raise TrainingError(
+            f"there are no rows to judge by: all {len(train)} labelled rows in use train; "
+            "put images into a valid split, or hold more out"
+        )
+    for rows in (train, valid):
+        row = first_not_finite(rows.X)
+        if row is not None:
+            raise TrainingError(f"{rows.paths[row]}: holds features that are not finite; extract them again", row)
+    return _by_path(train), _by_path(valid)
+
+
+def _by_path(rows: FeatureSet) -> FeatureSet:
+    order = np.argsort(rows.paths.astype(str), kind="stable")
+    return rows if np.all(np.diff(order) > 0) else rows.take(order)
+
+
+def sizes_of(n: int, k: int) -> tuple[int, ...]:
+    """Return the numbers of training rows to look at, ascending: n, n/2, n/4, …, for n rows of k classes.
+
+    Raises
+    ------
+    TrainingError
+        If there are too few rows for two sizes.
+
+    Examples
+    --------
+    >>> sizes_of(1000, 2)
+    (15, 31, 62, 125, 250, 500, 1000)
+    """
+    fewest = max(_FEWEST_ROWS, _ROWS_PER_CLASS * k)
+    sizes = [n >> halvings for halvings in range(_MOST_SIZES) if n >> halvings >= fewest]
+    if len(sizes) < 2:  # noqa: PLR2004
+        raise TrainingError(
+            f"{n} training rows of {k} classes; a learning curve needs at least {2 * fewest}, so that half of them can "
+            "train as well"
+        )
+    return tuple(reversed(sizes))
+
+
+def drawn_order(rows: FeatureSet, seed: int, run: int) -> Targets:
+    """Return row numbers, shape (n,), in an order of which every beginning has like shares of the classes.
+
+    The rows of a class are ordered by a hash of their content, the seed and the run. The first of each class come first
+    of all; the others are interleaved in proportion.
+    """
+    drawn = np.array([hashlib.sha256(f"{seed}:{run}:{sha256}".encode()).hexdigest() for sha256 in rows.sha256])
+    by_hash = np.lexsort((rows.paths.astype(str), drawn))
+    places = np.empty(len(rows))
+    for label in np.unique(rows.y):
+        own = by_hash[rows.y[by_hash] == label]
+        places[own] = (np.arange(len(own)) + 0.5) / len(own)
+        places[own[0]] = 0
+    return by_hash[np.argsort(places[by_hash], kind="stable")]
+
+
+class _Trainings:
+    """Trains one head after the other, on some rows each; what they warn of is kept, each text once."""
+
+    def __init__(self, train: FeatureSet, valid: FeatureSet, head: str, params: Mapping[str, Value], seed: int) -> None:
+        self._train, self._valid = train, valid
+        self._head, self._params, self._seed = head, params, seed
+        self.warnings: dict[str, None] = {}
+
+    def judged(self, rows: Targets, run: int) -> NDArray[np.bool_]:
+        """Return whether a head that is trained on these rows is right on each of those that judge, shape (m,)."""
+        some = self._train if len(rows) == len(self._train) else self._train.take(rows)
+        head = make_head(self._head, seed=(self._seed + run) % _SEEDS, **self._params)
+        try:
+            head.fit(some.X, some.y, names=some.classes)
+        except TrainingError as e:
+            raise TrainingError(f"with {len(rows)} training rows: {e}") from e
+        self.warnings |= dict.fromkeys(f"with {len(rows)} training rows: {text}" for text in head.warnings_)
+        predicted = head.classes_[np.argmax(head.predict_proba(self._valid.X), axis=1)]
+        return np.asarray(predicted == self._valid.y)
+
+
+def _notes(
+    train: FeatureSet, valid: FeatureSet, forecast: Forecast | None, repeats: int, warnings: Mapping[str, None]
+) -> Iterator[str]:
+    """Yield what the user must know, one line each."""
+    missing = [train.classes[label] for label in np.setdiff1d(np.arange(len(train.classes)), train.y)]
+    unjudged = [train.classes[label] for label in np.setdiff1d(np.arange(len(train.classes)), valid.y)]
+    if missing:
+        yield f"no training row is of the class {', '.join(missing)}"
+    if unjudged:
+        yield f"no row that judges is of the class {', '.join(unjudged)}"
+    if repeats == 1:
+        yield "with one run, the intervals know nothing of how much other training rows would change; repeat it"
+    if forecast is None:
+        yield f"no forecast: a power law needs at least {FEWEST_SIZES} sizes"
+    yield from warnings

@@ -1,0 +1,134 @@
+"""Whether probabilities mean what they say: the reliability diagram, and a histogram of probabilities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heads.figures.style import BLUE, GREY, VERMILION, lopsided, score
+from heads.intervals import wilson
+from heads.metrics import CALIBRATION_BINS as _BINS
+from heads.metrics import calibration_bins
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from heads.figures.canvas import ReportFigure
+    from heads.table import PredictionsTable
+
+    Floats: TypeAlias = NDArray[np.float64]
+
+_NARROW = 20
+
+
+def reliability_diagram(table: PredictionsTable) -> ReportFigure:
+    """Draw accuracy against the probability of the predicted class, in 15 bins of equal width, and the rows of each.
+
+    The bins are those of the expected calibration error, each with its upper and without its lower end (the first has
+    0 as well). Each point lies at the mean probability of its bin, with the 95 % interval (Wilson's) of its accuracy.
+    The diagram is that of A. Niculescu-Mizil and R. Caruana, "Predicting good probabilities with supervised learning"
+    (2005); the error that of C. Guo et al., "On calibration of modern neural networks" (2017). Rows without a label do
+    not count.
+    """
+    from heads.figures.canvas import drawing, said
+
+    labelled = table.true >= 0
+    if not labelled.any():
+        return said("No reliability diagram: no row has a label.")
+    top = table.probabilities.max(axis=1)[labelled]
+    right = (table.predicted == table.true)[labelled]
+    bins = calibration_bins(top)
+    rows = np.bincount(bins, minlength=_BINS)
+    correct = np.bincount(bins, weights=right, minlength=_BINS).astype(int)
+    mean = np.bincount(bins, weights=top, minlength=_BINS) / np.maximum(rows, 1)
+    error = float(np.abs(correct - mean * rows).sum() / rows.sum())
+    with drawing((6.0, 5.2)) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        _draw_accuracies(upper, mean, rows, correct)
+        lower.bar((np.arange(_BINS) + 0.5) / _BINS, rows, width=0.9 / _BINS, color=BLUE, alpha=0.75)
+        _count_axis(lower, rows)
+        lower.set(xlabel="probability of the predicted class", xlim=(0, 1.01))
+        upper.set_title(f"expected calibration error {score(error)}")
+    sure = float(mean[rows > 0] @ rows[rows > 0] / rows.sum())
+    figure.alt = (
+        f"Reliability diagram: expected calibration error {score(error)}; the head gives its predictions a mean "
+        f"probability of {score(sure)}, and {score(float(right.mean()))} of them are right."
+    )
+    figure.caption = (
+        "Reliability: of the predictions with a probability of 0.8, four in five should be right (dotted diagonal). "
+        "Points below it: the head is too sure of itself. Bars: 95 % intervals; below, how many rows there are."
+    )
+    return figure
+
+
+def probability_histogram(table: PredictionsTable) -> ReportFigure:
+    """Draw how probable the head found the true class, rows that it got right and wrong apart.
+
+    On the right are clear hits, at 0 the rows that the head was sure of and wrong about: hard images, or wrong labels.
+    Of two bars in one place, the shorter stands in front.
+    The scale is logarithmic if the fullest bin has more than twenty times the rows of the emptiest. Rows without a
+    label do not count.
+    """
+    from heads.figures.canvas import drawing, said
+
+    rows = np.flatnonzero(table.true >= 0)
+    if not len(rows):
+        return said("No histogram of probabilities: no row has a label.")
+    of_truth = table.probabilities[rows, table.true[rows]]
+    right = (table.predicted == table.true)[rows]
+    edges = np.linspace(0, 1, _NARROW + 1)
+    hits, misses = (np.histogram(np.clip(each, 0, 1), edges)[0] for each in (of_truth[right], of_truth[~right]))
+    centres = (edges[1:] + edges[:-1]) / 2
+    with drawing() as figure:
+        axes = figure.subplots()
+        bars = [
+            axes.bar(centres, counts, width=0.92 / _NARROW, color=colour)
+            for counts, colour in ((hits, BLUE), (misses, VERMILION))
+        ]
+        for hit, miss in zip(*bars, strict=True):
+            shorter = min(hit, miss, key=lambda bar: bar.get_height())
+            shorter.set_zorder(bars[0][0].get_zorder() + 0.1)
+        _count_axis(axes, np.concatenate([hits, misses]))
+        axes.set(xlabel="probability of the true class", xlim=(-0.01, 1.01))
+        names = [f"right ({hits.sum():,})", f"wrong ({misses.sum():,})"]
+        figure.legend([each[0] for each in bars], names, loc="outside upper center", ncols=2)
+    sure = int(np.count_nonzero(~right & (of_truth < 0.1)))  # noqa: PLR2004
+    figure.alt = (
+        f"Histogram of the probability of the true class: {hits.sum():,} rows right, {misses.sum():,} wrong, "
+        f"{sure:,} of these with a probability below 0.1."
+    )
+    figure.caption = (
+        "Probability that the head gave to the true class. Wrong at the left end: the head was sure of another class, "
+        "so look at the image and its label; wrong further right: a near miss."
+    )
+    return figure
+
+
+def _draw_accuracies(axes: Axes, mean: Floats, rows: NDArray[np.int64], correct: NDArray[np.int64]) -> None:
+    found = [(mean[each], wilson(int(correct[each]), int(rows[each]))) for each in np.flatnonzero(rows)]
+    x, y = [place for place, _ in found], [interval.value for _, interval in found]
+    reach = [
+        [interval.value - interval.low for _, interval in found],
+        [interval.high - interval.value for _, interval in found],
+    ]
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    axes.errorbar(x, y, yerr=reach, color=BLUE, marker="o", markersize=5.5, linewidth=1.4, elinewidth=1.2, capsize=3)
+    axes.set(ylabel="accuracy", ylim=(-0.01, 1.03))
+
+
+def _count_axis(axes: Axes, rows: NDArray[np.int64]) -> None:
+    """Label an axis of counts, logarithmic if that shows more."""
+    from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+
+    if lopsided(int(rows.max()), int(rows[rows > 0].min())):
+        axes.set_yscale("log")
+        axes.set_ylim(0.7, rows.max() * 1.6)
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylabel("rows (log)")
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.set_ylabel("rows")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.grid(visible=False, axis="x")

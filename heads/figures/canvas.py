@@ -1,0 +1,112 @@
+"""The figure that all pictures are drawn on, in one style; it imports matplotlib and is itself imported on use.
+
+Nothing here touches matplotlib's global state for longer than a picture takes, and pyplot is never imported: a figure
+holds its own canvas, and settings of the user change nothing about it.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from heads.figures.style import FAINT, INK
+
+if TYPE_CHECKING:
+    from matplotlib.backend_bases import RendererBase
+
+_DPI = 120
+_SIZE = (6.0, 4.2)  # inches
+_STYLE = {
+    "figure.facecolor": "none",
+    "figure.dpi": _DPI,
+    "savefig.dpi": _DPI,
+    "savefig.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 11,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 10.5,
+    "ytick.labelsize": 10.5,
+    "text.color": INK,
+    "text.parse_math": False,  # a name may hold dollar signs
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib, so that widths are the same everywhere
+    "font.size": 10.5,
+    "legend.fontsize": 10.5,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
+    "legend.borderpad": 0.2,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "featurecache",
+}
+_MISSING_GLYPH = r"(Glyph \d+ .* missing from|Matplotlib currently does not support .* natively)"
+
+
+class ReportFigure(Figure):
+    """A matplotlib figure that shows itself in a notebook and says what it shows.
+
+    Attributes
+    ----------
+    alt : str
+        One sentence with the main numbers, for someone who does not see it.
+    caption : str
+        What it shows and how to read it, in a sentence or two.
+    """
+
+    alt: str = ""
+    caption: str = ""
+
+    def draw(self, renderer: "RendererBase") -> None:
+        """Draw it in its own style, whatever the settings are by now."""
+        with styled():
+            super().draw(renderer)
+
+    def _repr_png_(self) -> bytes:
+        with styled(), io.BytesIO() as stream:
+            self.savefig(stream, format="png", facecolor="white")
+            return stream.getvalue()
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Use the style of the pictures, and do not warn of letters that matplotlib's font lacks: a browser has them."""
+    with warnings.catch_warnings(), style.context(["default", _STYLE]):
+        warnings.filterwarnings("ignore", message=_MISSING_GLYPH, category=UserWarning)
+        yield
+
+
+@contextmanager
+def drawing(size: tuple[float, float] = _SIZE) -> Iterator[ReportFigure]:
+    """Give out an empty figure of a size in inches, to be drawn on in its style.
+
+    What was drawn is laid out once, in the end: a layout that is made again for each resolution drifts a little.
+    """
+    with styled():
+        figure = ReportFigure(figsize=size, layout="constrained")
+        yield figure
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
+def said(text: str) -> ReportFigure:
+    """Return a figure that says in words why there is nothing to draw."""
+    with drawing((6.0, 1.2)) as figure:
+        figure.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
+    figure.alt = figure.caption = text
+    return figure

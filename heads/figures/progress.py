@@ -1,0 +1,201 @@
+"""Pictures of training and choosing: epochs, heads side by side, accuracy against the number of labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from heads.figures.style import BLUE, GREEN, GREY, VERMILION, score, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from heads.base import Epoch
+    from heads.comparison import Comparison
+    from heads.curves import LearningCurve
+    from heads.figures.canvas import ReportFigure
+    from heads.intervals import Interval
+
+_MARKED = 30  # epochs up to which each is marked
+_CLOSE = 1.35  # ratio of two numbers of labels, below which one of them is not written on the axis
+
+
+def epochs(epochs: Sequence[Epoch], *, kept: int | None = None) -> ReportFigure:
+    """Draw loss and accuracy of each epoch, on the training and the validation rows.
+
+    Parameters
+    ----------
+    epochs
+        The records; those of heads without epochs are empty.
+    kept
+        The number of the epoch whose weights the head has; it is marked.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    from heads.figures.canvas import drawing, said
+
+    if not epochs:
+        return said("No epochs: this kind of head is not trained in epochs.")
+    with drawing((6.0, 5.2)) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        for axes, name in ((upper, "loss"), (lower, "accuracy")):
+            _draw_epochs(axes, epochs, name)
+            axes.set_ylabel(name)
+            if kept is not None:
+                axes.axvline(kept, color=GREEN, linewidth=1.2, linestyle="--", label="kept")
+        upper.set_ylim(0, 1.05 * upper.get_ylim()[1])
+        lower.set_xlabel("epoch")
+        lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        lower.set_xlim(epochs[0].epoch - 0.5, epochs[-1].epoch + 0.5)
+        handles, labels = upper.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    figure.alt = _epochs_text(epochs, kept)
+    figure.caption = (
+        "Loss (mean cross-entropy, nats) and accuracy after each epoch. Training rows are measured while the weights "
+        "move. Valid loss that rises while train loss falls is overfitting."
+    )
+    return figure
+
+
+def accuracies(comparison: Comparison) -> ReportFigure:
+    """Draw the accuracy of each head with its 95 % interval (Wilson's), the best first."""
+    from heads.figures.canvas import drawing
+
+    heads = sorted(comparison.evaluations.items(), key=lambda item: (-item[1].accuracy.value, item[0]))
+    with drawing((6.0, 1.1 + 0.42 * len(heads))) as figure:
+        axes = figure.subplots()
+        for row, (_, evaluation) in enumerate(heads):
+            accuracy = evaluation.accuracy
+            axes.errorbar(
+                accuracy.value, row, xerr=_reach([accuracy]), color=BLUE, marker="o", capsize=3, linewidth=1.6
+            )
+            axes.text(1.02, row, score(accuracy.value), transform=axes.get_yaxis_transform(), va="center")
+        low = min(evaluation.accuracy.low for _, evaluation in heads)
+        high = max(evaluation.accuracy.high for _, evaluation in heads)
+        spare = 0.08 * (high - low)
+        axes.set_xlim(low - spare, min(1.002, high + spare))
+        for baseline in {evaluation.baseline_accuracy for _, evaluation in heads}:
+            axes.axvline(baseline, color=GREY, linewidth=1, linestyle=":")
+        axes.set_yticks(range(len(heads)), [shown(name, 26) for name, _ in heads])
+        axes.set_ylim(len(heads) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("accuracy")
+    best, worst = heads[0], heads[-1]
+    figure.alt = (
+        f"Accuracy of {len(heads)} heads on {len(best[1]):,} rows, from {score(worst[1].accuracy.value)} "
+        f"({shown(worst[0])}) to {score(best[1].accuracy.value)} ({shown(best[0])})."
+    )
+    figure.caption = (
+        "Accuracy of each head with its 95 % interval; dotted, if in sight: naming the most frequent class. All are "
+        "judged on the same rows, so differences are surer than overlapping intervals suggest: the tests of pairs tell."
+    )
+    return figure
+
+
+def learning_curve(curve: LearningCurve) -> ReportFigure:
+    """Draw accuracy against the number of labels: single runs, their mean with its interval, and the forecast."""
+    from heads.figures.canvas import drawing, said
+
+    if not curve.points:
+        return said("No learning curve: there is no number of labels to train with.")
+    with drawing() as figure:
+        axes = figure.subplots()
+        numbers = [point.n for point in curve.points]
+        runs = [(point.n, run) for point in curve.points for run in point.runs]
+        axes.plot(
+            [n for n, _ in runs],
+            [run for _, run in runs],
+            ".",
+            color=GREY,
+            alpha=0.55,
+            markersize=6,
+            label="single runs",
+        )
+        measured = [point.accuracy for point in curve.points]
+        _draw_points(axes, numbers, measured, "-", BLUE)
+        if curve.forecast is not None:
+            axes.plot(
+                [numbers[-1], curve.forecast.n],
+                [measured[-1].value, curve.forecast.accuracy.value],
+                color=VERMILION,
+                linestyle="--",
+                linewidth=1.4,
+            )
+            _draw_points(axes, [curve.forecast.n], [curve.forecast.accuracy], "none", VERMILION)
+        _number_axis(axes, [*numbers, *([curve.forecast.n] if curve.forecast else [])])
+        axes.set_ylabel("accuracy")
+        axes.legend(loc="lower right")
+    ends = {point.n: point.accuracy for point in (curve.points[0], curve.points[-1])}
+    figure.alt = "Learning curve: accuracy " + ", ".join(f"{score(ends[n].value)} with {n:,} labels" for n in ends)
+    figure.alt += (
+        f"; forecast {score(curve.forecast.accuracy.value)} with {curve.forecast.n:,}." if curve.forecast else "."
+    )
+    figure.caption = (
+        "Accuracy on rows that never trained, against the number of labels that did (logarithmic). Where the curve is "
+        "flat, more labels of the same kind buy little."
+    )
+    return figure
+
+
+def _draw_epochs(axes: Axes, epochs: Sequence[Epoch], name: str) -> None:
+    marker = "o" if len(epochs) <= _MARKED else ""
+    numbers = [epoch.epoch for epoch in epochs]
+    axes.plot(
+        numbers, [getattr(epoch, name) for epoch in epochs], color=BLUE, marker=marker, markersize=4, label="train"
+    )
+    valid = [(epoch.epoch, getattr(epoch, f"valid_{name}")) for epoch in epochs]
+    valid = [(number, value) for number, value in valid if value is not None]
+    if valid:
+        axes.plot(*zip(*valid, strict=True), color=VERMILION, marker=marker and "s", markersize=4, label="valid")
+
+
+def _epochs_text(epochs: Sequence[Epoch], kept: int | None) -> str:
+    chosen = next((epoch for epoch in epochs if epoch.epoch == kept), epochs[-1])
+    valid = "" if chosen.valid_accuracy is None else f", valid accuracy {score(chosen.valid_accuracy)}"
+    which = "the kept one" if chosen.epoch == kept else "the last one"
+    return (
+        f"Loss and accuracy of each epoch; {which}, number {chosen.epoch} of {len(epochs)}, has train loss "
+        f"{score(chosen.loss)}, train accuracy {score(chosen.accuracy)}{valid}."
+    )
+
+
+def _draw_points(axes: Axes, x: list[int], found: list[Interval], line: str, colour: str) -> None:
+    """Draw measured points with their intervals; or, without a line, the forecast."""
+    forecast = line == "none"
+    axes.errorbar(
+        x,
+        [each.value for each in found],
+        yerr=_reach(found),
+        color=colour,
+        linestyle=line,
+        marker="o",
+        markersize=5,
+        markerfacecolor="white" if forecast else colour,
+        capsize=3,
+        elinewidth=1.2,
+        label="forecast" if forecast else "mean, 95 % interval",
+    )
+
+
+def _reach(found: list[Interval]) -> list[list[float]]:
+    """Return how far intervals reach below and above their values."""
+    return [
+        [max(0.0, each.value - each.low) for each in found],
+        [max(0.0, each.high - each.value) for each in found],
+    ]
+
+
+def _number_axis(axes: Axes, numbers: list[int]) -> None:
+    """Make the x-axis one of numbers of labels, logarithmic, with the largest and as many others written as fit."""
+    from matplotlib.ticker import NullLocator
+
+    written: list[int] = []
+    for number in reversed(numbers):
+        if not written or written[-1] / number >= _CLOSE:
+            written.append(number)
+    axes.set_xscale("log")
+    axes.set_xticks(written, [f"{number:,}" for number in written])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("labels")

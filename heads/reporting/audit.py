@@ -1,0 +1,159 @@
+"""An audit as a report: labels that are likely wrong, images that occur more than once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from heads.report import Fact, Gallery, Report, Section, Shot, Table, Tone
+from heads.reporting import parts
+
+if TYPE_CHECKING:
+    from featurecache.recipe import Recipe
+    from heads.auditing import Audit, Duplicate, LabelError
+    from heads.thumbnails import Originals
+
+_SHOTS = 60  # likely label errors that are shown
+_PAIRS = 24  # pairs of duplicates that are shown
+_LISTED = 200  # rows of a table
+
+
+def audit_report(audit: Audit, *, recipe: Recipe | None = None, originals: Originals | None = None) -> Report:
+    """Return the report of an audit.
+
+    Parameters
+    ----------
+    audit
+        What is reported.
+    recipe
+        What determined the features, for the end of the report.
+    originals
+        Where the image files are; without them galleries show names and numbers only.
+    """
+    network = recipe.backbone if recipe else parts.A_NETWORK
+    duplicates = audit.duplicates
+    crossing = sum(each.crosses for each in duplicates)
+    conflicts = sum(each.conflict for each in duplicates)
+    sections = (
+        Section(
+            "Likely label errors", (_explained(audit), _label_gallery(audit, originals, network), *_label_table(audit))
+        ),
+        Section(
+            "Images that occur more than once", (*_duplicate_galleries(audit, originals), *_duplicate_table(audit))
+        ),
+    )
+    return Report(
+        title="Audit of labels and images",
+        subtitle=f"{parts.counted(len(audit.table), 'labelled image')} of {len(audit.table.classes):,} classes",
+        facts=(
+            Fact("labels to look at", f"{len(audit.label_errors):,}", "another class is more probable"),
+            Fact("duplicates", f"{len(duplicates):,}", f"{sum(each.kind == 'exact' for each in duplicates):,} exact"),
+            Fact("across splits", f"{crossing:,}", "pairs that leak from one split into another"),
+            Fact("with conflicting labels", f"{conflicts:,}", "pairs of which one label must be wrong"),
+        ),
+        warnings=audit.warnings,
+        sections=sections,
+        about=(
+            ("head", f"{audit.head}: {parts.settings(audit.params)}; {audit.folds} folds, seed {audit.seed}"),
+            ("near-duplicates", f"cosine similarity of centred features at least {audit.near:g}"),
+            *(parts.about_features(recipe, audit.tap) if recipe else ()),
+            *parts.made_by(),
+        ),
+    )
+
+
+def _explained(audit: Audit) -> str:
+    accuracy = audit.accuracy
+    if accuracy is None:
+        return "No labels could be judged."
+    return (
+        "Every image was judged by a head that has never seen it, nor any copy of it. "
+        f"Such heads agree with {parts.share(accuracy.value)} of the labels (95 % interval "
+        f"{parts.share_range(accuracy)}). Where they do not, the head or the label is wrong; the most confident "
+        "disagreements come first."
+    )
+
+
+def _label_gallery(audit: Audit, originals: Originals | None, network: str) -> Gallery:
+    shown = audit.label_errors[:_SHOTS]
+    text = ""
+    if len(shown) < len(audit.label_errors):
+        text = f"The first {len(shown):,} of {len(audit.label_errors):,}."
+    return Gallery(
+        "Labels to look at",
+        text,
+        tuple(_label_shot(audit, each, originals, network) for each in shown),
+        empty="None: every image is most probably what its label says.",
+    )
+
+
+def _label_shot(audit: Audit, error: LabelError, originals: Originals | None, network: str) -> Shot:
+    lines = (
+        f"labelled {error.given}",
+        f"rather {error.suggested}, score {error.score:.3f}",
+        *parts.seen_line(audit.table, error.row, network),
+    )
+    return Shot(error.path, lines, (error.given, error.suggested), Tone.NEUTRAL, parts.thumbnail(originals, error.path))
+
+
+def _label_table(audit: Audit) -> tuple[Table, ...]:
+    if not audit.label_errors:
+        return ()
+    rows = tuple(
+        (each.path, each.split or "-", each.given, each.suggested, f"{each.score:.4f}")
+        for each in audit.label_errors[:_LISTED]
+    )
+    caption = "Labels to look at; the score is the probability of the suggested class less that of the given one"
+    return (Table(("image", "split", "labelled", "rather", "score"), rows, caption, frozenset(range(4))),)
+
+
+def _duplicate_galleries(audit: Audit, originals: Originals | None) -> tuple[Gallery, ...]:
+    kinds = {
+        "exact": ("The same file twice", "Their bytes are equal."),
+        "near": (
+            "Nearly the same image",
+            "Their features are nearly equal: saved anew, cropped, brightened.",
+        ),
+    }
+    return tuple(_duplicate_gallery(audit, kind, *words, originals) for kind, words in kinds.items())
+
+
+def _duplicate_gallery(audit: Audit, kind: str, title: str, text: str, originals: Originals | None) -> Gallery:
+    pairs = [each for each in audit.duplicates if each.kind == kind]
+    more = f" The first {_PAIRS} of {len(pairs):,} pairs." if len(pairs) > _PAIRS else ""
+    shots = [_pair_shots(number, pair, originals) for number, pair in enumerate(pairs[:_PAIRS], start=1)]
+    return Gallery(title, text + more, tuple(shot for pair in shots for shot in pair))
+
+
+def _pair_shots(number: int, pair: Duplicate, originals: Originals | None) -> tuple[Shot, Shot]:
+    involved = tuple(dict.fromkeys(name for name in (pair.class_a, pair.class_b) if name))
+    tone = Tone.BAD if pair.conflict or pair.crosses else Tone.NEUTRAL
+    sides = (pair.a, pair.split_a, pair.class_a), (pair.b, pair.split_b, pair.class_b)
+    first, second = (
+        Shot(
+            path,
+            (f"pair {number}, similarity {pair.similarity:.3f}", ", ".join(filter(None, (split, name))) or "no label"),
+            involved,
+            tone,
+            parts.thumbnail(originals, path),
+        )
+        for path, split, name in sides
+    )
+    return first, second
+
+
+def _duplicate_table(audit: Audit) -> tuple[Table, ...]:
+    if not audit.duplicates:
+        return ()
+    rows = tuple(
+        (each.a, each.b, each.kind, f"{each.similarity:.4f}", _trouble(each)) for each in audit.duplicates[:_LISTED]
+    )
+    return (Table(("image", "its copy", "kind", "similarity", "trouble"), rows, "Pairs", frozenset({0, 1, 2, 4})),)
+
+
+def _trouble(pair: Duplicate) -> str:
+    troubles = []
+    if pair.conflict:
+        troubles.append(f"{pair.class_a} and {pair.class_b}")
+    if pair.crosses:
+        troubles.append(f"{pair.split_a or 'no split'} and {pair.split_b or 'no split'}")
+    return "; ".join(troubles) or "-"

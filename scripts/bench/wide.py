@@ -1,0 +1,69 @@
+"""Cache files of wide made-up features, for benchmarks that need no network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.cache import RowPlace, pack
+from featurecache.decode import DECODE_VERSION
+from featurecache.layout import CacheIndex
+from featurecache.recipe import Recipe
+from featurecache.sightings import Sighting, failure_columns, image_columns
+
+WIDTH = 4_096
+
+
+@dataclass(frozen=True)
+class _Features:
+    """A source of rows that look like the output of a ReLU, around the centres of classes (k, d) that take turns."""
+
+    centres: NDArray[np.float32]
+
+    def read(self, tap: str, start: int, count: int) -> NDArray[np.float32]:
+        """Return rows (count, d); each is drawn from its own number."""
+        del tap
+        rows = np.empty((count, self.centres.shape[1]), np.float32)
+        for number in range(count):
+            np.random.default_rng(start + number).standard_normal(out=rows[number], dtype=np.float32)
+            rows[number] += self.centres[(start + number) % len(self.centres)]
+        return np.maximum(rows, 0, out=rows)
+
+
+def write_cache(path: Path, centres: NDArray[np.float32], labels: Sequence[int], splits: Sequence[str]) -> None:
+    """Write a cache of one tap, fc2; row i belongs to the centre i modulo k, whatever its label.
+
+    Parameters
+    ----------
+    path
+        The file to make.
+    centres
+        Shape (k, 4096), float32.
+    labels, splits
+        Of each row, which is named by its number.
+    """
+    classes, width = centres.shape
+    recipe = Recipe(
+        decode_version=DECODE_VERSION,
+        resize="squash",
+        filter="bilinear",
+        backbone="vgg16",
+        weights="random:0",
+        input_size=(224, 224),
+        preprocessing="caffe",
+        taps={"fc2": width},
+        precision="float32",
+        dtype="float32",
+    )
+    sightings = [Sighting(f"{n:05d}.jpg", 1, n, f"{n:064x}") for n in range(len(labels))]
+    index = CacheIndex(
+        recipe=recipe,
+        provenance="{}",
+        classes=tuple(f"class {number}" for number in range(classes)),
+        images=image_columns(sightings, list(labels), list(splits)),
+        failures=failure_columns([]),
+    )
+    source = _Features(centres)
+    pack(path, index, [RowPlace(source, n) for n in range(len(labels))], replace=False, scratch=path.parent)

@@ -1,0 +1,151 @@
+"""What all pictures have in common, and how they become SVG."""
+
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import pytest
+
+from heads import figures
+from heads.base import Epoch
+from heads.comparison import Comparison
+from heads.evaluation import evaluate_table
+from heads.figures.style import listed, shown
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_DRAW = """
+import hashlib, json, sys
+import numpy as np
+from heads import figures
+from heads.table import PredictionsTable
+lazy = not {"matplotlib", "sklearn"} & set(sys.modules)
+probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=200)
+names = np.array([f"{row}" for row in range(200)], dtype=object)
+table = PredictionsTable(names, names, np.arange(200) % 3, probabilities, ("a", "b", "c"))
+svg = figures.to_svg(figures.reliability_diagram(table)) + figures.to_svg(figures.probability_histogram(table))
+digest = hashlib.sha256(svg.encode()).hexdigest()
+"""
+
+
+def texts(svg):
+    return ["".join(each.itertext()) for each in ET.fromstring(svg).iter(f"{_SVG}text")]  # noqa: S314
+
+
+def pictures(table, features):
+    yield figures.confusion_matrix(evaluate_table(table))
+    yield figures.confusion_matrix(evaluate_table(table), normalize=True)
+    yield figures.roc_curves(table)
+    yield figures.precision_recall_curves(table)
+    yield figures.reliability_diagram(table)
+    yield figures.probability_histogram(table)
+    yield figures.feature_map(features)
+    yield figures.epochs([Epoch(1, 0.5, 0.8, None, None)], kept=1)
+    evaluation = evaluate_table(table)
+    yield figures.accuracies(Comparison({table.classes[0]: evaluation, "$b$": evaluation}, ()))
+
+
+@pytest.fixture
+def hostile_features(blobs, make_features, hostile_table):
+    return make_features(*blobs(60, 5, 4), classes=hostile_table.classes)
+
+
+def test_hostile_names_are_text_and_nothing_else(hostile_table, hostile_features):
+    seen = set()
+    for figure in pictures(hostile_table, hostile_features):
+        svg = figures.to_svg(figure)
+        assert svg.startswith("<svg")
+        assert svg.rstrip().endswith("</svg>")
+        root = ET.fromstring(svg)  # noqa: S314
+        assert not [each for each in root.iter() if each.tag in {f"{_SVG}b", f"{_SVG}script"}]
+        assert "viewBox" in root.attrib
+        seen |= {
+            text for text in texts(svg) for name in (r"_a$x$\n", "<b onload", r"\u202eevil\x00", "日本") if name in text
+        }
+        for text in (figure.alt, figure.caption):
+            assert text
+            assert text.isprintable()
+    assert any(r"_a$x$\n" in text for text in seen)
+    assert any("<b onload" in text for text in seen)
+    assert any("日本\\ud800" in text for text in seen)
+
+
+def test_a_figure_shows_itself_in_a_notebook(hostile_table, hostile_features):
+    for figure in pictures(hostile_table, hostile_features):
+        assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_settings_of_the_user_change_nothing_and_are_left_alone(draw_table):
+    table = draw_table(60, 3)
+    expected = figures.to_svg(figures.roc_curves(table))
+    with mpl.rc_context({"font.size": 30, "axes.grid": False, "svg.fonttype": "path", "text.parse_math": True}):
+        before = dict(mpl.rcParams)
+        assert figures.to_svg(figures.roc_curves(table)) == expected
+        assert dict(mpl.rcParams) == before
+
+
+def test_a_figure_is_drawn_in_its_own_style_by_whoever_saves_it(draw_table):
+    def saved(figure):
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=60)
+        return stream.getvalue()
+
+    table = draw_table(60, 3)
+    expected = saved(figures.probability_histogram(table))
+    with mpl.rc_context({"font.sans-serif": ["DejaVu Serif"], "xtick.labelsize": 30}):
+        assert saved(figures.probability_histogram(table)) == expected
+
+
+def test_a_figure_that_was_shown_is_still_written_the_same(hostile_table, hostile_features):
+    for figure in pictures(hostile_table, hostile_features):
+        before = figures.to_svg(figure)
+        assert figure._repr_png_()
+        assert figures.to_svg(figure) == before
+
+
+def test_ids_of_two_figures_in_one_page_differ_and_all_that_is_referred_to_is_there(hostile_table, hostile_features):
+    all_ids = []
+    for figure in pictures(hostile_table, hostile_features):
+        svg = figures.to_svg(figure)
+        ids = [each.attrib["id"] for each in ET.fromstring(svg).iter() if "id" in each.attrib]  # noqa: S314
+        assert set(re.findall(r'(?:url\(|href=")#([^")]+)', svg)) <= set(ids)
+        all_ids += ids
+    assert len(all_ids) == len(set(all_ids)) > 20
+
+
+def test_another_process_draws_the_same_bytes_and_imports_matplotlib_late_and_pyplot_never(fresh_python):
+    here: dict[str, object] = {}
+    exec(_DRAW, here)  # noqa: S102
+    there = fresh_python(f"{_DRAW}print(json.dumps([digest, lazy, 'matplotlib.pyplot' in sys.modules]))")
+    assert json.loads(there) == [here["digest"], True, False]
+
+
+def test_another_name_is_not_there():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = figures.nonsense
+
+
+def test_there_is_no_date_and_no_version_in_it(draw_table):
+    svg = figures.to_svg(figures.reliability_diagram(draw_table(60, 3)))
+    assert "metadata" not in svg
+    assert mpl.__version__ not in svg
+
+
+def test_no_picture_of_25000_rows_is_large(draw_table):
+    table = draw_table(25_000, 10)
+    evaluation = evaluate_table(table)
+    drawn = [
+        figures.confusion_matrix(evaluation),
+        figures.roc_curves(table),
+        figures.precision_recall_curves(table),
+        figures.reliability_diagram(table),
+        figures.probability_histogram(table),
+    ]
+    assert max(len(figures.to_svg(figure)) for figure in drawn) < 100_000
+
+
+def test_a_long_name_loses_its_middle():
+    assert shown("a" * 30 + "b" * 30, 9) == "aaaa…bbbb"
+    assert shown("a" * 9, 9) == "a" * 9
+    assert listed(["a"] * 7) == "a, a, a, a, a and 2 more"
