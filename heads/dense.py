@@ -252,12 +252,13 @@ class _Epochs:
         """Take one step per batch; return mean cross-entropy and accuracy of all rows as seen, shapes (S,)."""
         n, losses, hits = len(self._targets), np.zeros(bank.count), np.zeros(bank.count)
         order = self._order.permutation(n)
-        for some in batches_of(n, self._head.batch_size):
-            rows = order[some]
-            masks = self._masks(len(rows))
-            loss, hit = bank.step(self._batches.take(rows), self._targets[rows], self._weights[rows], masks)
-            losses += loss
-            hits += hit
+        with bank.threads(self._head.batch_size):
+            for some in batches_of(n, self._head.batch_size):
+                rows = order[some]
+                masks = self._masks(len(rows))
+                loss, hit = bank.step(self._batches.take(rows), self._targets[rows], self._weights[rows], masks)
+                losses += loss
+                hits += hit
         return losses / n, hits / n
 
     def _masks(self, rows: int) -> list[Float32s]:

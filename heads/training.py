@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from heads.base import Classifier, Epoch, Head
     from heads.parameters import HeadSpec, Value
 
+OUTPUTS = ("logits", "predictions")  # taps that are the network's own answer
 DEFAULT_HEAD = "softmax"
 DEFAULT_HOLDOUT = 0.2
 _UNEVEN = 0.05  # difference of what is held out and what was to be that is said
@@ -82,7 +83,7 @@ def train(
     values = _values(spec, params or {}, start)
     untrained = make_head(spec.name, seed=seed, **values)
     rule = _holdout(holdout, seed, start)
-    features = cache.features(_tap(cache, spec, tap or (start.tap if start else None)))
+    features = cache.features(head_tap(cache, spec, tap or (start.tap if start else None)))
     if start is not None:
         start.check(features)
     train_rows, valid_rows = training_rows(features, rule)
@@ -159,7 +160,26 @@ def _holdout(asked: float | None, seed: int, start: TrainedHead | None) -> Holdo
     return rule
 
 
-def _tap(cache: FeatureCache, spec: HeadSpec, tap: str | None) -> str | None:
+def feature_tap(cache: FeatureCache, spec: HeadSpec, tap: str | None) -> str | None:
+    """Return the tap that a head takes if nobody says which: the last one below the network's own outputs.
+
+    Raises
+    ------
+    ParameterError
+        If the head cannot take it.
+    """
+    below = [name for name in cache.taps if name not in OUTPUTS]
+    return head_tap(cache, spec, tap or (below[-1] if below and not spec.taps else None))
+
+
+def head_tap(cache: FeatureCache, spec: HeadSpec, tap: str | None) -> str | None:
+    """Return the tap that a head is to take, or the only one that it can.
+
+    Raises
+    ------
+    ParameterError
+        If it can take several and none is named, or cannot take the one that is.
+    """
     possible = [name for name in cache.taps if not spec.taps or name in spec.taps]
     if tap is None and len(possible) > 1:
         taps = ", ".join(f"{name} ({cache.taps[name]})" for name in possible)

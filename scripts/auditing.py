@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 _LISTED = 20  # label errors and duplicates that are printed
 
 CacheFile = Annotated[Path, typer.Argument(metavar="CACHE", readable=False, help="A cache file.")]
-Tap = Annotated[str | None, typer.Option(help="The layer whose features are taken.", show_default="the widest")]
+Tap = Annotated[
+    str | None, typer.Option(help="The layer whose features are taken.", show_default="the last below the outputs")
+]
 Params = Annotated[
     list[str] | None, typer.Option("-p", "--param", metavar="KEY=VALUE", help="A parameter of the head.")
 ]

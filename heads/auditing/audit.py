@@ -18,8 +18,7 @@ from heads.imagenet import seen_of
 from heads.intervals import Interval, wilson
 from heads.rows import Scaling, first_not_finite
 from heads.table import PredictionsTable
-from heads.training import DEFAULT_HEAD
-from heads.training import _tap as head_tap
+from heads.training import DEFAULT_HEAD, feature_tap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -178,7 +177,7 @@ def audit(
     cache
         The features.
     tap
-        The layer whose features are used; may be left out if the head can take only one.
+        The layer whose features are used; if not given, the last one below the network's own outputs.
     head, params
         What judges: the head's name in the catalogue, and its parameters.
     folds
@@ -202,7 +201,7 @@ def audit(
     """
     spec = head_spec(head)
     judge = _Judge(spec, MappingProxyType(spec.values(params or {})), folds, seed)
-    features = cache.features(head_tap(cache, spec, tap))
+    features = cache.features(feature_tap(cache, spec, tap))
     row = first_not_finite(features.X)
     if row is not None:
         path = features.paths[row]

@@ -14,11 +14,10 @@ from heads.curves.forecasting import FEWEST_SIZES, Forecast, intervals_and_forec
 from heads.errors import ParameterError, TrainingError
 from heads.rows import first_not_finite
 from heads.splits import Holdout, training_rows
-from heads.training import DEFAULT_HOLDOUT, require_rows
-from heads.training import _tap as head_tap
+from heads.training import DEFAULT_HOLDOUT, feature_tap, require_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -148,7 +147,7 @@ def learning_curve(
     head, params
         Its name in the catalogue, and its parameters. Run r has the seed ``seed + r``.
     tap
-        The layer whose features it takes; may be left out if it can take only one.
+        The layer whose features it takes; if not given, the last one below the network's own outputs.
     repeats
         Number of runs, at least 1.
     seed
@@ -172,7 +171,7 @@ def learning_curve(
     spec = head_spec(head)
     values = spec.values(params or {})
     make_head(head, seed=seed, **values)
-    features = cache.features(head_tap(cache, spec, tap))
+    features = cache.features(feature_tap(cache, spec, tap))
     train, valid = _rows(features, Holdout(holdout, seed))
     sizes = sizes_of(len(train), len(np.unique(train.y)))
     trainings = _Trainings(train, valid, head, values, seed)
@@ -198,8 +197,18 @@ def learning_curve(
         repeats=repeats,
         seed=seed,
         baseline_accuracy=float(np.mean(valid.y == np.bincount(train.y).argmax())),
-        warnings=tuple(_notes(train, valid, forecast, repeats, trainings.warnings)),
+        warnings=(*_notes(train, valid, forecast, repeats, trainings.warnings), *_falling(sizes, intervals)),
     )
+
+
+def _falling(sizes: Sequence[int], intervals: Sequence[Interval]) -> Iterator[str]:
+    """Yield a word if fewer rows were better than all of them, by more than the interval of the fewer allows."""
+    best = max(range(len(sizes)), key=lambda position: intervals[position].value)
+    if intervals[-1].value < intervals[best].low:
+        yield (
+            f"with {sizes[best]:,} rows the head was better than with all {sizes[-1]:,}: other parameters, or another "
+            "head, will use the labels better"
+        )
 
 
 def _rows(features: FeatureSet, rule: Holdout) -> tuple[FeatureSet, FeatureSet]:

@@ -44,7 +44,7 @@ def run() -> dict[str, Any]:
     """Return seconds of each stage, the size of the page, and the peak of memory in MB, the mapped cache included."""
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "wide.h5"
-        centres = np.random.default_rng(0).standard_normal((CLASSES, WIDTH), np.float32) / 16
+        centres = np.random.default_rng(0).normal(scale=1 / 16, size=(CLASSES, WIDTH)).astype(np.float32)
         labels = [n % CLASSES for n in range(ROWS)]
         write_cache(cache, centres, labels, ["train"] * TRAIN + ["valid"] * (ROWS - TRAIN))
         command = [sys.executable, "-c", _REPORT, str(cache)]

@@ -5,9 +5,11 @@ import math
 import keras
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from heads.base import Monitor, fit_together
 from heads.catalog import HEADS, make_head
+from heads.descent import Bank
 from heads.errors import EvaluationError, TrainingError
 
 INITIALIZERS = next(each.choices for each in HEADS["softmax"].parameters if each.name == "init")
@@ -377,6 +379,24 @@ def test_an_exception_in_the_callback_ends_the_training(blobs):
 
     with pytest.raises(KeyboardInterrupt):
         make_head("softmax", epochs=50).fit(X, y, monitor=Monitor(on_epoch=stop))
+
+
+@pytest.mark.parametrize(("width", "limited"), [(8, True), (2**17, False)])
+def test_small_products_do_not_wait_for_a_second_thread(width, limited, blobs, monkeypatch):
+    X, y = blobs(64, 8, 3)
+    X = np.tile(X, (1, width // 8))
+    most = max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+    seen = []
+    step = Bank.step
+
+    def spied(self, *arguments):
+        seen.append(max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Bank, "step", spied)
+    make_head("softmax", epochs=1, standardize=False).fit(X, y)
+    assert seen == [1 if limited else most]
+    assert max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas") == most
 
 
 def test_training_needs_no_framework(blobs, tmp_path, fresh_python):

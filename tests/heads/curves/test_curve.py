@@ -9,8 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from heads.curves import learning_curve
-from heads.curves.curve import drawn_order, sizes_of
+from heads.curves.curve import _falling, drawn_order, sizes_of
 from heads.errors import ParameterError, TrainingError
+from heads.intervals import Interval
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,14 @@ def test_two_sizes_give_no_forecast_and_one_run_is_said(make_cache, make_feature
         "no forecast: a power law needs at least 3 sizes",
     ]
     assert curve.to_dict()["forecast"] is None
+
+
+def test_a_head_that_gets_worse_with_more_rows_is_told():
+    rising = [Interval(0.8, 0.7, 0.9), Interval(0.9, 0.85, 0.95)]
+    assert list(_falling([10, 20], rising)) == []
+    assert list(_falling([10, 20], [Interval(0.9, 0.85, 0.95), Interval(0.86, 0.8, 0.9)])) == []
+    (said,) = _falling([10, 20], [Interval(0.95, 0.92, 0.97), Interval(0.9, 0.85, 0.95)])
+    assert "with 10 rows the head was better than with all 20" in said
 
 
 def test_what_heads_warn_of_is_kept_with_the_size(cache):
