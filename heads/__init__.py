@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from heads.metrics import AverageScores
     from heads.parameters import HeadSpec, Parameter
     from heads.prediction import Prediction, predict
+    from heads.reporting import audit_report, comparison_report, curve_report, evaluation_report
     from heads.search import Candidate, Entry, Sweep, SweepProgress, parse_grids, sweep
     from heads.splits import Holdout
     from heads.table import PredictionsTable
+    from heads.thumbnails import Originals
     from heads.training import train
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "LearningCurve",
     "MismatchError",
     "Monitor",
+    "Originals",
     "Pair",
     "Parameter",
     "ParameterError",
@@ -67,9 +70,13 @@ __all__ = [
     "TrainingError",
     "TrainingRecord",
     "audit",
+    "audit_report",
     "compare",
+    "comparison_report",
+    "curve_report",
     "evaluate",
     "evaluate_table",
+    "evaluation_report",
     "export",
     "finetune",
     "head_spec",
@@ -104,9 +111,11 @@ _MODULES = {
     "metrics": ("AverageScores",),
     "parameters": ("HeadSpec", "Parameter"),
     "prediction": ("Prediction", "predict"),
+    "reporting": ("audit_report", "comparison_report", "curve_report", "evaluation_report"),
     "search": ("Candidate", "Entry", "Sweep", "SweepProgress", "parse_grids", "sweep"),
     "splits": ("Holdout",),
     "table": ("PredictionsTable",),
+    "thumbnails": ("Originals",),
     "training": ("train",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -67,7 +67,9 @@ def test_the_python_example_runs(folder):
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1].replace("WEIGHTS", repr(WEIGHTS))
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Interval(value=0.99")
+    accuracy, doubtful = done.stdout.splitlines()
+    assert accuracy.startswith("Interval(value=0.99")
+    assert doubtful == "valid/cats/cat.4085.jpg"
 
 
 def test_every_file_that_a_document_names_is_there():

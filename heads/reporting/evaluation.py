@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from featurecache.cache import FeatureSet
     from heads.artifact import TrainedHead
     from heads.evaluation import Evaluation
+    from heads.intervals import Interval
     from heads.report.model import Block
     from heads.thumbnails import Originals
 
@@ -90,14 +91,14 @@ def _facts(evaluation: Evaluation) -> tuple[Fact, ...]:
         Fact("accuracy", parts.share(accuracy.value), f"95 % interval {parts.share_range(accuracy)}"),
         Fact("right", f"{right:,} of {len(evaluation):,}", f"{parts.counted(len(evaluation) - right, 'image')} wrong"),
         Fact("always the most frequent class", parts.share(evaluation.baseline_accuracy), "what a head must beat"),
-        Fact("ROC AUC", parts.number(evaluation.roc_auc), parts.number_range(ranges["roc_auc"])),
-        Fact("log loss", parts.number(evaluation.log_loss), parts.number_range(ranges["log_loss"])),
-        Fact(
-            "calibration error",
-            parts.number(evaluation.calibration_error),
-            parts.number_range(ranges["calibration_error"]),
-        ),
+        Fact("ROC AUC", parts.number(evaluation.roc_auc), _detail(ranges["roc_auc"])),
+        Fact("log loss", parts.number(evaluation.log_loss), _detail(ranges["log_loss"])),
+        Fact("calibration error", parts.number(evaluation.calibration_error), _detail(ranges["calibration_error"])),
     )
+
+
+def _detail(interval: Interval | None) -> str:
+    return "no interval" if interval is None else f"95 % interval {parts.number_range(interval)}"
 
 
 def _wrong(evaluation: Evaluation) -> str:

@@ -198,11 +198,12 @@ def test_evaluate_shows_every_number(invoke, fake_head, fake_cache, tmp_path):
     done = invoke("evaluate", fake_head, fake_cache, "--predictions", table)
     assert done.err == ""
     for line in (
-        r"rows +12",
-        r"accuracy +1\.0000  \(95 % interval 0\.\d{4} to 1\.0000\)",
+        r"rows +12     95 % interval",
+        r"accuracy +1\.0000  0\.\d{4} to 1\.0000",
         r"majority baseline +0\.5000",
         r"balanced accuracy +1\.0000",
-        r"log loss +0\.\d{4}",
+        r"log loss +0\.\d{4}  0\.\d{4} to 0\.\d{4}",
+        r"calibration error +0\.\d{4}  0\.\d{4} to 0\.\d{4}",
         r"ROC AUC +1\.0000",
         r"class  precision  recall      F1  rows",
         r"blue      1\.0000  1\.0000  1\.0000     6",
