@@ -51,6 +51,25 @@ def test_a_page_holds_all_that_it_needs(reports, name):
     assert str(path.parent) not in text
 
 
+@pytest.mark.parametrize("name", ["evaluate", "compare", "audit", "curve"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_page_opens_in_a_real_browser(reports, open_page, name, width):
+    page = open_page(reports[name, "html"][1].as_uri(), viewport={"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    broken = "images => images.filter(image => !(image.complete && image.naturalWidth)).length"
+    assert page.eval_on_selector_all("main img", broken) == 0
+    assert page.eval_on_selector_all("main img", "images => images.filter(image => !image.alt).length") == 0
+    if name != "evaluate":
+        return
+    page.get_by_label("Show class").select_option(index=1)
+    shown = page.eval_on_selector_all(".shot", "shots => shots.filter(s => s.checkVisibility()).length")
+    assert 0 < shown < page.locator(".shot").count()
+    page.locator(".shot button:visible").first.click()
+    assert page.locator("dialog[open] img").is_visible()
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+
+
 def test_galleries_show_the_files(reports):
     text = reports["evaluate", "html"][1].read_text("utf-8")
     assert text.count("data:image/jpeg;base64,") >= 12

@@ -1,12 +1,9 @@
 """What a report does in a real browser, Chromium: no doubt about escaping, styles and scripts is left to a parser."""
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LIGHT, DARK = "rgb(255, 255, 255)", "rgb(20, 22, 27)"
 IN_VIEW = """heading => new Promise((resolve) => new IntersectionObserver(
     (entries) => { if (entries[0].isIntersecting) resolve(true); }).observe(heading))"""
@@ -18,26 +15,6 @@ STATE = """() => ({
 })"""
 
 
-def unavailable(reason):
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI looks at reports in a real browser, and {reason}")
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        unavailable("there is no chromium, chromium-browser or google-chrome")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        unavailable("playwright is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture(scope="module")
 def file(hostile_report, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
@@ -46,30 +23,9 @@ def file(hostile_report, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def visit(browser, file):
-    """Open the report; whatever it then says on the console, asks for or throws is a fault."""
-    contexts, faults = [], []
-
-    def visit(url=None, **options):
-        url = url or file.as_uri()
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: faults.append(f"console: {message.type}: {message.text}"))
-        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-        page.on("request", lambda request: faults.append(request.url) if is_from_outside(request.url, url) else None)
-        page.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
-        page.goto(url)
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert faults == []
-
-
-def is_from_outside(url, page):
-    return url != page and not url.startswith("data:")
+def visit(open_page, file):
+    """Open the report, or another page; see `open_page`."""
+    return lambda url=None, **options: open_page(url or file.as_uri(), **options)
 
 
 def visible_paths(page):
