@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from heads.artifact import TrainedHead, TrainingRecord, require_free
-    from heads.auditing import Audit, Duplicate, LabelError, audit
+    from heads.auditing import Audit, Duplicate, DuplicateGroup, LabelError, audit
     from heads.base import Epoch, Head, Monitor
     from heads.catalog import HEADS, head_spec, make_head, parse_parameters
     from heads.comparison import Comparison, Pair, compare
@@ -42,6 +42,7 @@ __all__ = [
     "Comparison",
     "CurvePoint",
     "Duplicate",
+    "DuplicateGroup",
     "Entry",
     "Epoch",
     "Evaluation",
@@ -97,7 +98,7 @@ __all__ = [
 
 _MODULES = {
     "artifact": ("TrainedHead", "TrainingRecord", "require_free"),
-    "auditing": ("Audit", "Duplicate", "LabelError", "audit"),
+    "auditing": ("Audit", "Duplicate", "DuplicateGroup", "LabelError", "audit"),
     "base": ("Epoch", "Head", "Monitor"),
     "catalog": ("HEADS", "head_spec", "make_head", "parse_parameters"),
     "comparison": ("Comparison", "Pair", "compare"),

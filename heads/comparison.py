@@ -173,7 +173,7 @@ def _difference(ours: Evaluation, theirs: Evaluation) -> str:
     if ours.classes != theirs.classes:
         return f"their classes are {_listed(ours.classes)} and {_listed(theirs.classes)}; train both on the same labels"
     a, b = ours.table, theirs.table
-    remedy = "judge both on the same split of one cache, one that neither held out by itself"
+    remedy = "judge both on one split of one cache; without a valid split train them with the same --holdout and --seed"
     if len(a) != len(b):
         return f"they were judged on {len(a):,} and {len(b):,} rows; {remedy}"
     for row in np.flatnonzero((a.paths != b.paths) | (a.splits != b.splits))[:1]:

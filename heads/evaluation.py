@@ -15,7 +15,7 @@ from heads.errors import EvaluationError, MismatchError
 from heads.intervals import Interval
 from heads.metrics import AverageScores, ClassScores
 from heads.resampling import bootstrap
-from heads.splits import rows_of_role
+from heads.splits import TRAIN, rows_of_role
 from heads.table import PredictionsTable
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class Evaluation:
     baseline_accuracy
         Accuracy of always naming the most frequent class: that of the training rows if the head has a record of
         them, else that of the rows evaluated.
+    split
+        What the rows were asked for as: ``"train"``, ``"valid"`` or ``"test"``; None if nobody said.
     warnings
         What is undefined or was left out, one line each.
     """
@@ -80,6 +82,7 @@ class Evaluation:
     per_class: tuple[ClassScores, ...]
     confusion: NDArray[np.int64]
     baseline_accuracy: float
+    split: str | None
     warnings: tuple[str, ...]
 
     @property
@@ -103,6 +106,7 @@ class Evaluation:
         """Return all numbers and their intervals, ready for JSON; what is undefined is None."""
         return {
             "n": len(self),
+            "split": self.split,
             "classes": list(self.classes),
             "accuracy": asdict(self.accuracy),
             "balanced_accuracy": self.balanced_accuracy,
@@ -162,7 +166,7 @@ class Evaluation:
 
 
 def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _range(interval: Interval | None) -> str:
@@ -196,7 +200,7 @@ def select_rows(cache: FeatureCache, head: TrainedHead, split: str) -> FeatureSe
         )
     features = cache.features(head.tap)
     head.check(features)
-    return rows_of_role(features, split, head.training.holdout)
+    return replace(rows_of_role(features, split, head.training.holdout), split=split)
 
 
 def predict_table(head: Classifier, features: FeatureSet) -> PredictionsTable:
@@ -252,15 +256,25 @@ def evaluate(head: Classifier, features: FeatureSet, *, seen: Seen | None = None
     if unlabelled == len(features):
         raise EvaluationError(f"none of {len(features)} rows has a label; there is nothing to compare predictions with")
     table = predict_table(head, features.take(labelled) if unlabelled else features)
+    notes = []
+    if unlabelled:
+        notes.append(f"{unlabelled} rows without a label were left out")
+    if isinstance(head, TrainedHead) and features.split == TRAIN:
+        notes.append("rows of the train split trained the head: it is better on them than on new images")
     return evaluate_table(
         table if seen is None else replace(table, seen=seen.take(labelled)),
         training_counts=head.training.class_counts if isinstance(head, TrainedHead) else None,
-        notes=[f"{unlabelled} rows without a label were left out"] if unlabelled else (),
+        split=features.split,
+        notes=notes,
     )
 
 
 def evaluate_table(
-    table: PredictionsTable, *, training_counts: Sequence[int] | None = None, notes: Sequence[str] = ()
+    table: PredictionsTable,
+    *,
+    training_counts: Sequence[int] | None = None,
+    split: str | None = None,
+    notes: Sequence[str] = (),
 ) -> Evaluation:
     """Judge predictions; the order of the rows changes nothing.
 
@@ -270,6 +284,8 @@ def evaluate_table(
         The predictions, of labelled rows.
     training_counts
         Number of rows of each class in training, shape (k,), for the baseline; None if they are not known.
+    split
+        What the rows are: ``"train"``, ``"valid"`` or ``"test"``.
     notes
         Lines for the warnings.
 
@@ -305,5 +321,6 @@ def evaluate_table(
         per_class=metrics.class_scores(true, predicted, k),
         confusion=metrics.confusion(true, predicted, k),
         baseline_accuracy=metrics.baseline_accuracy(true, class_counts),
+        split=split,
         warnings=tuple(lines),
     )

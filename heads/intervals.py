@@ -107,8 +107,9 @@ def percentile_interval(value: float, resampled: NDArray[np.float64]) -> Interva
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Return p-values, in the order given, adjusted for how many they are.
 
-    One that is below 0.05 then stays an error of at most 5 % over all of them together. The method is that of S. Holm,
-    "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979), 65-70.
+    Who takes all that are then below 0.05 for differences errs at all in at most 5 % of cases. The method is that of
+    S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979),
+    65-70.
 
     Examples
     --------

@@ -25,10 +25,10 @@ SIDE: Final = 256
 _LARGEST: Final = 20_000  # bytes; 150 of them are 4 MB in a report
 _QUALITIES: Final = (80, 60, 40, 20)
 _CHANGED = "the file has changed since it was looked at"
-_GONE = "the file is not there; point at the images with --images ROOT"
+_GONE = "the file is not there"
 _OUTSIDE = "its path leads out of the folder of the images"
 _UNKNOWN = "the cache knows no image of this name"
-_UNKNOWN_ROOT = "the folder of the images is not known; point at it with --images ROOT"
+_UNKNOWN_ROOT = "the folder of the images is not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,10 @@ class Originals:
             return Failure(_UNKNOWN)
         if self.root is None:
             return Failure(_UNKNOWN_ROOT)
-        name = decode_name(path)
+        try:
+            name = decode_name(path)
+        except UnicodeEncodeError:  # no name that a cache gives
+            return Failure(_UNKNOWN)
         if name.startswith(b"/") or b".." in name.split(b"/"):
             return Failure(_OUTSIDE)
         file = os.path.join(os.fsencode(self.root), name)  # noqa: PTH118 - pathlib takes no bytes

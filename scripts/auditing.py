@@ -30,7 +30,7 @@ def audit(
     param: Params = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts, each of which is judged by the others.")] = 5,
     near: Annotated[
-        float, typer.Option(min=0, max=1, help="Cosine similarity from which on two images are near-duplicates.")
+        float, typer.Option(min=0.01, max=1, help="Cosine similarity from which on two images are near-duplicates.")
     ] = 0.9,
     seed: Seed = 0,
     report: ReportPath = None,
@@ -69,14 +69,19 @@ def audit(
 
 def print_audit(found: "Audit") -> None:
     """Print the first likely label errors and duplicates, and how many there are."""
-    if found.accuracy is not None:
+    if found.accuracy is None:
+        show("labels were not judged")
+    else:
         value = found.accuracy
         show(
             f"out of fold, {found.head} on {found.tap} agrees with {number(value.value)} of {len(found.table):,} "
             f"labels (95 % interval {value.low:.4f} to {value.high:.4f})"
         )
         show()
-    show(f"{counted(len(found.label_errors), 'label')} to look at, the most doubtful first{_first(found.label_errors)}")
+        doubtful = counted(len(found.label_errors), "label")
+        show(
+            f"{doubtful} to look at{', the most doubtful first' * bool(found.label_errors)}{_first(found.label_errors)}"
+        )
     if found.label_errors:
         print_table(
             ("score", "labelled", "rather", "image"),
@@ -84,10 +89,12 @@ def print_audit(found: "Audit") -> None:
             left=(1, 2, 3),
         )
     show()
-    crossing = sum(each.crosses for each in found.duplicates)
+    groups = found.groups
+    images = counted(sum(len(each.paths) for each in groups), "image")
     show(
-        f"{counted(len(found.duplicates), 'duplicate')}, {crossing:,} across splits, "
-        f"{sum(each.conflict for each in found.duplicates):,} with conflicting labels{_first(found.duplicates)}"
+        f"{images} in {counted(len(groups), 'group')} of duplicates: "
+        f"{sum(each.crosses for each in groups):,} across splits, {sum(each.conflict for each in groups):,} with "
+        f"conflicting labels; the pairs that join them{_first(found.duplicates)}"
     )
     if found.duplicates:
         print_table(

@@ -43,7 +43,7 @@ def evaluate(
 
     planned = ReportFile.planned(report, form, images, thumbnails=thumbnails)
     require_table(predictions)
-    if report is not None and predictions is not None and predictions.absolute() == report.absolute():
+    if report is not None and predictions is not None and predictions.resolve() == report.resolve():
         raise typer.BadParameter("--predictions and --report name the same file")
     opened, head = FeatureCache.open(cache), TrainedHead.load(head_dir)
     rows = select_rows(opened, head, split)
@@ -101,9 +101,13 @@ def compare(
     write_report(
         planned,
         opened,
-        lambda originals: comparison_report(comparison, originals=originals, about=about),
+        lambda originals: comparison_report(
+            comparison, originals=originals, network=opened.recipe.backbone, about=about
+        ),
         comparison.to_dict() if planned else {},
     )
+    for warning in comparison.warnings:
+        say(f"warning: {warning}")
     if json:
         print_json(comparison.to_dict())
         return

@@ -96,9 +96,10 @@ class ReportFile:
             return
         missing = without_picture(report)
         if missing:
+            remedy = "if images were moved, say where to: --images ROOT"
             say(
                 f"warning: {counted(len(missing), 'picture')} could not be shown, the first {missing[0].path}: "
-                f"{missing[0].thumbnail.missing}; if images were moved, point at them with --images ROOT"
+                f"{missing[0].thumbnail.missing}; {remedy if self.root is None else f'looked in {self.root}'}"
             )
 
 

@@ -1,7 +1,7 @@
 """What a cache says about its own labels and images: likely label errors, duplicates, leaks between splits."""
 
 from heads.auditing.audit import Audit, audit
-from heads.auditing.duplicates import Duplicate
+from heads.auditing.duplicates import Duplicate, DuplicateGroup
 from heads.auditing.labels import LabelError
 
-__all__ = ["Audit", "Duplicate", "LabelError", "audit"]
+__all__ = ["Audit", "Duplicate", "DuplicateGroup", "LabelError", "audit"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heads.auditing.duplicates import Duplicate, Duplicates, find_duplicates
+from heads.auditing.duplicates import Duplicate, DuplicateGroup, Duplicates, find_duplicates, groups_of
 from heads.auditing.folds import FEWEST_FOLDS, NO_FOLD, OutOfFold, deal, judgeable, out_of_fold
 from heads.auditing.labels import LabelError, label_errors
 from heads.catalog import head_spec, make_head
@@ -49,6 +49,8 @@ class Audit:
         What judged the labels: the layer, the head, and the value of each of its parameters.
     folds, near, seed
         What was asked for.
+    apart
+        Whether near-duplicates were kept out of the training of heads that judged them, not only equal contents.
     warnings
         What was left out, or must be known, one line each.
     """
@@ -62,7 +64,13 @@ class Audit:
     folds: int
     near: float
     seed: int
+    apart: bool
     warnings: tuple[str, ...]
+
+    @property
+    def groups(self) -> tuple[DuplicateGroup, ...]:
+        """The images that duplicates join; a pair is listed only if it joins two groups, or two of labelled images."""
+        return groups_of(self.duplicates)
 
     @property
     def accuracy(self) -> Interval | None:
@@ -79,6 +87,7 @@ class Audit:
             "accuracy": asdict(self.accuracy) if self.accuracy else None,
             "label_errors": [asdict(each) for each in self.label_errors],
             "duplicates": [asdict(each) for each in self.duplicates],
+            "groups": [asdict(each) for each in self.groups],
             "tap": self.tap,
             "head": self.head,
             "params": dict(self.params),
@@ -228,6 +237,7 @@ def audit(
         folds=folds,
         near=near,
         seed=seed,
+        apart=not duplicates.too_many,
         warnings=(*_notes(features, duplicates, table, near), *_doubts(table, head), *judged.warnings),
     )
 

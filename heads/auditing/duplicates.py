@@ -15,7 +15,7 @@ from heads.errors import ParameterError
 from heads.rows import row_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from heads.rows import Features, Targets
 
 Kind: TypeAlias = Literal["exact", "near"]
-_BLOCK_ROWS, _BLOCK_VALUES = 2048, 2**23  # at most, of each side of a product: 32 MiB in float32
+_BLOCK_ROWS, _BLOCK_VALUES = 1024, 2**22  # at most, of each side of a product: 16 MiB in float32
 _NO_DIRECTION = 1e-6  # of a row's length: what is left of it after centring is float32's rounding
 _FIRST_LOOK = 1024  # pairs that are told one by one before the others are looked at again
 _MANY = 0.1  # part of the rows
@@ -61,6 +61,44 @@ class Duplicate:
     split_b: str
     class_a: str | None
     class_b: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """Images that duplicates join: each is the same as another of them, or nearly.
+
+    Parameters
+    ----------
+    paths
+        The images, in the order of their paths.
+    crosses
+        Whether they lie in different splits.
+    conflict
+        Whether two of them are listed as a pair with different labels.
+    """
+
+    paths: tuple[str, ...]
+    crosses: bool
+    conflict: bool
+
+
+def groups_of(pairs: Sequence[Duplicate]) -> tuple[DuplicateGroup, ...]:
+    """Return the groups that listed pairs join, those that hurt most first: with conflicts, across splits, large."""
+    members: dict[str, list[str]] = {}
+    for pair in pairs:
+        ours, theirs = members.setdefault(pair.a, [pair.a]), members.setdefault(pair.b, [pair.b])
+        if ours is not theirs:
+            ours += theirs
+            members.update(dict.fromkeys(theirs, ours))
+    crossing = {id(members[pair.a]) for pair in pairs if pair.crosses}
+    conflicting = {id(members[pair.a]) for pair in pairs if pair.conflict}
+    distinct = {id(paths): paths for paths in members.values()}
+    found = [
+        DuplicateGroup(tuple(sorted(paths)), key in crossing, key in conflicting) for key, paths in distinct.items()
+    ]
+    return tuple(
+        sorted(found, key=lambda group: (not group.conflict, not group.crosses, -len(group.paths), group.paths))
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

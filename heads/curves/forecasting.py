@@ -24,10 +24,21 @@ _REPLICATES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What accuracy a power law leads to expect with n training rows, with its 95 % interval: an extrapolation."""
+    """What accuracy a power law leads to expect with n training rows: an extrapolation.
+
+    Parameters
+    ----------
+    n
+        Number of training rows, twice those that there are.
+    accuracy
+        What is to be expected, with its 95 % interval.
+    gain
+        By how much that is more than with the rows that there are, with its 95 % interval; never below 0.
+    """
 
     n: int
     accuracy: Interval
+    gain: Interval
 
 
 def intervals_and_forecast(
@@ -71,8 +82,12 @@ def intervals_and_forecast(
     if np.count_nonzero(fitted) < FEWEST_SIZES:
         return intervals, None
     target, n = 2 * sizes[-1], np.array(sizes)[fitted]
-    expected = power_law(n, values[np.newaxis, fitted], m, target)
-    return intervals, Forecast(target, _interval(expected[0], power_law(n, drawn[:, fitted], m, target), m))
+    expected = float(power_law(n, values[np.newaxis, fitted], m, target)[0])
+    redrawn = power_law(n, drawn[:, fitted], m, target)
+    gain, gains = max(0.0, expected - float(values[-1])), np.maximum(redrawn - drawn[:, -1], 0)
+    low, high = np.percentile(gains, [2.5, 97.5])
+    gained = Interval(gain, float(min(low, gain)), float(max(high, gain)))
+    return intervals, Forecast(target, _interval(expected, redrawn, m), gained)
 
 
 def _resampled(correct: Sequence[NDArray[np.bool_]], generator: np.random.Generator) -> Iterator[Floats]:

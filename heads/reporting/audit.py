@@ -10,6 +10,7 @@ from heads.reporting import parts
 if TYPE_CHECKING:
     from featurecache.recipe import Recipe
     from heads.auditing import Audit, Duplicate, LabelError
+    from heads.report.model import Block
     from heads.thumbnails import Originals
 
 _SHOTS = 60  # likely label errors that are shown
@@ -30,13 +31,9 @@ def audit_report(audit: Audit, *, recipe: Recipe | None = None, originals: Origi
         Where the image files are; without them galleries show names and numbers only.
     """
     network = recipe.backbone if recipe else parts.A_NETWORK
-    duplicates = audit.duplicates
-    crossing = sum(each.crosses for each in duplicates)
-    conflicts = sum(each.conflict for each in duplicates)
+    groups, judged = audit.groups, audit.accuracy is not None
     sections = (
-        Section(
-            "Likely label errors", (_explained(audit), _label_gallery(audit, originals, network), *_label_table(audit))
-        ),
+        Section("Likely label errors", _labels(audit, originals, network)),
         Section(
             "Images that occur more than once", (*_duplicate_galleries(audit, originals), *_duplicate_table(audit))
         ),
@@ -45,10 +42,22 @@ def audit_report(audit: Audit, *, recipe: Recipe | None = None, originals: Origi
         title="Audit of labels and images",
         subtitle=f"{parts.counted(len(audit.table), 'labelled image')} of {len(audit.table.classes):,} classes",
         facts=(
-            Fact("labels to look at", f"{len(audit.label_errors):,}", "another class is more probable"),
-            Fact("duplicates", f"{len(duplicates):,}", f"{sum(each.kind == 'exact' for each in duplicates):,} exact"),
-            Fact("across splits", f"{crossing:,}", "pairs that leak from one split into another"),
-            Fact("with conflicting labels", f"{conflicts:,}", "pairs of which one label must be wrong"),
+            Fact("labels to look at", f"{len(audit.label_errors):,}", "another class is more probable")
+            if judged
+            else Fact("labels", "not judged", "see the warnings"),
+            Fact(
+                "images that occur more than once",
+                f"{sum(len(each.paths) for each in groups):,}",
+                f"in {parts.counted(len(groups), 'group')}",
+            ),
+            Fact(
+                "groups across splits", f"{sum(each.crosses for each in groups):,}", "they leak from one into another"
+            ),
+            Fact(
+                "groups with conflicting labels",
+                f"{sum(each.conflict for each in groups):,}",
+                "one image, or nearly, under two labels",
+            ),
         ),
         warnings=audit.warnings,
         sections=sections,
@@ -61,16 +70,17 @@ def audit_report(audit: Audit, *, recipe: Recipe | None = None, originals: Origi
     )
 
 
-def _explained(audit: Audit) -> str:
+def _labels(audit: Audit, originals: Originals | None, network: str) -> tuple[Block, ...]:
     accuracy = audit.accuracy
     if accuracy is None:
-        return "No labels could be judged."
-    return (
-        "Every image was judged by a head that has never seen it, nor any copy of it. "
-        f"Such heads agree with {parts.share(accuracy.value)} of the labels (95 % interval "
-        f"{parts.share_range(accuracy)}). Where they do not, the head or the label is wrong; the most confident "
-        "disagreements come first."
+        return ("No label could be judged; the warnings say why.",)
+    explained = (
+        "Each of these images was judged by heads that have not seen it, nor any "
+        f"{'copy of it that was found' if audit.apart else 'file with the same bytes'}. Such heads agree with "
+        f"{parts.share(accuracy.value)} of the labels (95 % interval {parts.share_range(accuracy)}). Where they do "
+        "not, the head or the label is wrong; the most confident disagreements come first."
     )
+    return (explained, _label_gallery(audit, originals, network), *_label_table(audit))
 
 
 def _label_gallery(audit: Audit, originals: Originals | None, network: str) -> Gallery:
@@ -111,7 +121,7 @@ def _duplicate_galleries(audit: Audit, originals: Originals | None) -> tuple[Gal
         "exact": ("The same file twice", "Their bytes are equal."),
         "near": (
             "Nearly the same image",
-            "Their features are nearly equal: saved anew, cropped, brightened.",
+            "Their features are nearly equal: saved anew, or slightly changed.",
         ),
     }
     return tuple(_duplicate_gallery(audit, kind, *words, originals) for kind, words in kinds.items())
@@ -147,7 +157,14 @@ def _duplicate_table(audit: Audit) -> tuple[Table, ...]:
     rows = tuple(
         (each.a, each.b, each.kind, f"{each.similarity:.4f}", _trouble(each)) for each in audit.duplicates[:_LISTED]
     )
-    return (Table(("image", "its copy", "kind", "similarity", "trouble"), rows, "Pairs", frozenset({0, 1, 2, 4})),)
+    return (
+        Table(
+            ("image", "its copy", "kind", "similarity", "trouble"),
+            rows,
+            "Pairs that join the images of a group",
+            frozenset({0, 1, 2, 4}),
+        ),
+    )
 
 
 def _trouble(pair: Duplicate) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from heads.report import Fact, Gallery, Report, Section, Shot, Table, Tone
@@ -22,6 +21,7 @@ def comparison_report(
     comparison: Comparison,
     *,
     originals: Originals | None = None,
+    network: str = parts.A_NETWORK,
     about: Mapping[str, str] | None = None,
 ) -> Report:
     """Return the report of a comparison.
@@ -32,6 +32,8 @@ def comparison_report(
         What is reported.
     originals
         Where the image files are; without them galleries show names and numbers only.
+    network
+        The name of the network that made the features.
     about
         What each head is, by its name, for the end of the report.
     """
@@ -43,7 +45,7 @@ def comparison_report(
     sections = (
         Section("How good they are", (_heads(comparison), parts.picture(accuracies(comparison)))),
         Section("Whether they differ", (_verdict(comparison, best), _pairs(comparison))),
-        Section("Where they disagree", (_gallery(comparison, originals, len(disputed)),)),
+        Section("Where they disagree", (_gallery(comparison, originals, network),)),
     )
     n = len(evaluations[best])
     return Report(
@@ -55,11 +57,11 @@ def comparison_report(
             Fact(
                 "within noise of it",
                 f"{_within_noise(comparison, best):,} of {len(evaluations) - 1:,}",
-                f"exact McNemar test, p > {_NOISE}",
+                f"exact McNemar test with Holm's correction, p > {_NOISE}",
             ),
             Fact("images they disagree on", f"{len(disputed):,}", parts.share(len(disputed) / n)),
         ),
-        warnings=tuple(dict.fromkeys(text for each in evaluations.values() for text in each.warnings)),
+        warnings=tuple(comparison.warnings),
         sections=sections,
         about=(*(about or {}).items(), *parts.made_by()),
     )
@@ -116,27 +118,28 @@ def _verdict(comparison: Comparison, best: str) -> str:
 
 
 def _within_noise(comparison: Comparison, best: str) -> int:
-    return sum(best in (pair.a, pair.b) and pair.p_value > _NOISE for pair in comparison.pairs)
+    return sum(best in (pair.a, pair.b) and pair.p_adjusted > _NOISE for pair in comparison.pairs)
 
 
 def _other(pair: Pair, name: str) -> str:
     return pair.b if pair.a == name else pair.a
 
 
-def _gallery(comparison: Comparison, originals: Originals | None, count: int) -> Gallery:
-    rows = [int(row) for row in islice(comparison.disagreements(), _SHOTS)]
+def _gallery(comparison: Comparison, originals: Originals | None, network: str) -> Gallery:
+    disputed = comparison.disagreements()
+    rows, count = disputed[:_SHOTS].tolist(), len(disputed)
     text = "The heads say different things of these images; the most disputed ones come first."
     if count > len(rows):
         text += f" {len(rows):,} of {count:,} are shown."
     return Gallery(
         "Disagreements",
         text,
-        tuple(_shot(comparison, row, originals) for row in rows),
+        tuple(_shot(comparison, row, originals, network) for row in rows),
         empty="There are none: on every image all heads say the same.",
     )
 
 
-def _shot(comparison: Comparison, row: int, originals: Originals | None) -> Shot:
+def _shot(comparison: Comparison, row: int, originals: Originals | None, network: str) -> Shot:
     tables = {name: each.table for name, each in comparison.evaluations.items()}
     first = next(iter(tables.values()))
     true, path = first.classes[first.true[row]], first.paths[row]
@@ -145,5 +148,6 @@ def _shot(comparison: Comparison, row: int, originals: Originals | None) -> Shot
     for name, table in tables.items():
         mark = "✓" if said[name] == true else "✗"
         lines.append(f"{mark} {name}: {said[name]} {table.probabilities[row, table.predicted[row]]:.3f}")
+    lines.extend(parts.seen_line(first, row, network))
     involved = tuple(dict.fromkeys([true, *said.values()]))
     return Shot(path, tuple(lines), involved, Tone.NEUTRAL, parts.thumbnail(originals, path))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from heads.report import Fact, Report, Section, Table
 from heads.reporting import parts
 
+_NO_POINTS = 0.005  # percentage points that are 0.00 when rounded
+
 if TYPE_CHECKING:
     from featurecache.recipe import Recipe
     from heads.curves import LearningCurve
@@ -56,11 +58,13 @@ def outlook(curve: LearningCurve) -> str:
     last, ahead = curve.points[-1], curve.forecast
     if ahead is None:
         return "There are too few sizes to say what more labels would buy."
-    gain = 100 * (ahead.accuracy.value - last.accuracy.value)
+    gain = ahead.gain
+    if 100 * gain.high < _NO_POINTS:
+        return f"Twice the labels ({ahead.n:,}) would likely buy nothing: the curve is flat."
     return (
         f"Twice the labels ({ahead.n:,}) would likely bring the accuracy from {parts.share(last.accuracy.value)} to "
-        f"{parts.share(ahead.accuracy.value)} (95 % interval {parts.share_range(ahead.accuracy)}), {gain:+.2f} points: "
-        "the curve drawn on, if nothing else changes."
+        f"{parts.share(ahead.accuracy.value)}: {100 * gain.value:+.2f} points, 95 % interval {100 * gain.low:+.2f} to "
+        f"{100 * gain.high:+.2f}. That is the curve drawn on by a power law; it takes it that labels never hurt."
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from heads import galleries as choosing
 from heads.report import Fact, Report, Section, Table
 from heads.reporting import parts
+from heads.splits import VALID
 
 if TYPE_CHECKING:
     from featurecache.cache import FeatureSet
@@ -76,8 +77,10 @@ def evaluation_report(
 
 
 def _subtitle(evaluation: Evaluation) -> str:
-    splits = [each for each in dict.fromkeys(evaluation.table.splits) if each]
-    which = f"{' and '.join(splits)} image" if splits else "image"
+    split = evaluation.split
+    if split == VALID and (evaluation.table.splits != VALID).any():
+        split = "held-out"  # from the training rows, for want of a valid split
+    which = f"{split} image" if split else "image"
     named = ", ".join(evaluation.classes[:_NAMED])
     more = len(evaluation.classes) - _NAMED
     return f"{parts.counted(len(evaluation), which)} of {named}{f' and {more:,} more classes' if more > 0 else ''}"
@@ -197,5 +200,5 @@ def _about(head: TrainedHead | None, features: FeatureSet | None) -> tuple[tuple
         ("head", f"{head.name}: {parts.settings(head.params)}"),
         ("trained on", f"{parts.counted(record.n_train, 'image')}, seed {record.seed}"),
         *parts.about_features(head.recipe, head.tap),
-        ("intervals", "95 %: Wilson's for proportions, else 1,000 bootstrap samples of the images"),
+        ("intervals", "95 %: Wilson's for accuracies, percentiles of bootstrap samples of the images for the rest"),
     )

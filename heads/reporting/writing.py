@@ -41,8 +41,8 @@ def encode(report: Report, numbers: Mapping[str, Any], form: str) -> bytes:
         {"title": each.title, "images": [{"path": shot.path, "lines": list(shot.lines)} for shot in each.shots]}
         for each in _galleries(report)
     ]
-    data = {"format": MARK, "title": report.title, "subtitle": report.subtitle, **numbers, "galleries": galleries}
-    return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
+    head = {"format": MARK, "title": report.title, "subtitle": report.subtitle, "about": dict(report.about)}
+    return (json.dumps(head | dict(numbers) | {"galleries": galleries}, allow_nan=False) + "\n").encode()
 
 
 def is_report(path: Path) -> bool:

@@ -276,5 +276,13 @@ def test_every_number_is_documented():
     section = text[text.index("## Numbers") : text.index("## Predictions table")]
     report = evaluate_table(random_table()).to_dict()
     of_a_class = report["per_class"]["a"]
-    for key in {*report, *of_a_class, *report["macro"]} - {"n", "classes", "intervals", "warnings"}:
+    for key in {*report, *of_a_class, *report["macro"]} - {"n", "split", "classes", "intervals", "warnings"}:
         assert f"`{key}`" in section
+
+
+def test_rows_that_trained_the_head_are_told_from_others(blob_cache):
+    head = train(blob_cache, "logreg", holdout=0.4)
+    train_rows, valid_rows = (evaluate(head, select_rows(blob_cache, head, split)) for split in ("train", "valid"))
+    assert (train_rows.split, valid_rows.split) == ("train", "valid")
+    assert any("trained the head" in line for line in train_rows.warnings)
+    assert not any("trained the head" in line for line in valid_rows.warnings)

@@ -1,10 +1,12 @@
 """Duplicates: what is near and what is not, which pairs are listed, and in which order."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from heads.auditing import duplicates
-from heads.auditing.duplicates import find_duplicates
+from heads.auditing.duplicates import Duplicate, DuplicateGroup, find_duplicates, groups_of
 from heads.errors import ParameterError
 
 
@@ -191,3 +193,29 @@ def test_progress_counts_the_products(make_features, directions, monkeypatch):
 def test_a_bound_that_is_none_is_refused(near, make_features):
     with pytest.raises(ParameterError, match=r"near is .*expected above 0 and at most 1"):
         find_duplicates(make_features(np.ones((2, 3)), [0, 1]), near)
+
+
+def test_groups_are_all_that_pairs_join():
+    def pair(a, b, **differing):
+        facts = {"conflict": False, "crosses": False} | differing
+        return Duplicate(a, b, "near", 0.95, split_a="", split_b="", class_a=None, class_b=None, **facts)
+
+    found = groups_of([pair("a", "b"), pair("c", "d", crosses=True), pair("e", "b"), pair("f", "g", conflict=True)])
+    assert found == (
+        DuplicateGroup(("f", "g"), crosses=False, conflict=True),
+        DuplicateGroup(("c", "d"), crosses=True, conflict=False),
+        DuplicateGroup(("a", "b", "e"), crosses=False, conflict=False),
+    )
+    assert groups_of([]) == ()
+
+
+def test_memory_stays_bounded_where_all_rows_are_alike(make_features):
+    random = np.random.default_rng(0)
+    X = np.concatenate([np.full((3000, 64), sign) + random.normal(scale=0.01, size=(3000, 64)) for sign in (1, -1)])
+    features = make_features(X.astype(np.float32), [0] * 3000 + [1] * 3000)
+    tracemalloc.start()
+    found = find_duplicates(features, 0.9)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(groups_of(found.pairs)) == 2
+    assert peak < 200e6

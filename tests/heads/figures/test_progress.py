@@ -63,7 +63,7 @@ def test_intervals_of_accuracies_are_drawn(make_table):
 def curve(*numbers, forecast=None):
     return LearningCurve(
         points=tuple(CurvePoint(n, wilson(n, n + 10), (0.5, 0.6)) for n in numbers),
-        forecast=None if forecast is None else Forecast(forecast, Interval(0.9, 0.8, 0.95)),
+        forecast=None if forecast is None else Forecast(forecast, Interval(0.9, 0.8, 0.95), Interval(0.1, 0, 0.2)),
         head="logreg",
         tap="fc2",
         params={},

@@ -50,3 +50,18 @@ def test_heads_that_agree_have_nothing_to_show():
     assert gallery.shots == ()
     assert "cannot be told from any of the others" in report.to_markdown()
     assert gallery.empty in report.to_html()
+
+
+def test_headline_and_verdict_go_by_the_same_test():
+    """Against one of three the test alone would speak of a difference; with three tests made it does not."""
+    comparison = compare({"best": judged([]), "a": judged(range(6)), "b": judged([7]), "c": judged([8])})
+    assert min(pair.p_value for pair in comparison.pairs) < 0.05 < min(pair.p_adjusted for pair in comparison.pairs)
+    report = comparison_report(comparison)
+    assert report.facts[1].value == "3 of 3"
+    assert "cannot be told from any of the others" in report.to_markdown()
+
+
+def test_warnings_name_the_head():
+    one_class = judged(range(1, N, 2))  # says "a" of all rows
+    report = comparison_report(compare({"one": one_class, "other": judged([])}))
+    assert any(line.startswith("one: no row was predicted as 'b'") for line in report.warnings)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heads import PredictionsTable, TrainedHead, evaluate, evaluate_table, train
+from heads import PredictionsTable, TrainedHead, evaluate, evaluate_table, select_rows, train
 from heads.report import Gallery, Picture, Table, Tone
 from heads.reporting import evaluation_report
 from heads.thumbnails import Originals
@@ -145,6 +145,12 @@ def test_a_trained_head_adds_its_settings_its_epochs_and_a_map(blob_cache):
     titles = [section.title for section in report.sections]
     assert titles[-2:] == ["How it learned", "What the features look like"]
     assert "fingerprint" in dict(report.about)
+
+
+def test_held_out_rows_are_not_called_rows_of_the_split_they_came_from(blob_cache):
+    head = train(blob_cache, "logreg", holdout=0.4)
+    evaluation = evaluate(head, select_rows(blob_cache, head, "valid"))
+    assert evaluation_report(evaluation, head=head).subtitle.startswith(f"{len(evaluation)} held-out images of")
 
 
 def test_originals_are_shown(tmp_path):
