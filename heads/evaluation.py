@@ -192,6 +192,8 @@ def select_rows(cache: FeatureCache, head: TrainedHead, split: str) -> FeatureSe
         If the head was trained on another recipe, tap or classes.
     UnknownNameError
         If the cache has no such rows.
+    EvaluationError
+        If it has no labelled rows at all.
     """
     if head.tap not in cache.taps:
         raise MismatchError(
@@ -199,6 +201,8 @@ def select_rows(cache: FeatureCache, head: TrainedHead, split: str) -> FeatureSe
             f"extract with that tap, or train a new head"
         )
     features = cache.features(head.tap)
+    if not features.classes:
+        raise EvaluationError("the cache has no labelled rows to judge by; for what the head says of images: predict")
     head.check(features)
     return replace(rows_of_role(features, split, head.training.holdout), split=split)
 
@@ -305,10 +309,13 @@ def evaluate_table(
     unseen = int(np.count_nonzero(class_counts[true] == 0))
     if unseen:
         lines.append(f"{unseen} rows are of classes that the head never saw in training: it gives them probability 0")
+    accuracy, baseline = metrics.accuracy(true, predicted), metrics.baseline_accuracy(true, class_counts)
+    if accuracy.value < baseline:
+        lines.append("always naming the most frequent class would be right more often than this head")
     macro, weighted = metrics.average_scores(true, predicted)
     return Evaluation(
         table=table,
-        accuracy=metrics.accuracy(true, predicted),
+        accuracy=accuracy,
         balanced_accuracy=metrics.balanced_accuracy(true, predicted),
         log_loss=metrics.log_loss(true, table.probabilities),
         roc_auc=metrics.roc_auc(true, table.probabilities),
@@ -320,7 +327,7 @@ def evaluate_table(
         calibration_error=metrics.calibration_error(true, table.probabilities),
         per_class=metrics.class_scores(true, predicted, k),
         confusion=metrics.confusion(true, predicted, k),
-        baseline_accuracy=metrics.baseline_accuracy(true, class_counts),
+        baseline_accuracy=baseline,
         split=split,
         warnings=tuple(lines),
     )

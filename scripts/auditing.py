@@ -11,7 +11,7 @@ from scripts.reports import Format, ImageRoot, ReportFile, ReportPath, Thumbnail
 if TYPE_CHECKING:
     from heads import Audit, LearningCurve
 
-_LISTED = 20  # label errors and duplicates that are printed
+_LISTED = 25  # label errors and duplicates that are printed
 
 CacheFile = Annotated[Path, typer.Argument(metavar="CACHE", readable=False, help="A cache file.")]
 Tap = Annotated[
@@ -53,7 +53,7 @@ def audit(
     write_report(
         planned,
         opened,
-        lambda originals: audit_report(found, recipe=opened.recipe, originals=originals),
+        lambda originals: audit_report(found, recipe=opened.recipe, originals=originals, about={"cache": cache.name}),
         found.to_dict() if planned else {},
     )
     for warning in found.warnings:
@@ -94,7 +94,7 @@ def print_audit(found: "Audit") -> None:
     show(
         f"{images} in {counted(len(groups), 'group')} of duplicates: "
         f"{sum(each.crosses for each in groups):,} across splits, {sum(each.conflict for each in groups):,} with "
-        f"conflicting labels; the pairs that join them{_first(found.duplicates)}"
+        f"conflicting labels{'; the pairs that join them' * bool(groups)}{_first(found.duplicates)}"
     )
     if found.duplicates:
         print_table(
@@ -138,7 +138,10 @@ def curve(
             opened, head, tap=tap, params=params, repeats=repeats, holdout=holdout, seed=seed, progress=update
         )
     write_report(
-        planned, opened, lambda _: curve_report(found, recipe=opened.recipe), found.to_dict() if planned else {}
+        planned,
+        opened,
+        lambda _: curve_report(found, recipe=opened.recipe, about={"cache": cache.name}),
+        found.to_dict() if planned else {},
     )
     for warning in found.warnings:
         say(f"warning: {warning}")

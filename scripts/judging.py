@@ -52,7 +52,9 @@ def evaluate(
     write_report(
         planned,
         opened,
-        lambda originals: evaluation_report(evaluation, head=head, features=rows, originals=originals),
+        lambda originals: evaluation_report(
+            evaluation, head=head, features=rows, originals=originals, about={"cache": cache.name, "split": split}
+        ),
         evaluation.to_dict() if planned else {},
     )
     for warning in evaluation.warnings:
@@ -97,7 +99,9 @@ def compare(
     opened = FeatureCache.open(cache)
     loaded = {name: TrainedHead.load(name) for name in names}
     comparison = judge({name: _judged(opened, head, select_rows(opened, head, split)) for name, head in loaded.items()})
-    about = {name: f"{head.name} on {head.tap}: {settings(head.params)}" for name, head in loaded.items()}
+    about = {"cache": cache.name, "split": split, "network": opened.recipe.backbone}
+    about |= {name: f"{head.name} on {head.tap}: {settings(head.params)}" for name, head in loaded.items()}
+    about |= {"weights": opened.recipe.weights, "fingerprint": opened.recipe.fingerprint}
     write_report(
         planned,
         opened,

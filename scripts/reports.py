@@ -95,10 +95,11 @@ class ReportFile:
         if not (self.thumbnails and self.form == "html"):
             return
         missing = without_picture(report)
+        paths = {shot.path for shot in missing}
         if missing:
             remedy = "if images were moved, say where to: --images ROOT"
             say(
-                f"warning: {counted(len(missing), 'picture')} could not be shown, the first {missing[0].path}: "
+                f"warning: {counted(len(paths), 'picture')} could not be shown, the first {missing[0].path}: "
                 f"{missing[0].thumbnail.missing}; {remedy if self.root is None else f'looked in {self.root}'}"
             )
 

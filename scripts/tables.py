@@ -16,6 +16,7 @@ Predictions = Annotated[
         help="Write the predictions, a row for each image, to this CSV file; JSON lines if it ends in .jsonl.",
     ),
 ]
+_SUFFIXES = (".csv", ".jsonl")
 _STARTS = (b"path,split,true_class,predicted_class", b'{"path": ')  # how tables begin
 
 
@@ -31,6 +32,8 @@ def require_table(path: Path | None) -> None:
         raise OutputError(f"cannot write {path}: it is a directory; choose another path for the predictions")
     if path.exists() and not (path.is_file() and _begins_as_table(path)):
         raise OutputError(f"{path} exists already and is no table of predictions; choose another path for them")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise OutputError(f"a table of predictions is written as CSV or JSON lines: end {path.name} in .csv or .jsonl")
 
 
 def write_table(path: Path | None, table: "PredictionsTable") -> None:

@@ -49,6 +49,8 @@ class Audit:
         What judged the labels: the layer, the head, and the value of each of its parameters.
     folds, near, seed
         What was asked for.
+    n_images
+        Number of images that were looked at, labelled or not.
     apart
         Whether near-duplicates were kept out of the training of heads that judged them, not only equal contents.
     warnings
@@ -64,6 +66,7 @@ class Audit:
     folds: int
     near: float
     seed: int
+    n_images: int
     apart: bool
     warnings: tuple[str, ...]
 
@@ -83,6 +86,7 @@ class Audit:
         """Return everything but the predictions, ready for JSON."""
         return {
             "n": len(self.table),
+            "images": self.n_images,
             "classes": list(self.table.classes),
             "accuracy": asdict(self.accuracy) if self.accuracy else None,
             "label_errors": [asdict(each) for each in self.label_errors],
@@ -217,6 +221,8 @@ def audit(
         raise TrainingError(f"{path}: row {row} holds features that are not finite; extract them again", row)
     duplicates = find_duplicates(features, near, lambda done, total: progress(done, total, COMPARING))
     groups = duplicates.contents if duplicates.too_many else duplicates.groups
+    if folds > np.count_nonzero(features.y >= 0) > 0:
+        raise ParameterError(f"folds is {folds}, and there are {np.count_nonzero(features.y >= 0)} labelled rows")
     judged = judge.run(features, groups, lambda done, total: progress(done, total, JUDGING))
     seen = seen_of(cache, features)
     table = PredictionsTable(
@@ -237,6 +243,7 @@ def audit(
         folds=folds,
         near=near,
         seed=seed,
+        n_images=len(features),
         apart=not duplicates.too_many,
         warnings=(*_notes(features, duplicates, table, near), *_doubts(table, head), *judged.warnings),
     )
@@ -272,6 +279,7 @@ def _doubts(table: PredictionsTable, head: str) -> Iterator[str]:
     right, majority = float(np.mean(table.correct)), float(np.bincount(table.true).max() / len(table))
     if right <= majority:
         yield (
-            f"{head} agrees with {right:.1%} of the labels, always naming the most frequent class would with "
-            f"{majority:.1%}: what it says of labels means little; take another head, such as logreg, or more epochs"
+            f"{head} agrees with {100 * right:.1f} % of the labels, always naming the most frequent class would with "
+            f"{100 * majority:.1f} %: what it says of labels means little; take another head, such as logreg, or more "
+            "epochs"
         )

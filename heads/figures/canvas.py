@@ -6,9 +6,9 @@ holds its own canvas, and settings of the user change nothing about it.
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from matplotlib import style
 from matplotlib.figure import Figure
@@ -16,15 +16,21 @@ from matplotlib.figure import Figure
 from heads.figures.style import FAINT, INK
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.backend_bases import RendererBase
+    from matplotlib.legend import Legend
+
+Place: TypeAlias = Literal["outside upper center", "outside lower center"]
 
 _DPI = 120
 _SIZE = (6.0, 4.2)  # inches
+_FULL = 0.97  # part of a figure's width that a legend may take
 _STYLE = {
-    "figure.facecolor": "none",
+    "figure.facecolor": "white",
     "figure.dpi": _DPI,
     "savefig.dpi": _DPI,
-    "savefig.facecolor": "none",
+    "savefig.facecolor": "auto",
+    "savefig.transparent": False,
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -48,8 +54,7 @@ _STYLE = {
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib, so that widths are the same everywhere
     "font.size": 10.5,
     "legend.fontsize": 10.5,
-    "legend.edgecolor": "none",
-    "legend.framealpha": 0.85,
+    "legend.frameon": False,
     "legend.borderpad": 0.2,
     "lines.linewidth": 1.8,
     "svg.fonttype": "none",
@@ -59,7 +64,7 @@ _MISSING_GLYPH = r"(Glyph \d+ .* missing from|Matplotlib currently does not supp
 
 
 class ReportFigure(Figure):
-    """A matplotlib figure that shows itself in a notebook and says what it shows.
+    """A matplotlib figure on a white ground that shows itself in a notebook and says what it shows.
 
     Attributes
     ----------
@@ -77,9 +82,14 @@ class ReportFigure(Figure):
         with styled():
             super().draw(renderer)
 
+    def savefig(self, *args: Any, **options: Any) -> None:
+        """Save it as matplotlib does (``fname``, ``dpi``, ``format``, …), but with its own ground and resolution."""
+        with styled():
+            super().savefig(*args, **options)
+
     def _repr_png_(self) -> bytes:
-        with styled(), io.BytesIO() as stream:
-            self.savefig(stream, format="png", facecolor="white")
+        with io.BytesIO() as stream:
+            self.savefig(stream, format="png")
             return stream.getvalue()
 
 
@@ -102,6 +112,31 @@ def drawing(size: tuple[float, float] = _SIZE) -> Iterator[ReportFigure]:
         yield figure
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
+
+
+def legend(
+    figure: ReportFigure,
+    handles: Sequence["Artist"],
+    names: Sequence[str],
+    place: Place,
+    *,
+    title: str | None = None,
+    columns: int = 3,
+) -> "Legend":
+    """Name what is drawn outside all axes, so that it covers nothing, in as many columns as fit and are allowed.
+
+    A figure's layout makes room for the height of a legend, but not for its width.
+    """
+    # names that begin with an underscore would be left out of a legend, so they are written later
+    numbers = [str(each) for each in range(len(names))]
+    for count in range(min(columns, len(names)), 0, -1):
+        made = figure.legend(handles, numbers, loc=place, ncols=count, title=title, alignment="left")
+        for text, name in zip(made.get_texts(), names, strict=True):
+            text.set_text(name)
+        if count == 1 or made.get_window_extent().width <= _FULL * figure.bbox.width:
+            break
+        made.remove()
+    return made
 
 
 def said(text: str) -> ReportFigure:

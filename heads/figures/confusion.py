@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heads.figures.style import BLUE, INK, VERMILION, shown
+from heads.metrics import confusion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from heads.evaluation import Evaluation
     from heads.figures.canvas import ReportFigure
+    from heads.table import PredictionsTable
 
     Floats: TypeAlias = NDArray[np.float64]
 
@@ -26,24 +27,27 @@ _LEGEND = (0.01, 0.1, 1.0)
 _LONG = 7  # letters of a name, above which names below the columns are turned
 
 
-def confusion_matrix(evaluation: Evaluation, *, normalize: bool = False) -> ReportFigure:
+def confusion_matrix(table: PredictionsTable, *, normalize: bool = False) -> ReportFigure:
     """Draw how often each class was taken for each: rows are the actual, columns the predicted class.
 
     What is right is blue, what is wrong vermilion, and the fuller the colour, the more rows it stands for (by the
     cube root). Numbers are written into the cells of up to 15 classes, and names beside those of up to 40. Above 400
-    classes, neighbouring cells share a point, which shows the largest of them.
+    classes, neighbouring cells share a point, which shows the largest of them. Rows without a label do not count.
 
     Parameters
     ----------
-    evaluation
-        The numbers.
+    table
+        The predictions; those of an evaluation are its ``table``.
     normalize
         Whether to show shares of each actual class's rows instead of counts; a class without rows has none.
     """
-    from heads.figures.canvas import drawing
+    from heads.figures.canvas import drawing, said
 
-    counts = np.asarray(evaluation.confusion)
-    k, support = len(counts), counts.sum(axis=1)
+    labelled, k = table.true >= 0, len(table.classes)
+    if not labelled.any():
+        return said("No confusion matrix: no row has a label.")
+    counts = confusion(table.true[labelled], table.predicted[labelled], k)
+    support = counts.sum(axis=1)
     values = counts / np.maximum(support, 1)[:, None] if normalize else counts.astype(np.float64)
     highest = 1.0 if normalize else max(1.0, float(values.max()))
     side = 4.2 if k <= _FEW else 5.2 if k <= _WITH_NUMBERS else 6.6
@@ -56,14 +60,14 @@ def confusion_matrix(evaluation: Evaluation, *, normalize: bool = False) -> Repo
         )
         axes.set_xlabel("predicted class")
         axes.set_ylabel("actual class" + (", each row is 100 %" if normalize else ""))
-        _write_names(axes, evaluation.classes, support)
+        _write_names(axes, table.classes, support)
         if k <= _WITH_NUMBERS:
             _write_numbers(axes, counts, values / highest, normalize=normalize)
         else:
-            _explain_colours(axes, highest, normalize=normalize)
+            _explain_colours(figure, highest, normalize=normalize)
     right, n = int(np.trace(counts)), int(counts.sum())
     kind = "shares of each actual class" if normalize else "counts"
-    mistakes = _mistakes(counts, evaluation.classes)
+    mistakes = _mistakes(counts, table.classes)
     figure.alt = f"Confusion matrix of {k:,} classes, {kind}: {right:,} of {n:,} rows on the diagonal. {mistakes}"
     size = _block(k)
     pooled = f" Each point shows the largest of {size} x {size} cells." if size > 1 else ""
@@ -136,16 +140,16 @@ def _write_numbers(axes: Axes, counts: NDArray[np.int64], strengths: Floats, *, 
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if on_dark else INK)
 
 
-def _explain_colours(axes: Axes, highest: float, *, normalize: bool) -> None:
+def _explain_colours(figure: ReportFigure, highest: float, *, normalize: bool) -> None:
     """Say above the matrix what some colours stand for."""
     from matplotlib.patches import Patch
+
+    from heads.figures.canvas import legend
 
     values = _LEGEND if normalize else sorted({max(1, round(highest * part)) for part in _LEGEND})
     handles = [Patch(color=BLUE)] + [Patch(facecolor=VERMILION, alpha=np.cbrt(each / highest)) for each in values]
     labels = [f"{each:.0%}".replace("%", " %") if normalize else f"{each:,.0f}" for each in values]
-    axes.legend(
-        handles, ["right", f"wrong: {labels[0]}", *labels[1:]], loc="lower left", bbox_to_anchor=(0, 1), ncols=5
-    )
+    legend(figure, handles, ["right", f"wrong: {labels[0]}", *labels[1:]], "outside upper center", columns=len(handles))
 
 
 def _mistakes(counts: NDArray[np.int64], classes: tuple[str, ...]) -> str:

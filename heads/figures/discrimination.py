@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
     from heads.figures.canvas import ReportFigure
     from heads.table import PredictionsTable
 
     Floats: TypeAlias = NDArray[np.float64]
-    Place: TypeAlias = Literal["lower left", "lower right"]
 
 _EACH = 10  # classes up to which each has its own curve
 _WORST = 5
@@ -53,11 +53,10 @@ def roc_curves(table: PredictionsTable) -> ReportFigure:
     curves = _curves(table, _roc)
     if not curves:
         return said("No ROC curve: it takes labelled rows of at least two classes.")
-    with drawing((6.0, 4.6)) as figure:
+    with drawing((6.0, _height(table))) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
-        _draw(axes, curves)
-        _name(axes, table, curves, "area", "lower right")
+        _name(figure, _draw(axes, curves), table, curves, "area")
         axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1), ylim=(0, 1.01))
     figure.alt, figure.caption = _described(table, curves, "ROC", "area")
     figure.caption += " The dotted diagonal is guessing."
@@ -76,12 +75,11 @@ def precision_recall_curves(table: PredictionsTable) -> ReportFigure:
     curves = _curves(table, _precision_recall)
     if not curves:
         return said("No precision-recall curve: it takes labelled rows of at least two classes.")
-    with drawing((6.0, 4.6)) as figure:
+    with drawing((6.0, _height(table))) as figure:
         axes = figure.subplots()
         guessing = float(np.mean([curve.prevalence for curve in curves]))
         axes.axhline(guessing, color=GREY, linewidth=1, linestyle=":")
-        _draw(axes, curves)
-        _name(axes, table, curves, "average precision", "lower left")
+        _name(figure, _draw(axes, curves), table, curves, "average precision")
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01))
     figure.alt, figure.caption = _described(table, curves, "Precision-recall", "average precision")
     figure.caption += f" The dotted line is guessing: {score(guessing)}."
@@ -118,28 +116,38 @@ def _curves(
     return curves
 
 
-def _draw(axes: Axes, curves: list[_Curve]) -> None:
-    """Draw each curve; or of many the mean, a band, and the worst."""
-    first = 0
+def _draw(axes: Axes, curves: list[_Curve]) -> list[Line2D]:
+    """Draw each curve; or of many the mean, a band, and the worst; return the lines."""
+    lines: list[Line2D] = []
     if len(curves) > _EACH:
         heights = np.array([curve.heights for curve in curves])
         low, high = np.quantile(heights, [0.1, 0.9], axis=0)
         axes.fill_between(_GRID, low, high, color=BLUE, alpha=0.15, linewidth=0)
-        axes.plot(_GRID, heights.mean(axis=0), color=BLUE, linewidth=2.4)
-        first = 1
-    for position, curve in enumerate(_single(curves), start=first):
+        lines += axes.plot(_GRID, heights.mean(axis=0), color=BLUE, linewidth=2.4)
+    for position, curve in enumerate(_single(curves), start=len(lines)):
         dashes = "-" if position < _SOLID else "--"
-        axes.plot(*curve.points, color=COLOURS[position], linestyle=dashes, linewidth=1.6)
+        lines += axes.plot(*curve.points, color=COLOURS[position], linestyle=dashes, linewidth=1.6)
+    return lines
 
 
-def _name(axes: Axes, table: PredictionsTable, curves: list[_Curve], measure: str, place: Place) -> None:
-    """Name the curves that were drawn, with the area under each; the first line is that of guessing."""
+def _name(
+    figure: ReportFigure, lines: list[Line2D], table: PredictionsTable, curves: list[_Curve], measure: str
+) -> None:
+    """Name the curves that were drawn, with the area under each, below the axes."""
+    from heads.figures.canvas import legend
+
+    below = "outside lower center"
+    if len(table.classes) == _TWO:
+        legend(figure, lines, [f"{shown(table.classes[1])}, {measure} {score(curves[0].area)}"], below)
+        return
     names = [f"mean of {len(curves):,} classes, {score(_mean_area(curves))}"] if len(curves) > _EACH else []
     names += [f"{shown(table.classes[curve.index])}, {score(curve.area)}" for curve in _single(curves)]
-    numbers = [str(each) for each in range(len(names))]
-    legend = axes.legend(axes.get_lines()[1:], numbers, title=measure, loc=place, alignment="left")
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_text(name)  # a label that begins with an underscore would be left out
+    legend(figure, lines, names, below, title=measure)
+
+
+def _height(table: PredictionsTable) -> float:
+    """Return a figure's height in inches, with room for the names of its curves below it."""
+    return 4.4 if len(table.classes) == _TWO else 5.4
 
 
 def _single(curves: list[_Curve]) -> list[_Curve]:

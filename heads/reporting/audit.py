@@ -8,6 +8,8 @@ from heads.report import Fact, Gallery, Report, Section, Shot, Table, Tone
 from heads.reporting import parts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from featurecache.recipe import Recipe
     from heads.auditing import Audit, Duplicate, LabelError
     from heads.report.model import Block
@@ -18,7 +20,13 @@ _PAIRS = 24  # pairs of duplicates that are shown
 _LISTED = 200  # rows of a table
 
 
-def audit_report(audit: Audit, *, recipe: Recipe | None = None, originals: Originals | None = None) -> Report:
+def audit_report(
+    audit: Audit,
+    *,
+    recipe: Recipe | None = None,
+    originals: Originals | None = None,
+    about: Mapping[str, str] | None = None,
+) -> Report:
     """Return the report of an audit.
 
     Parameters
@@ -29,6 +37,8 @@ def audit_report(audit: Audit, *, recipe: Recipe | None = None, originals: Origi
         What determined the features, for the end of the report.
     originals
         Where the image files are; without them galleries show names and numbers only.
+    about
+        Further facts for the end of the report, such as which cache it is of: label to text.
     """
     network = recipe.backbone if recipe else parts.A_NETWORK
     groups, judged = audit.groups, audit.accuracy is not None
@@ -40,7 +50,7 @@ def audit_report(audit: Audit, *, recipe: Recipe | None = None, originals: Origi
     )
     return Report(
         title="Audit of labels and images",
-        subtitle=f"{parts.counted(len(audit.table), 'labelled image')} of {len(audit.table.classes):,} classes",
+        subtitle=_subtitle(audit),
         facts=(
             Fact("labels to look at", f"{len(audit.label_errors):,}", "another class is more probable")
             if judged
@@ -62,12 +72,20 @@ def audit_report(audit: Audit, *, recipe: Recipe | None = None, originals: Origi
         warnings=audit.warnings,
         sections=sections,
         about=(
+            *(about or {}).items(),
             ("head", f"{audit.head}: {parts.settings(audit.params)}; {audit.folds} folds, seed {audit.seed}"),
             ("near-duplicates", f"cosine similarity of centred features at least {audit.near:g}"),
             *(parts.about_features(recipe, audit.tap) if recipe else ()),
             *parts.made_by(),
         ),
     )
+
+
+def _subtitle(audit: Audit) -> str:
+    images = parts.counted(audit.n_images, "image")
+    if audit.accuracy is None:
+        return f"{images}, whose labels were not judged"
+    return f"{images}, {len(audit.table):,} of them labelled and judged, of {len(audit.table.classes):,} classes"
 
 
 def _labels(audit: Audit, originals: Originals | None, network: str) -> tuple[Block, ...]:
@@ -136,14 +154,17 @@ def _duplicate_gallery(audit: Audit, kind: str, title: str, text: str, originals
 
 def _pair_shots(number: int, pair: Duplicate, originals: Originals | None) -> tuple[Shot, Shot]:
     involved = tuple(dict.fromkeys(name for name in (pair.class_a, pair.class_b) if name))
-    tone = Tone.BAD if pair.conflict or pair.crosses else Tone.NEUTRAL
     sides = (pair.a, pair.split_a, pair.class_a), (pair.b, pair.split_b, pair.class_b)
     first, second = (
         Shot(
             path,
-            (f"pair {number}, similarity {pair.similarity:.3f}", ", ".join(filter(None, (split, name))) or "no label"),
+            (
+                ", ".join(filter(None, (split, name))) or "no label",
+                f"pair {number}, similarity {pair.similarity:.3f}",
+                *([f"trouble: {_trouble(pair)}"] if pair.conflict or pair.crosses else []),
+            ),
             involved,
-            tone,
+            Tone.NEUTRAL,
             parts.thumbnail(originals, path),
         )
         for path, split, name in sides
@@ -170,7 +191,7 @@ def _duplicate_table(audit: Audit) -> tuple[Table, ...]:
 def _trouble(pair: Duplicate) -> str:
     troubles = []
     if pair.conflict:
-        troubles.append(f"{pair.class_a} and {pair.class_b}")
+        troubles.append(f"labelled {pair.class_a} and {pair.class_b}")
     if pair.crosses:
-        troubles.append(f"{pair.split_a or 'no split'} and {pair.split_b or 'no split'}")
+        troubles.append(f"in {pair.split_a or 'no split'} and {pair.split_b or 'no split'}")
     return "; ".join(troubles) or "-"

@@ -35,7 +35,7 @@ def comparison_report(
     network
         The name of the network that made the features.
     about
-        What each head is, by its name, for the end of the report.
+        Further facts for the end of the report, such as what each head is: label to text.
     """
     from heads.figures import accuracies
 
@@ -102,7 +102,8 @@ def _pairs(comparison: Comparison) -> Table:
     header = ("first", "second", "only first right", "only second right", "points", "95 % interval", "p", "p, Holm")
     caption = (
         "Accuracy of the first less that of the second, in percentage points (interval: paired bootstrap), and the "
-        "exact McNemar test; Holm's correction is for having made several tests"
+        "exact McNemar test, which the verdict goes by after Holm's correction for having made several tests; an "
+        "interval is of one pair alone, and may exclude 0 where the corrected test sees no difference"
     )
     return Table(header, rows, caption, frozenset({0, 1}))
 

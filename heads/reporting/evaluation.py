@@ -12,6 +12,8 @@ from heads.reporting import parts
 from heads.splits import VALID
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from featurecache.cache import FeatureSet
     from heads.artifact import TrainedHead
     from heads.evaluation import Evaluation
@@ -29,6 +31,7 @@ def evaluation_report(
     head: TrainedHead | None = None,
     features: FeatureSet | None = None,
     originals: Originals | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> Report:
     """Return the report of an evaluation.
 
@@ -42,6 +45,8 @@ def evaluation_report(
         The features that it was judged on, of any rows that include those of the evaluation, for a map of them.
     originals
         Where the image files are; without them galleries show names and numbers only.
+    about
+        Further facts for the end of the report, such as which cache it is of: label to text.
     """
     from heads.figures import confusion_matrix, precision_recall_curves, probability_histogram, reliability_diagram
     from heads.figures import roc_curves as roc
@@ -49,7 +54,7 @@ def evaluation_report(
     table = evaluation.table
     network = head.recipe.backbone if head else features.recipe.backbone if features else parts.A_NETWORK
     shown = parts.galleries(choosing.choose(table), table, originals, network)
-    matrices = tuple(parts.picture(confusion_matrix(evaluation, normalize=each)) for each in (False, True))
+    matrices = tuple(parts.picture(confusion_matrix(table, normalize=each)) for each in (False, True))
     sections = [
         Section("What it gets wrong", (_wrong(evaluation), *matrices, *_confusions(evaluation))),
         Section("Images", shown),
@@ -72,7 +77,7 @@ def evaluation_report(
         facts=_facts(evaluation),
         warnings=evaluation.warnings,
         sections=tuple(sections),
-        about=(*_about(head, features), *parts.made_by()),
+        about=(*(about or {}).items(), *_about(head, features), *parts.made_by()),
     )
 
 
@@ -107,7 +112,7 @@ def _detail(interval: Interval | None) -> str:
 def _wrong(evaluation: Evaluation) -> str:
     wrong = len(evaluation) - int(np.count_nonzero(evaluation.table.correct))
     if not wrong:
-        return f"Nothing: all {parts.counted(len(evaluation), 'image')} are right."
+        return f"Nothing: {len(evaluation):,} of {parts.counted(len(evaluation), 'image')} right."
     return (
         f"{parts.counted(wrong, 'image')} of {len(evaluation):,}. Rows of the matrix are what images are labelled as, "
         "columns what the head says."

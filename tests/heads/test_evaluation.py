@@ -286,3 +286,12 @@ def test_rows_that_trained_the_head_are_told_from_others(blob_cache):
     assert (train_rows.split, valid_rows.split) == ("train", "valid")
     assert any("trained the head" in line for line in train_rows.warnings)
     assert not any("trained the head" in line for line in valid_rows.warnings)
+
+
+def test_a_head_that_is_worse_than_naming_one_class_is_told():
+    paths = np.array(["a", "b", "c"], dtype=object)
+    table = PredictionsTable(
+        paths, np.array([""] * 3, dtype=object), np.array([0, 0, 1]), np.array([[0.4, 0.6]] * 3), ("x", "y")
+    )
+    assert any("always naming the most frequent class" in line for line in evaluate_table(table).warnings)
+    assert not any("always naming" in line for line in evaluate_table(table, training_counts=[1, 5]).warnings)

@@ -159,6 +159,8 @@ FAULTS = [
         ["fake.h5 exists already", "no table of predictions", "choose another path"],
     ),
     ("evaluate", "fake_head nowhere.h5 --predictions image.png", ["image.png exists already", "choose another path"]),
+    ("evaluate", "fake_head fake.h5 --predictions x.parquet", ["x.parquet", ".csv or .jsonl"]),
+    ("audit", "fake.h5 --folds 41", ["folds is 41", "40 labelled rows"]),
     ("evaluate", "fake_head fake.h5 --report no_folder/x.html", ["no_folder does not exist", "make it first"]),
     (
         "evaluate",

@@ -189,3 +189,27 @@ def test_hostile_names_of_classes_are_only_text(invoke, tmp_path, write_images, 
         assert not re.search(r"(?<!\\)<img src=x", text)
         assert "\x1b" not in text
         assert "\x07" not in text
+
+
+def test_an_unlabelled_cache_is_audited_for_copies_only(invoke, tmp_path, write_images, fake_head):
+    import featurecache
+    from featurecache.backbones.fake import FakeBackbone
+
+    write_images(tmp_path / "photos", 12)
+    shutil.copy(tmp_path / "photos" / "000.png", tmp_path / "photos" / "copy.png")
+    cache = tmp_path / "c.h5"
+    featurecache.extract(tmp_path / "photos", cache, backbone=FakeBackbone())
+    done = invoke("audit", cache, "--near", "1", "--report", tmp_path / "r.html")
+    assert done.code == 0, done.err
+    assert "labels were not judged" in done.out
+    assert "2 images in 1 group of duplicates: 0 across splits" in done.out
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert "13 images, whose labels were not judged" in page
+    assert "most probably what its label says" not in page
+    assert "no labelled rows" in invoke("evaluate", fake_head, cache).error
+
+
+def test_rows_that_trained_the_head_are_told(invoke, tmp_path, fake_head, fake_cache):
+    done = invoke("evaluate", fake_head, fake_cache, "--split", "train", "--report", tmp_path / "r.md")
+    assert done.err == "warning: rows of the train split trained the head: it is better on them than on new images\n"
+    assert "train images of" in (tmp_path / "r.md").read_text("utf-8")

@@ -146,7 +146,7 @@ def test_a_bound_that_is_too_low_is_said_and_folds_do_not_break(make_cache, make
 def test_a_head_that_knows_nothing_is_said_to(make_cache, make_features, blobs):
     found = audit(make_cache(make_features(*blobs(61, 30, 2, spread=5.0))), head="majority")
     assert found.warnings[0].startswith("majority agrees with ")
-    assert "always naming the most frequent class would with 50.8%" in found.warnings[0]
+    assert "always naming the most frequent class would with 50.8 %" in found.warnings[0]
 
 
 def test_what_a_head_warns_of_is_kept_without_advice_that_was_followed(faulty):

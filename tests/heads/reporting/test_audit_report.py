@@ -33,7 +33,8 @@ def test_copies_stand_side_by_side(audited):
     report = audit_report(audited)
     exact = galleries(report)["The same file twice"]
     assert [shot.path for shot in exact.shots] == ["00020.jpg", "00080.jpg"]
-    assert all("pair 1" in shot.lines[0] for shot in exact.shots)
+    assert all("pair 1" in shot.lines[1] for shot in exact.shots)
+    assert all(shot.lines[2] == "trouble: in train and valid" for shot in exact.shots)
     assert {"00010.jpg", "00070.jpg"} <= {shot.path for shot in galleries(report)["Nearly the same image"].shots}
     facts = {fact.label: fact.value for fact in report.facts}
     assert facts["images that occur more than once"] == "4"
@@ -43,7 +44,7 @@ def test_copies_stand_side_by_side(audited):
 def test_tables_name_every_trouble(audited):
     tables = [each for section in audit_report(audited).sections for each in section.blocks if isinstance(each, Table)]
     pairs = {row[:2]: row[2:] for table in tables for row in table.rows if row[2] in {"exact", "near"}}
-    assert pairs["00020.jpg", "00080.jpg"] == ("exact", "1.0000", "train and valid")
+    assert pairs["00020.jpg", "00080.jpg"] == ("exact", "1.0000", "in train and valid")
 
 
 def test_nothing_to_report_is_said(make_cache, make_features, blobs):
