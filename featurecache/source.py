@@ -65,7 +65,13 @@ def source_of(
 
         notify(f"starting {row.name} with {found.source} weights")
         return KerasBackbone(
-            row, found, taps=tuple(spec.taps), batch_size=batch_size, precision=precision, device=device
+            row,
+            found,
+            taps=tuple(spec.taps),
+            batch_size=batch_size,
+            precision=precision,
+            device=device,
+            notify=notify,
         )
 
     return Source(spec, found.source, start)

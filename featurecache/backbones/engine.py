@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,17 @@ from numpy.typing import NDArray
 from featurecache.backbones.catalog import Application
 from featurecache.backbones.network import build, layer_of
 from featurecache.backbones.protocol import require_images
-from featurecache.backbones.runtime import compiled, dtype_policy, find_device, load_keras, placed, versions
+from featurecache.backbones.runtime import (
+    compiled,
+    dtype_policy,
+    find_device,
+    is_out_of_memory,
+    load_keras,
+    placed,
+    versions,
+)
 from featurecache.backbones.weights import Weights
+from featurecache.errors import DeviceError
 
 
 class KerasBackbone:
@@ -26,11 +36,14 @@ class KerasBackbone:
     taps
         The layers to return; the network's default ones if not given.
     batch_size
-        Images in a forward pass; fewer are padded, so that there is one shape.
+        Images in a forward pass; fewer are padded, so that there is one shape. It is halved where the device's memory
+        does not suffice.
     precision
         ``"float32"``, or ``"mixed"`` for half precision with float32 results.
     device
         ``"auto"`` (a GPU where there is one), ``"cpu"`` or ``"gpu"``.
+    notify
+        Is told, in one line, when the device's memory does not suffice and batches become smaller.
 
     Raises
     ------
@@ -51,30 +64,53 @@ class KerasBackbone:
         batch_size: int = 32,
         precision: str = "float32",
         device: str = "auto",
+        notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.spec = application.spec(weights.identity, taps, precision)
         self._batch_shape = (batch_size, *application.input_size, 3)
-        self._device = find_device(device)
+        self._device, self._notify = find_device(device), notify
         with placed(self._device), dtype_policy("mixed_float16" if precision == "mixed" else "float32"):
             network = build(application, weights)
             outputs = {tap: layer_of(network, tap).output for tap in self.spec.taps}
             model = load_keras().Model(network.inputs, outputs)
-            self._forward = compiled(model, _preprocessing(application), _finished, self._batch_shape)
-        self.provenance: Mapping[str, str] = {
-            "engine": "keras",
-            **versions(),
-            "device": self._device,
-            "batch_size": str(batch_size),
-        }
+            self._compiled = partial(compiled, model, _preprocessing(application), _finished)
+            self._forward = self._compiled(self._batch_shape)
+
+    @property
+    def provenance(self) -> Mapping[str, str]:
+        """What runs it; the batch size is the one that the device's memory allowed."""
+        return {"engine": "keras", **versions(), "device": self._device, "batch_size": str(self._batch_shape[0])}
 
     def forward(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return every tap's activations in one pass; see `Backbone.forward`."""
         require_images(images, self.spec.input_size)
         if len(images) == 0:
             return {tap: np.empty((0, width), np.float32) for tap, width in self.spec.taps.items()}
-        size = self._batch_shape[0]
-        batches = [self._forward_batch(images[start : start + size]) for start in range(0, len(images), size)]
+        batches, start = [], 0
+        while start < len(images):
+            size = self._batch_shape[0]
+            try:
+                batches.append(self._forward_batch(images[start : start + size]))
+            except Exception as e:
+                if not is_out_of_memory(e):
+                    raise
+                self._halve(e)
+            else:
+                start += size
         return {tap: np.concatenate([batch[tap] for batch in batches]) for tap in self.spec.taps}
+
+    def _halve(self, error: Exception) -> None:
+        """Go on with batches of half the size; raise `DeviceError` if a batch is a single image already."""
+        size = self._batch_shape[0]
+        if size == 1:
+            raise DeviceError(
+                f"the {self._device}'s memory does not suffice for one image: end other programs that use it, or pass "
+                "--device cpu"
+            ) from error
+        self._batch_shape = (size // 2, *self._batch_shape[1:])
+        self._notify(f"the {self._device}'s memory does not suffice for {size} images: going on with {size // 2}")
+        with placed(self._device):
+            self._forward = self._compiled(self._batch_shape)
 
     def _forward_batch(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         padded = images

@@ -127,6 +127,12 @@ def compiled(
     return lambda images: {tap: to_numpy(output) for tap, output in run(images).items()}
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a backend says that its device's memory does not suffice: TensorFlow's, JAX's or PyTorch's error."""
+    kinds = {each.__name__ for each in type(error).__mro__}
+    return bool(kinds & {"ResourceExhaustedError", "OutOfMemoryError"}) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 @contextmanager
 def without_chatter() -> Iterator[None]:
     """Hold back what native code writes to standard error in the block, and let through all but start-up chatter."""

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from featurecache.backbones import engine
 from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.runtime import is_out_of_memory
 from featurecache.errors import DeviceError, UnknownNameError
 
 
@@ -114,3 +116,60 @@ def test_provenance_says_what_runs_it(mobilenet):
         "device": "gpu" if tensorflow.config.list_physical_devices("GPU") else "cpu",
         "batch_size": "2",
     }
+
+
+@pytest.fixture
+def scarce(weights_of, monkeypatch):
+    """A backbone on a device whose memory suffices for so many images at a time, and what it says."""
+
+    def make(suffices, batch_size):
+        import tensorflow
+
+        compiled = engine.compiled
+
+        def stingy(model, before, after, shape):
+            run = compiled(model, before, after, shape)
+
+            def forward(images):
+                if len(images) > suffices:
+                    raise tensorflow.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+                return run(images)
+
+            return forward
+
+        said = []
+        monkeypatch.setattr(engine, "compiled", stingy)
+        return KerasBackbone(*weights_of("mobilenet_v2"), batch_size=batch_size, notify=said.append), said
+
+    return make
+
+
+def test_a_device_without_memory_for_a_batch_goes_on_with_half_of_it(scarce, mobilenet, photographs):
+    backbone, said = scarce(2, 8)
+    images = photographs(5)
+    found, expected = backbone.forward(images), mobilenet.forward(images)
+    for tap, values in expected.items():
+        np.testing.assert_allclose(found[tap], values, rtol=1e-4, atol=1e-6)
+    assert [line.rpartition(": ")[2] for line in said] == ["going on with 4", "going on with 2"]
+    assert backbone.provenance["batch_size"] == "2"
+    backbone.forward(images)
+    assert len(said) == 2
+
+
+def test_a_device_without_memory_for_one_image_is_an_error_with_a_remedy(scarce, photographs):
+    backbone, _ = scarce(0, 2)
+    with pytest.raises(DeviceError, match=r"memory does not suffice for one image: .*--device cpu"):
+        backbone.forward(photographs(1))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), True),  # PyTorch's
+        (type("XlaRuntimeError", (RuntimeError,), {})("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"), True),
+        (RuntimeError("INTERNAL: something else"), False),
+        (ValueError("RESOURCE"), False),
+    ],
+)
+def test_what_backends_say_of_memory_is_understood(error, expected):
+    assert is_out_of_memory(error) == expected
