@@ -71,7 +71,7 @@ def probability_histogram(table: PredictionsTable) -> ReportFigure:
     The scale is logarithmic if the fullest bin has more than twenty times the rows of the emptiest. Rows without a
     label do not count.
     """
-    from heads.figures.canvas import drawing, said
+    from heads.figures.canvas import drawing, legend, said
 
     rows = np.flatnonzero(table.true >= 0)
     if not len(rows):
@@ -93,7 +93,7 @@ def probability_histogram(table: PredictionsTable) -> ReportFigure:
         _count_axis(axes, np.concatenate([hits, misses]))
         axes.set(xlabel="probability of the true class", xlim=(-0.01, 1.01))
         names = [f"right ({hits.sum():,})", f"wrong ({misses.sum():,})"]
-        figure.legend([each[0] for each in bars], names, loc="outside upper center", ncols=2)
+        legend(figure, [each[0] for each in bars], names, "outside upper center")
     sure = int(np.count_nonzero(~right & (of_truth < 0.1)))  # noqa: PLR2004
     figure.alt = (
         f"Histogram of the probability of the true class: {hits.sum():,} rows right, {misses.sum():,} wrong, "

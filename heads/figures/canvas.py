@@ -82,7 +82,7 @@ class ReportFigure(Figure):
         with styled():
             super().draw(renderer)
 
-    def savefig(self, *args: Any, **options: Any) -> None:
+    def savefig(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - matplotlib's own
         """Save it as matplotlib does (``fname``, ``dpi``, ``format``, …), but with its own ground and resolution."""
         with styled():
             super().savefig(*args, **options)
@@ -125,7 +125,7 @@ def legend(
 ) -> "Legend":
     """Name what is drawn outside all axes, so that it covers nothing, in as many columns as fit and are allowed.
 
-    A figure's layout makes room for the height of a legend, but not for its width.
+    The figure grows by its height, so that the axes keep theirs. A layout sees to no legend's width.
     """
     # names that begin with an underscore would be left out of a legend, so they are written later
     numbers = [str(each) for each in range(len(names))]
@@ -136,7 +136,13 @@ def legend(
         if count == 1 or made.get_window_extent().width <= _FULL * figure.bbox.width:
             break
         made.remove()
+    grow(figure, made.get_window_extent().height)
     return made
+
+
+def grow(figure: ReportFigure, pixels: float) -> None:
+    """Make a figure higher."""
+    figure.set_figheight(figure.get_figheight() + pixels / figure.dpi)
 
 
 def said(text: str) -> ReportFigure:

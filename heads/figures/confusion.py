@@ -12,6 +12,7 @@ from heads.metrics import confusion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Text
 
     from heads.figures.canvas import ReportFigure
     from heads.table import PredictionsTable
@@ -24,7 +25,8 @@ _POINTS = 400  # cells a side up to which each gets a point of its own
 _FEW = 4  # classes whose numbers are written large
 _DARK = 0.2  # strength of blue above which numbers on it are white
 _LEGEND = (0.01, 0.1, 1.0)
-_LONG = 7  # letters of a name, above which names below the columns are turned
+_LETTERS = 16  # of a name
+_MARGIN = 0.6  # inches beside the names and the cells: the label, and space
 
 
 def confusion_matrix(table: PredictionsTable, *, normalize: bool = False) -> ReportFigure:
@@ -50,7 +52,7 @@ def confusion_matrix(table: PredictionsTable, *, normalize: bool = False) -> Rep
     support = counts.sum(axis=1)
     values = counts / np.maximum(support, 1)[:, None] if normalize else counts.astype(np.float64)
     highest = 1.0 if normalize else max(1.0, float(values.max()))
-    side = 4.2 if k <= _FEW else 5.2 if k <= _WITH_NUMBERS else 6.6
+    side = 4.0 if k <= _FEW else 4.6 if k <= _WITH_NUMBERS else 5.4
     with drawing((6.0, side)) as figure:
         axes = figure.subplots()
         axes.grid(visible=False)
@@ -60,7 +62,7 @@ def confusion_matrix(table: PredictionsTable, *, normalize: bool = False) -> Rep
         )
         axes.set_xlabel("predicted class")
         axes.set_ylabel("actual class" + (", each row is 100 %" if normalize else ""))
-        _write_names(axes, table.classes, support)
+        _write_names(figure, axes, table.classes, support)
         if k <= _WITH_NUMBERS:
             _write_numbers(axes, counts, values / highest, normalize=normalize)
         else:
@@ -105,7 +107,9 @@ def _pooled(values: Floats) -> Floats:
     return pooled
 
 
-def _write_names(axes: Axes, classes: tuple[str, ...], support: NDArray[np.int64]) -> None:
+def _write_names(figure: ReportFigure, axes: Axes, classes: tuple[str, ...], support: NDArray[np.int64]) -> None:
+    from heads.figures.canvas import grow
+
     k = len(classes)
     if k > _WITH_NAMES:
         axes.set_xlabel(f"predicted class, number 1 to {k:,}")
@@ -115,15 +119,22 @@ def _write_names(axes: Axes, classes: tuple[str, ...], support: NDArray[np.int64
         axes.set_yticks(ticks, [f"{tick + 1:,}" for tick in ticks])
         return
     size = 10.5 if k <= _WITH_NUMBERS else 9
-    names = [shown(name, 16) for name in classes]
+    names = [shown(name, _LETTERS) for name in classes]
     rows = [f"{name} (no row)" if not count else name for name, count in zip(names, support, strict=True)]
     axes.set_yticks(range(k), rows, fontsize=size)
     axes.set_xticks(range(k), names, fontsize=size)
     axes.tick_params(length=0)
-    if k > _WITH_NUMBERS or max(map(len, names)) * k > 6 * _LONG:
+    beside, below = axes.get_yticklabels(), axes.get_xticklabels()
+    column = (figure.bbox.width - _widest(beside) - _MARGIN * figure.dpi) / k
+    if _widest(below) > column:
         turned = 90 if k > _WITH_NUMBERS else 45
-        for text in axes.get_xticklabels():
+        for text in below:
             text.set(rotation=turned, rotation_mode="anchor", ha="right", va="center" if turned == 90 else "top")  # noqa: PLR2004
+        grow(figure, max(text.get_window_extent().height for text in below))
+
+
+def _widest(texts: list[Text]) -> float:
+    return max(text.get_window_extent().width for text in texts)
 
 
 def _write_numbers(axes: Axes, counts: NDArray[np.int64], strengths: Floats, *, normalize: bool) -> None:

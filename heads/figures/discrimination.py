@@ -28,6 +28,7 @@ _POINTS = 300  # of a drawn curve: finer than the line is wide
 _GRID = np.linspace(0, 1, _POINTS)
 _SOLID = 5  # colours of the curves that are not dashed
 _TWO = 2
+_LETTERS = 20  # of a name in a legend: two of them stand side by side
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +54,7 @@ def roc_curves(table: PredictionsTable) -> ReportFigure:
     curves = _curves(table, _roc)
     if not curves:
         return said("No ROC curve: it takes labelled rows of at least two classes.")
-    with drawing((6.0, _height(table))) as figure:
+    with drawing() as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
         _name(figure, _draw(axes, curves), table, curves, "area")
@@ -75,7 +76,7 @@ def precision_recall_curves(table: PredictionsTable) -> ReportFigure:
     curves = _curves(table, _precision_recall)
     if not curves:
         return said("No precision-recall curve: it takes labelled rows of at least two classes.")
-    with drawing((6.0, _height(table))) as figure:
+    with drawing() as figure:
         axes = figure.subplots()
         guessing = float(np.mean([curve.prevalence for curve in curves]))
         axes.axhline(guessing, color=GREY, linewidth=1, linestyle=":")
@@ -136,18 +137,12 @@ def _name(
     """Name the curves that were drawn, with the area under each, below the axes."""
     from heads.figures.canvas import legend
 
-    below = "outside lower center"
     if len(table.classes) == _TWO:
-        legend(figure, lines, [f"{shown(table.classes[1])}, {measure} {score(curves[0].area)}"], below)
+        legend(figure, lines, [f"{shown(table.classes[1])}, {measure} {score(curves[0].area)}"], "outside lower center")
         return
     names = [f"mean of {len(curves):,} classes, {score(_mean_area(curves))}"] if len(curves) > _EACH else []
-    names += [f"{shown(table.classes[curve.index])}, {score(curve.area)}" for curve in _single(curves)]
-    legend(figure, lines, names, below, title=measure)
-
-
-def _height(table: PredictionsTable) -> float:
-    """Return a figure's height in inches, with room for the names of its curves below it."""
-    return 4.4 if len(table.classes) == _TWO else 5.4
+    names += [f"{shown(table.classes[curve.index], _LETTERS)}, {score(curve.area)}" for curve in _single(curves)]
+    legend(figure, lines, names, "outside lower center", title=measure)
 
 
 def _single(curves: list[_Curve]) -> list[_Curve]:

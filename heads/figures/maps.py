@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heads.errors import EvaluationError, ParameterError
-from heads.figures.style import COLOURS, FAINT, GREY, INK, shown
+from heads.figures.style import BLUE, COLOURS, FAINT, GREY, INK, VERMILION, shown
 from heads.rows import first_not_finite
 
 if TYPE_CHECKING:
@@ -27,8 +28,18 @@ _METHODS = ("pca", "tsne")
 _CIRCLES = 5  # classes that are drawn as circles; others are triangles
 _COMPONENTS = 50  # what t-SNE is given, as its authors do
 _PERPLEXITY = 30.0
-_SHORT = 20  # letters of names of which three stand in a line
+_FEW_WRONG = 60  # rings that do not hide what they mark
 _FEWEST = 5  # rows that t-SNE can place
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kind:
+    """Points that look alike: which rows they are, shape (n,), their colour and marker, and what they are called."""
+
+    points: NDArray[np.bool_]
+    colour: str
+    marker: str
+    name: str
 
 
 def feature_map(
@@ -41,14 +52,16 @@ def feature_map(
 ) -> ReportFigure:
     """Draw rows as points in the plane, coloured by class.
 
-    Of more than ten classes, the nine with the most rows have colours, and all others are grey.
+    Ten colours are all that can be told apart. With more classes, points are coloured by whether the head is right
+    about them; if no head has spoken, the nine classes with the most rows have colours, and all others are grey.
 
     Parameters
     ----------
     features
         The rows; their features may be a memory map, of which no more than ``limit`` rows are read.
     predicted
-        The class index that a head says for each row, shape (n,); rows where it is not the true one are ringed.
+        The class index that a head says for each row, shape (n,); rows where it is not the true one are ringed, or
+        with more than ten classes coloured.
     method
         ``"pca"``: the two directions in which the rows differ most. ``"tsne"``: neighbours near each other (L. van der
         Maaten and G. Hinton, "Visualizing data using t-SNE", 2008), on 50 principal components; some ten seconds for
@@ -65,7 +78,7 @@ def feature_map(
     EvaluationError
         If a row's features are not finite; names the image.
     """
-    from heads.figures.canvas import drawing, said
+    from heads.figures.canvas import drawing, legend, said
 
     if method not in _METHODS or limit < 1:
         raise ParameterError(f"method is {method!r} and limit {limit}, expected pca or tsne, and at least 1")
@@ -74,26 +87,20 @@ def feature_map(
         return said(f"No map of the features: there are {len(rows)} rows.")
     places, explained = _places(features, rows, method, seed)
     wrong = None if predicted is None else (predicted[rows] != features.y[rows]) & (features.y[rows] >= 0)
-    with drawing((6.0, 5.4)) as figure:
+    y = features.y[rows]
+    many = len(np.unique(y[y >= 0])) > len(COLOURS)
+    kinds = _kinds(y, features.classes) if wrong is None or not many else _judgements(y, wrong)
+    with drawing((6.0, 4.9)) as figure:
         axes = figure.subplots()
-        handles, names = _draw_classes(axes, places, features.y[rows], features.classes)
-        if wrong is not None and wrong.any():
-            x, y = places[wrong].T
-            handles.append(axes.scatter(x, y, s=60, facecolors="none", edgecolors=INK, linewidths=1.1, rasterized=True))
+        handles = [_draw(axes, places, kind) for kind in reversed(kinds)][::-1]
+        names = [kind.name for kind in kinds]
+        if wrong is not None and wrong.any() and not many:
+            handles.append(_ring(axes, places[wrong]))
             names.append(f"wrong ({np.count_nonzero(wrong):,})")
         _label_axes(axes, explained)
-        columns = 2 if max(map(len, names)) > _SHORT else 3
-        legend = figure.legend(
-            handles,
-            [str(each) for each in range(len(names))],
-            loc="outside lower center",
-            ncols=columns,
-            markerscale=1.3,
-        )
-        for text, name in zip(legend.get_texts(), names, strict=True):
-            text.set_text(name)  # a label that begins with an underscore would be left out
+        legend(figure, handles, names, "outside lower center")
     some = f"{len(rows):,} of {len(features):,} rows" if len(rows) < len(features) else f"{len(rows):,} rows"
-    _describe(figure, some, explained, wrong)
+    _describe(figure, some, explained, wrong, judged=many and wrong is not None)
     return figure
 
 
@@ -143,34 +150,51 @@ def _principal(X: Floats, count: int, seed: int) -> tuple[Floats, Floats]:
     return components, explained
 
 
-def _draw_classes(
-    axes: Axes, places: Floats, y: NDArray[np.int64], classes: tuple[str, ...]
-) -> tuple[list[PathCollection], list[str]]:
-    """Draw the points of each class; return what stands for them in a legend, and the names."""
+def _kinds(y: NDArray[np.int64], classes: tuple[str, ...]) -> list[_Kind]:
+    """Return the rows of each class; of more than ten, of the nine with the most rows, and the others together."""
     counts = np.bincount(y[y >= 0], minlength=len(classes))
     present = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
     coloured = sorted(present if len(present) <= len(COLOURS) else present[: len(COLOURS) - 1])
     kinds = [
-        (y == index, COLOURS[position], "o" if position < _CIRCLES else "^", shown(classes[index], 18))
+        _Kind(y == index, COLOURS[position], "o" if position < _CIRCLES else "^", shown(classes[index], 18))
         for position, index in enumerate(coloured)
     ]
-    for points, colour, name in (((y >= 0) & ~np.isin(y, coloured), GREY, "other classes"), (y < 0, FAINT, "no label")):
-        if points.any():
-            kinds.append((points, colour, "o", f"{name} ({np.count_nonzero(points):,})"))
-    handles = [
-        axes.scatter(
-            places[points, 0],
-            places[points, 1],
-            s=16,
-            c=colour,
-            marker=marker,
-            alpha=0.75,
-            linewidths=0,
-            rasterized=True,
-        )
-        for points, colour, marker, _ in reversed(kinds)
+    return [*kinds, *_counted(((y >= 0) & ~np.isin(y, coloured), GREY, "other classes"), (y < 0, FAINT, "no label"))]
+
+
+def _judgements(y: NDArray[np.int64], wrong: NDArray[np.bool_]) -> list[_Kind]:
+    """Return the rows that a head gets wrong, those that it gets right, and those that nobody knows of."""
+    return _counted((wrong, VERMILION, "wrong"), (~wrong & (y >= 0), BLUE, "right"), (y < 0, FAINT, "no label"))
+
+
+def _counted(*kinds: tuple[NDArray[np.bool_], str, str]) -> list[_Kind]:
+    """Return those kinds of rows that there are, each with the number of its rows."""
+    return [
+        _Kind(points, colour, "o", f"{name} ({np.count_nonzero(points):,})")
+        for points, colour, name in kinds
+        if points.any()
     ]
-    return handles[::-1], [name for *_, name in kinds]
+
+
+def _draw(axes: Axes, places: Floats, kind: _Kind) -> PathCollection:
+    return axes.scatter(
+        places[kind.points, 0],
+        places[kind.points, 1],
+        s=16,
+        c=kind.colour,
+        marker=kind.marker,
+        alpha=0.75,
+        linewidths=0,
+        rasterized=True,
+    )
+
+
+def _ring(axes: Axes, places: Floats) -> PathCollection:
+    """Draw rings around points, lighter ones if there are many."""
+    size, width = (60, 1.1) if len(places) <= _FEW_WRONG else (30, 0.6)
+    return axes.scatter(
+        places[:, 0], places[:, 1], s=size, facecolors="none", edgecolors=INK, linewidths=width, rasterized=True
+    )
 
 
 def _label_axes(axes: Axes, explained: Floats | None) -> None:
@@ -182,15 +206,25 @@ def _label_axes(axes: Axes, explained: Floats | None) -> None:
         axes.set_ylabel(f"2nd ({explained[1]:.1%})", rotation_mode="anchor")
 
 
-def _describe(figure: ReportFigure, some: str, explained: Floats | None, wrong: NDArray[np.bool_] | None) -> None:
-    ringed = "" if wrong is None else f" Ringed: rows that the head gets wrong ({np.count_nonzero(wrong):,})."
+def _describe(
+    figure: ReportFigure, some: str, explained: Floats | None, wrong: NDArray[np.bool_] | None, *, judged: bool
+) -> None:
+    count = 0 if wrong is None else np.count_nonzero(wrong)
+    coloured, ringed = (
+        "coloured by class",
+        "" if wrong is None else f" Ringed: rows that the head gets wrong ({count:,}).",
+    )
+    if judged:
+        coloured, ringed = "coloured by right and wrong", f" Orange: rows that the head gets wrong ({count:,})."
     if explained is None:
-        figure.alt = f"Map of the features of {some} by t-SNE, coloured by class.{ringed}"
+        figure.alt = f"Map of the features of {some} by t-SNE, {coloured}.{ringed}"
         figure.caption = f"Features of {some}, by t-SNE: near each other means alike, distances mean little.{ringed}"
         return
     share = f"{explained.sum():.1%} of the variance"
-    figure.alt = f"Map of the features of {some} by PCA, coloured by class; two components hold {share}.{ringed}"
-    figure.caption = (
-        f"Features of {some}, seen from where they differ most (PCA, {share}). Classes that lie apart here are easy; "
-        f"what overlaps may still differ in other directions.{ringed}"
+    figure.alt = f"Map of the features of {some} by PCA, {coloured}; two components hold {share}.{ringed}"
+    apart = (
+        "Where errors lie together, classes overlap"
+        if judged
+        else "Classes that lie apart here are easy; what overlaps may still differ in other directions"
     )
+    figure.caption = f"Features of {some}, seen from where they differ most (PCA, {share}). {apart}.{ringed}"

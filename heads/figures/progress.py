@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from heads.base import Epoch
     from heads.comparison import Comparison
-    from heads.curves import LearningCurve
+    from heads.curves import CurvePoint, Forecast, LearningCurve
     from heads.figures.canvas import ReportFigure
     from heads.intervals import Interval
 
@@ -33,11 +33,11 @@ def epochs(epochs: Sequence[Epoch], *, kept: int | None = None) -> ReportFigure:
     """
     from matplotlib.ticker import MaxNLocator
 
-    from heads.figures.canvas import drawing, said
+    from heads.figures.canvas import drawing, legend, said
 
     if not epochs:
         return said("No epochs: this kind of head is not trained in epochs.")
-    with drawing((6.0, 5.2)) as figure:
+    with drawing((6.0, 5.0)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         for axes, name in ((upper, "loss"), (lower, "accuracy")):
             _draw_epochs(axes, epochs, name)
@@ -48,8 +48,8 @@ def epochs(epochs: Sequence[Epoch], *, kept: int | None = None) -> ReportFigure:
         lower.set_xlabel("epoch")
         lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         lower.set_xlim(epochs[0].epoch - 0.5, epochs[-1].epoch + 0.5)
-        handles, labels = upper.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+        handles, names = upper.get_legend_handles_labels()
+        legend(figure, handles, names, "outside upper center")
     figure.alt = _epochs_text(epochs, kept)
     figure.caption = (
         "Loss (mean cross-entropy, nats) and accuracy after each epoch. Training rows are measured while the weights "
@@ -95,48 +95,52 @@ def accuracies(comparison: Comparison) -> ReportFigure:
 
 
 def learning_curve(curve: LearningCurve) -> ReportFigure:
-    """Draw accuracy against the number of labels: single runs, their mean with its interval, and the forecast."""
-    from heads.figures.canvas import drawing, said
+    """Draw accuracy against the number of labels: single runs, their mean with its interval, and the forecast.
+
+    A point that comes from one run alone, such as that of all rows, is a diamond.
+    """
+    from heads.figures.canvas import drawing, legend, said
 
     if not curve.points:
         return said("No learning curve: there is no number of labels to train with.")
     with drawing() as figure:
         axes = figure.subplots()
         numbers = [point.n for point in curve.points]
-        runs = [(point.n, run) for point in curve.points for run in point.runs]
-        axes.plot(
-            [n for n, _ in runs],
-            [run for _, run in runs],
-            ".",
-            color=GREY,
-            alpha=0.55,
-            markersize=6,
-            label="single runs",
-        )
+        runs = [(point.n, run) for point in curve.points for run in point.runs if len(point.runs) > 1]
+        if runs:
+            axes.plot(*zip(*runs, strict=True), ".", color=GREY, alpha=0.55, markersize=6, label="single runs")
         measured = [point.accuracy for point in curve.points]
-        _draw_points(axes, numbers, measured, "-", BLUE)
+        axes.plot(numbers, [each.value for each in measured], color=BLUE)
+        _draw_points(axes, [point for point in curve.points if len(point.runs) > 1], "mean of runs", "o")
+        _draw_points(axes, [point for point in curve.points if len(point.runs) == 1], "one run", "D")
         if curve.forecast is not None:
-            axes.plot(
-                [numbers[-1], curve.forecast.n],
-                [measured[-1].value, curve.forecast.accuracy.value],
-                color=VERMILION,
-                linestyle="--",
-                linewidth=1.4,
-            )
-            _draw_points(axes, [curve.forecast.n], [curve.forecast.accuracy], "none", VERMILION)
+            _draw_forecast(axes, numbers[-1], measured[-1].value, curve.forecast)
         _number_axis(axes, [*numbers, *([curve.forecast.n] if curve.forecast else [])])
         axes.set_ylabel("accuracy")
-        axes.legend(loc="lower right")
-    ends = {point.n: point.accuracy for point in (curve.points[0], curve.points[-1])}
-    figure.alt = "Learning curve: accuracy " + ", ".join(f"{score(ends[n].value)} with {n:,} labels" for n in ends)
-    figure.alt += (
-        f"; forecast {score(curve.forecast.accuracy.value)} with {curve.forecast.n:,}." if curve.forecast else "."
-    )
-    figure.caption = (
-        "Accuracy on rows that never trained, against the number of labels that did (logarithmic). Where the curve is "
-        "flat, more labels of the same kind buy little."
-    )
+        handles, names = axes.get_legend_handles_labels()
+        legend(figure, handles, names, "outside lower center")
+    _describe_curve(figure, curve)
     return figure
+
+
+def _describe_curve(figure: ReportFigure, curve: LearningCurve) -> None:
+    first, last = curve.points[0], curve.points[-1]
+    figure.alt = "Learning curve: accuracy "
+    figure.alt += f"{score(first.accuracy.value)} with {first.n:,} labels, " if len(curve.points) > 1 else ""
+    figure.alt += f"{_with_interval(last.accuracy)} with {last.n:,} labels"
+    figure.caption = (
+        "Accuracy on rows that never trained, against the number of labels that did (logarithmic). Blue: what was "
+        "measured, diamonds where there is one run alone; bars are 95 % intervals. "
+    )
+    if curve.forecast is not None:
+        figure.alt += f"; forecast {_with_interval(curve.forecast.accuracy)} with {curve.forecast.n:,}"
+        figure.caption += f"Orange and dashed: the forecast for {curve.forecast.n:,} labels, with its 95 % interval. "
+    figure.alt += "."
+    figure.caption += "Where the curve is flat, more labels of the same kind buy little."
+
+
+def _with_interval(found: Interval) -> str:
+    return f"{score(found.value)} (95 % interval {score(found.low)} to {score(found.high)})"
 
 
 def _draw_epochs(axes: Axes, epochs: Sequence[Epoch], name: str) -> None:
@@ -161,21 +165,40 @@ def _epochs_text(epochs: Sequence[Epoch], kept: int | None) -> str:
     )
 
 
-def _draw_points(axes: Axes, x: list[int], found: list[Interval], line: str, colour: str) -> None:
-    """Draw measured points with their intervals; or, without a line, the forecast."""
-    forecast = line == "none"
+def _draw_points(axes: Axes, points: Sequence[CurvePoint], name: str, marker: str) -> None:
+    """Draw measured points with their intervals, if there are any."""
+    if not points:
+        return
+    found = [point.accuracy for point in points]
     axes.errorbar(
-        x,
+        [point.n for point in points],
         [each.value for each in found],
         yerr=_reach(found),
-        color=colour,
-        linestyle=line,
-        marker="o",
-        markersize=5,
-        markerfacecolor="white" if forecast else colour,
+        color=BLUE,
+        linestyle="none",
+        marker=marker,
+        markersize=5.5,
         capsize=3,
         elinewidth=1.2,
-        label="forecast" if forecast else "mean, 95 % interval",
+        label=f"{name}, 95 % interval",
+    )
+
+
+def _draw_forecast(axes: Axes, n: int, accuracy: float, forecast: Forecast) -> None:
+    """Draw what is to be expected, and a dashed line from the last point to it."""
+    axes.plot([n, forecast.n], [accuracy, forecast.accuracy.value], color=VERMILION, linestyle="--", linewidth=1.4)
+    axes.errorbar(
+        [forecast.n],
+        [forecast.accuracy.value],
+        yerr=_reach([forecast.accuracy]),
+        color=VERMILION,
+        linestyle="--",
+        marker="o",
+        markersize=5,
+        markerfacecolor="white",
+        capsize=3,
+        elinewidth=1.2,
+        label="forecast, 95 % interval",
     )
 
 

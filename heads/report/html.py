@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import re
 from collections import Counter
 from functools import cache
 from importlib.resources import files
@@ -15,6 +16,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jinja2
+from markupsafe import Markup, escape
 
 from heads.report.model import Block, Fact, Gallery, Picture, Report, Table
 from heads.report.text import visible
@@ -22,7 +24,8 @@ from heads.report.text import visible
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_CONTENTS_FROM = 4  # sections; fewer are found without a list of them
+_CONTENTS_FROM = 2  # sections
+_LONG = 40  # letters of a word, above which it may break anywhere
 _FRAME_HEIGHT = 720  # pixels of a notebook
 _KINDS: dict[type, str] = {Table: "table", Picture: "pictures", Gallery: "gallery", Fact: "facts"}
 
@@ -83,12 +86,33 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["runs"] = _runs
     environment.filters["base64"] = _base64
+    environment.filters["breakable"] = _breakable
+    environment.tests["long"] = _is_long
     return environment
 
 
 def _shown(value: object) -> object:
     """Return what a template is about to print, text made visible; what is HTML already (a macro's) stays as it is."""
     return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _breakable(text: str, longest: int = _LONG) -> Markup:
+    """Return text that may break after each slash, and in parts of more letters than that after each underscore.
+
+    So a path breaks there and not inside a file's name.
+    """
+    parts = (_after("_", part) if len(part) > longest else [part] for part in _after("/", visible(text)))
+    return Markup("<wbr>").join(escape(piece) for part in parts for piece in part)
+
+
+def _after(mark: str, text: str) -> list[str]:
+    """Return the pieces of a text that end with a mark, and what is left."""
+    return re.findall(f"[^{mark}]*{mark}|[^{mark}]+", text)
+
+
+def _is_long(text: str) -> bool:
+    """Whether a text holds a word, such as a hash, or a part of a path that is too long to stay whole."""
+    return any(len(word) > _LONG for word in re.split(r"[\s/]+", visible(text)))
 
 
 def _template(name: str) -> str:

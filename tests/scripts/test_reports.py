@@ -61,7 +61,7 @@ def test_a_page_opens_in_a_real_browser(reports, open_page, name, width):
     assert page.eval_on_selector_all("main img", "images => images.filter(image => !image.alt).length") == 0
     if name != "evaluate":
         return
-    page.get_by_label("Show class").select_option(index=1)
+    page.get_by_label("Labelled or predicted as").select_option(index=1)
     shown = page.eval_on_selector_all(".shot", "shots => shots.filter(s => s.checkVisibility()).length")
     assert 0 < shown < page.locator(".shot").count()
     page.locator(".shot button:visible").first.click()

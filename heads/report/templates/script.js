@@ -28,6 +28,15 @@
     filter();
   }
 
+  // Only what scrolls needs to be reached by the keyboard.
+  const sizes = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+      else target.removeAttribute("tabindex");
+    }
+  });
+  for (const box of all(".scroll")) sizes.observe(box);
+
   // In a notebook's frame a link to a place in the page would lead to the notebook.
   if (location.protocol === "about:") {
     for (const link of all("a[href^='#']")) {

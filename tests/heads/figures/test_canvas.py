@@ -6,7 +6,9 @@ import re
 import xml.etree.ElementTree as ET
 
 import matplotlib as mpl
+import numpy as np
 import pytest
+from PIL import Image
 
 from heads import figures
 from heads.base import Epoch
@@ -34,8 +36,8 @@ def texts(svg):
 
 
 def pictures(table, features):
-    yield figures.confusion_matrix(evaluate_table(table))
-    yield figures.confusion_matrix(evaluate_table(table), normalize=True)
+    yield figures.confusion_matrix(table)
+    yield figures.confusion_matrix(table, normalize=True)
     yield figures.roc_curves(table)
     yield figures.precision_recall_curves(table)
     yield figures.reliability_diagram(table)
@@ -74,6 +76,44 @@ def test_hostile_names_are_text_and_nothing_else(hostile_table, hostile_features
 def test_a_figure_shows_itself_in_a_notebook(hostile_table, hostile_features):
     for figure in pictures(hostile_table, hostile_features):
         assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def pixels(figure, **options):
+    with io.BytesIO() as stream:
+        figure.savefig(stream, format="png", **options)
+        return np.asarray(Image.open(stream).convert("RGBA"))
+
+
+def test_the_ground_is_white_wherever_a_figure_is_shown_or_saved(hostile_table, hostile_features):
+    for figure in pictures(hostile_table, hostile_features):
+        for shown_pixels in (np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGBA")), pixels(figure)):
+            assert (shown_pixels[..., 3] == 255).all()
+            assert shown_pixels[0, 0].tolist() == [255, 255, 255, 255]
+        with mpl.rc_context({"savefig.facecolor": "black", "savefig.transparent": True}):
+            assert (pixels(figure) == pixels(figure, transparent=False)).all()
+
+
+def test_a_report_sees_through_a_figures_ground_and_its_legends(draw_table, tmp_path, open_page):
+    svg = figures.to_svg(figures.roc_curves(draw_table(60, 3)))
+    (tmp_path / "page.html").write_text(f"<body style='background: rgb(0, 128, 0)'>{svg}", encoding="utf-8")
+    page = open_page((tmp_path / "page.html").as_uri())
+    seen = np.asarray(Image.open(io.BytesIO(page.locator("svg").screenshot())).convert("RGB"))
+    assert ((seen == (0, 128, 0)).all(axis=2)).mean() > 0.8
+    assert not (seen == 255).all(axis=2).any()
+
+
+@pytest.mark.parametrize("letter", ["W", "a "])
+@pytest.mark.parametrize("k", [2, 10, 30])
+def test_no_text_is_cut(blobs, make_features, draw_table, k, letter):
+    classes = tuple(f"{letter * 40:.37}{each:03}" for each in range(k))
+    table = draw_table(300, k, sharp=1.0, classes=classes)
+    features = make_features(*blobs(300, 5, k), classes=classes)
+    drawn = [*pictures(table, features), figures.feature_map(features, table.predicted)]
+    for figure in drawn:
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert min(box.x0, box.y0) >= 0, figure.alt
+        assert box.x1 <= width, figure.alt
+        assert box.y1 <= height, figure.alt
 
 
 def test_settings_of_the_user_change_nothing_and_are_left_alone(draw_table):
@@ -134,9 +174,8 @@ def test_there_is_no_date_and_no_version_in_it(draw_table):
 
 def test_no_picture_of_25000_rows_is_large(draw_table):
     table = draw_table(25_000, 10)
-    evaluation = evaluate_table(table)
     drawn = [
-        figures.confusion_matrix(evaluation),
+        figures.confusion_matrix(table),
         figures.roc_curves(table),
         figures.precision_recall_curves(table),
         figures.reliability_diagram(table),

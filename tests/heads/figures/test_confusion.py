@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 
 from heads import figures
-from heads.evaluation import evaluate_table
 from heads.figures.style import BLUE, VERMILION
 
 
 def judged(make_table, counts):
-    """An evaluation with this confusion matrix."""
+    """Predictions with this confusion matrix."""
     counts = np.asarray(counts)
     cells = [(row, column) for row, column in np.ndindex(counts.shape) for _ in range(counts[row, column])]
     true, predicted = np.array(cells).T
-    return evaluate_table(make_table(true, np.eye(len(counts))[predicted]))
+    return make_table(true, np.eye(len(counts))[predicted])
 
 
 def written(figure):
@@ -81,3 +80,16 @@ def test_a_thousand_classes_are_a_small_picture_that_loses_no_confusion(make_tab
 
 def test_one_class(make_table):
     assert written(figures.confusion_matrix(judged(make_table, [[4]]))) == ["4"]
+
+
+def test_rows_without_a_label_do_not_count(make_table):
+    table = make_table([0, 1, -1], [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]])
+    assert written(figures.confusion_matrix(table)) == ["1", "0", "1", "0"]
+    assert "no row has a label" in figures.confusion_matrix(make_table([-1], [[0.5, 0.5]])).alt
+
+
+@pytest.mark.parametrize(("letters", "turned"), [(4, 0.0), (16, 45.0)])
+def test_names_that_are_wider_than_a_column_are_turned(make_table, letters, turned):
+    table = make_table(range(5), np.eye(5), classes=["W" * (letters - 1) + str(each) for each in range(5)])
+    figure = figures.confusion_matrix(table)
+    assert {text.get_rotation() for text in figure.axes[0].get_xticklabels()} == {turned}

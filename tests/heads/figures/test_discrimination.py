@@ -13,7 +13,7 @@ def lines(figure):
 
 
 def legend(figure):
-    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_the_roc_curve_of_two_classes_is_that_of_the_second(make_table):
@@ -99,3 +99,17 @@ def test_where_nothing_is_defined_the_figure_says_so(make_table, true, k):
     table = make_table(true, np.full((len(true), k), 1 / k))
     for draw in (figures.roc_curves, figures.precision_recall_curves):
         assert "takes labelled rows of at least two classes" in draw(table).alt
+
+
+@pytest.mark.parametrize("draw", [figures.roc_curves, figures.precision_recall_curves])
+@pytest.mark.parametrize("k", [2, 3, 10, 30])
+def test_the_legend_covers_no_axes(draw_table, draw, k):
+    figure = draw(draw_table(300, k, sharp=1.0, classes=[f"{'name ' * 8}{each}" for each in range(k)]))
+    assert figure.legends[0].get_window_extent().y1 <= figure.axes[0].get_window_extent().y0
+    assert figure.axes[0].get_window_extent().height > 3 * figure.dpi  # inches, however many names there are
+
+
+def test_two_classes_have_one_name_with_its_measure(draw_table):
+    table = draw_table(300, 2, classes=("cats", "dogs"))
+    area = roc_auc_score(table.true, table.probabilities[:, 1])
+    assert legend(figures.roc_curves(table)) == [f"dogs, area {area:.3f}"]

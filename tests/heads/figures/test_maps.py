@@ -131,3 +131,22 @@ def test_two_thousand_rows_are_a_small_picture(blobs, make_features):
     features = make_features(*blobs(2500, 64, 10, spread=4.0))
     predicted = np.where(np.arange(2500) % 20, features.y, (features.y + 1) % 10)
     assert len(figures.to_svg(figures.feature_map(features, predicted))) < 200_000
+
+
+def test_of_many_classes_right_and_wrong_are_told_apart(blobs, make_features):
+    features = make_features(*blobs(120, 5, 12))
+    predicted = np.where(np.arange(120) % 10, features.y, (features.y + 1) % 12)
+    figure = figures.feature_map(features, predicted)
+    assert legend(figure) == ["wrong (12)", "right (108)"]
+    right, wrong = figure.axes[0].collections  # the last drawn is in front
+    assert (len(right.get_offsets()), len(wrong.get_offsets())) == (108, 12)
+    assert "Orange: rows that the head gets wrong (12)" in figure.caption
+    assert "coloured by right and wrong" in figure.alt
+
+
+def test_many_rings_are_drawn_lightly(blobs, make_features):
+    features = make_features(*blobs(300, 5, 3))
+    few, many = (np.where(np.arange(300) < n, (features.y + 1) % 3, features.y) for n in (60, 61))
+    heavy, light = (figures.feature_map(features, each).axes[0].collections[-1] for each in (few, many))
+    assert light.get_sizes()[0] < heavy.get_sizes()[0]
+    assert light.get_linewidths()[0] < heavy.get_linewidths()[0]

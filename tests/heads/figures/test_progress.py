@@ -1,5 +1,7 @@
 """Pictures of training and choosing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -84,7 +86,29 @@ def test_the_learning_curve_shows_runs_means_and_the_forecast():
     assert mean == [[10, 0.5], [40, 0.8]]
     assert ahead == [[80, 0.9]]
     assert axes.get_xscale() == "log"
-    assert figure.alt == "Learning curve: accuracy 0.500 with 10 labels, 0.800 with 40 labels; forecast 0.900 with 80."
+    last = wilson(40, 50)
+    assert figure.alt == (
+        f"Learning curve: accuracy 0.500 with 10 labels, 0.800 (95 % interval {last.low:.3f} to {last.high:.3f}) with "
+        "40 labels; forecast 0.900 (95 % interval 0.800 to 0.950) with 80."
+    )
+    assert "Orange and dashed: the forecast for 80 labels, with its 95 % interval." in figure.caption
+    assert "forecast" not in figures.learning_curve(curve(10, 40)).caption
+
+
+def test_a_point_of_one_run_is_told_from_means_of_runs():
+    several = curve(10, 40)
+    points = (several.points[0], CurvePoint(40, wilson(40, 50), (0.8,)))
+    figure = figures.learning_curve(dataclasses.replace(several, points=points))
+    axes = figure.axes[0]
+    mean, alone = (container[0] for container in axes.containers)
+    assert (mean.get_xydata().tolist(), alone.get_xydata().tolist()) == ([[10, 0.5]], [[40, 0.8]])
+    assert (mean.get_marker(), alone.get_marker()) == ("o", "D")
+    assert series(axes)["single runs"] == [[10, 0.5], [10, 0.6]]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["single runs", "mean of runs, 95 % interval", "one run, 95 % interval"]
+
+    alone = figures.learning_curve(dataclasses.replace(several, points=points[1:]))
+    assert [text.get_text() for text in alone.legends[0].get_texts()] == ["one run, 95 % interval"]
 
 
 def test_numbers_of_labels_that_lie_close_are_not_all_written():
@@ -96,4 +120,4 @@ def test_numbers_of_labels_that_lie_close_are_not_all_written():
 def test_learning_curves_of_few_points(numbers):
     figure = figures.learning_curve(curve(*numbers))
     assert figures.to_svg(figure)
-    assert "with 10 labels." in figure.alt or "no number of labels" in figure.alt
+    assert figure.alt.endswith("with 10 labels.") or "no number of labels" in figure.alt

@@ -1,8 +1,13 @@
 """What a report does in a real browser, Chromium: no doubt about escaping, styles and scripts is left to a parser."""
 
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from heads.report import Gallery, Report, Section, Shot, Table, Tone
+from heads.thumbnails import Thumbnail
 
 LIGHT, DARK = "rgb(255, 255, 255)", "rgb(20, 22, 27)"
 IN_VIEW = """heading => new Promise((resolve) => new IntersectionObserver(
@@ -87,14 +92,14 @@ def test_shots_of_one_class_are_shown_on_demand(visit, hostile_report):
     assert page.locator("output").inner_text() == "30 of 30 images"
 
     for name in ("ant", "<b>bee</b>", "cow"):
-        page.get_by_label("Show class").select_option(label=f"{name} (11)")
+        page.get_by_label("Labelled or predicted as").select_option(label=f"{name} (11)")
         wanted = [int(shot.path[:2]) for shot in shots if name in shot.classes]
         assert numbers(page) == wanted
         assert page.locator("output").inner_text() == "11 of 30 images"
         empty = page.locator(".nothing").filter(visible=True)
         assert empty.count() == (0 if name == "ant" else 1)
 
-    page.get_by_label("Show class").select_option(label="all (30)")
+    page.get_by_label("Labelled or predicted as").select_option(label="any class (30)")
     assert len(numbers(page)) == 30
     assert page.locator(".nothing").filter(visible=True).count() == 0
 
@@ -122,10 +127,10 @@ def test_a_picture_is_enlarged_by_the_mouse(visit):
 
 def test_a_picture_is_enlarged_by_the_keyboard(visit, hostile_report):
     page = visit()
-    page.get_by_label("Show class").select_option(label="<b>bee</b> (11)")
+    page.get_by_label("Labelled or predicted as").select_option(label="<b>bee</b> (11)")
     shots = [shot for shot in in_order(hostile_report) if "<b>bee</b>" in shot.classes]
     bees = [int(shot.path[:2]) for shot in shots if shot.thumbnail.jpeg]
-    page.get_by_label("Show class").focus()
+    page.get_by_label("Labelled or predicted as").focus()
     page.keyboard.press("Tab")
     state = page.evaluate(STATE)
     assert (int(state["focused"][:2]), state["open"]) == (bees[0], False)
@@ -205,10 +210,115 @@ def test_a_frame_in_a_notebook_works_as_the_page_does(visit, hostile_report, tmp
     (tmp_path / "notebook.html").write_text(f"<!DOCTYPE html>{hostile_report._repr_html_()}", encoding="utf-8")
     inside = visit((tmp_path / "notebook.html").as_uri()).frame_locator("iframe")
 
-    inside.get_by_label("Show class").select_option(label="cow (11)")
+    inside.get_by_label("Labelled or predicted as").select_option(label="cow (11)")
     assert inside.locator(".shot").filter(visible=True).count() == 11
     inside.locator(".enlarge").filter(visible=True).first.click()
     assert inside.locator("dialog img").is_visible()
     inside.get_by_role("button", name="Close").click()
     inside.get_by_role("link", name="The end").click()
     inside.locator("#title-4").evaluate(IN_VIEW)
+
+
+# Tables: words, paths, captions and the keyboard
+
+WORDS = """cell => {
+    const text = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), broken = [];
+    while (text.nextNode()) {
+        for (const match of text.currentNode.data.matchAll(/[^\\s\\/-]+/g)) {
+            const range = document.createRange();
+            range.setStart(text.currentNode, match.index);
+            range.setEnd(text.currentNode, match.index + match[0].length);
+            if (new Set([...range.getClientRects()].map(box => Math.round(box.top))).size > 1) broken.push(match[0]);
+        }
+    }
+    return broken;
+}"""
+DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+SCROLLS = "box => box.scrollWidth > box.clientWidth"
+
+
+def _jpeg():
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), "teal").save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> str:
+    """The address of a page with a narrow table and a wide one of words, paths and a hash."""
+    wide = Table(
+        ("labelled", "predicted on predictions", "path", "content", "of the labelled ones"),
+        (
+            ("golden_retriever_and_labrador", "on-predictions", "valid/cats/cat.4085.jpg", "0123456789abcdef" * 4, "1"),
+            ("cats", "dogs", "train/a.jpg", "fedcba9876543210" * 4, "2 %"),
+        ),
+        "A caption that is much longer than a small screen is wide, and that can be read without scrolling the table.",
+        frozenset({0, 1, 2, 3}),
+    )
+    narrow = Table(("a", "b"), (("1", "2"),), "Narrow")
+    shot = Shot("valid/cats/cat.4085.jpg", ("line",), ("cats", "dogs"), Tone.GOOD, Thumbnail(_jpeg(), 64, 48))
+    sections = (Section("One", (narrow, wide)), Section("Two", (Gallery("Shots", "", (shot,) * 6),)))
+    path = tmp_path_factory.mktemp("tables") / "tables.html"
+    path.write_text(Report("Tables", "", sections=sections).to_html(), encoding="utf-8")
+    return path.as_uri()
+
+
+def test_words_of_tables_are_whole_on_a_phone_and_only_hashes_are_broken(visit, tables):
+    page = visit(tables, viewport={"width": 390, "height": 740})
+    cells = page.locator("th, td")
+    broken = {word for at in range(cells.count()) for word in cells.nth(at).evaluate(WORDS)}
+
+    assert broken == {"0123456789abcdef" * 4, "fedcba9876543210" * 4}
+    assert [box.evaluate(SCROLLS) for box in page.locator(".scroll").all()] == [False, True]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_caption_wraps_within_the_screen_and_stays_there(visit, tables):
+    page = visit(tables, viewport={"width": 390, "height": 740})
+    caption, box = page.locator(".caption").last, page.locator(".scroll").last
+    before = caption.bounding_box()
+    assert before["width"] <= box.bounding_box()["width"]
+    assert before["height"] > 30
+
+    box.evaluate("box => { box.scrollLeft = 100; }")
+    assert caption.bounding_box()["x"] == before["x"]
+
+
+def test_only_a_table_that_scrolls_is_a_stop_of_the_keyboard(visit, tables, browser):
+    page = visit(tables, viewport={"width": 390, "height": 740})
+    narrow, wide = page.locator(".scroll").all()
+    page.evaluate(DRAWN)
+    assert (narrow.get_attribute("tabindex"), wide.get_attribute("tabindex")) == (None, "0")
+
+    page.set_viewport_size({"width": 1600, "height": 740})
+    page.evaluate(DRAWN)
+    assert wide.get_attribute("tabindex") is None
+    assert not wide.evaluate(SCROLLS)
+
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(tables)
+    assert page.locator(".scroll[tabindex='0']").count() == 2
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_shadow_tells_that_there_is_more_to_the_right(visit, tables, scheme):
+    page = visit(tables, viewport={"width": 390, "height": 740}, color_scheme=scheme)
+
+    def edge(box):
+        picture = Image.open(io.BytesIO(box.screenshot())).convert("L")
+        return abs(picture.getpixel((picture.width - 2, 1)) - picture.getpixel((picture.width // 2, 1)))
+
+    narrow, wide = page.locator(".scroll").all()
+    assert edge(narrow) < 3
+    assert edge(wide) > 20
+    wide.evaluate("box => { box.scrollLeft = 10000; }")
+    assert edge(wide) < 3
+
+
+def test_file_names_under_thumbnails_are_whole_on_paper(visit, tables):
+    page = visit(tables, viewport={"width": 670, "height": 900})
+    page.emulate_media(media="print")
+    for path in page.locator(".shot .path").all():
+        assert path.evaluate(WORDS) == []
