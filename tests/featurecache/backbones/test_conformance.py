@@ -12,7 +12,7 @@ BATCH_SIZE = 4
 def backbone(request, weights_of):
     if request.param == "fake":
         return FakeBackbone({"features": 16, "logits": 5, "predictions": 5})
-    from featurecache.backbones.engine import KerasBackbone
+    from featurecache.backbones.keras_engine import KerasBackbone
 
     taps = ("avg_pool", "logits", "predictions")
     return KerasBackbone(*weights_of("mobilenet_v2"), taps=taps, batch_size=BATCH_SIZE)

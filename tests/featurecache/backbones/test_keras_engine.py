@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.errors import DeviceError, UnknownNameError
 
 
