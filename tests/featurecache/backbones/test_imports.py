@@ -2,10 +2,12 @@
 
 import pytest
 
-FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "h5py", "sklearn")
+FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "ncnn", "h5py", "sklearn")
 
 
-@pytest.mark.parametrize("module", ["catalog", "weights", "protocol", "fake", "runtime", "network", "keras_engine"])
+@pytest.mark.parametrize(
+    "module", ["catalog", "weights", "protocol", "fake", "runtime", "network", "keras_engine", "engines"]
+)
 def test_importing_loads_no_framework(module, run_python):
     program = f"import sys, featurecache.backbones.{module}; print([m for m in {FRAMEWORKS} if m in sys.modules])"
     result = run_python(program)
