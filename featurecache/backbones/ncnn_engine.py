@@ -5,12 +5,14 @@ the sum has. One extractor a thread beats one extractor with many threads, and t
 larger than what they see of an image, are matrix products over the whole batch in NumPy.
 """
 
+import atexit
 import os
 import struct
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
+from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,45 @@ _ROW_MULTIPLE = 16  # batches are padded to it: BLAS then treats all rows alike
 _INPUT = "data"
 _PARAM_MAGIC = 7767517  # what ncnn's network descriptions begin with
 _RAW_FLOAT32 = struct.pack("<I", 0)  # what stands before float32 weights in ncnn's model files
+
+
+class _Running:
+    """The passes through ncnn that are under way; the interpreter does not end before they have.
+
+    A thread that comes back from ncnn into an interpreter that has ended aborts the process. Python waits for its
+    threads, but not for those that a second Ctrl-C kept it from joining.
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._count = 0
+        self._ending = False
+        atexit.register(self.end)
+
+    def __enter__(self) -> None:
+        with self._changed:
+            if self._ending:
+                raise RuntimeError("the interpreter ends")
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Let no further pass begin, and return when there is none, whoever is impatient."""
+        while True:
+            try:
+                with self._changed:
+                    self._ending = True
+                    self._changed.wait_for(lambda: self._count == 0)
+            except KeyboardInterrupt:
+                continue
+            return
+
+
+_RUNNING = _Running()
 
 
 class NcnnBackbone:
@@ -59,7 +100,7 @@ class NcnnBackbone:
         self.spec = application.spec(weights.identity, taps)
         self._ncnn = _load_ncnn()
         self._batch_size = batch_size
-        self._threads = min(len(os.sched_getaffinity(0)), batch_size)
+        self._threads = min(_processors(), batch_size)
         order = list(application.taps)
         top = max(map(order.index, self.spec.taps))
         layers = layers_of(application)
@@ -115,7 +156,8 @@ class NcnnBackbone:
         extractor = self._net.create_extractor()
         extractor.input(_INPUT, self._ncnn.Mat(pixels))
         for tap, row in wanted.items():
-            status, blob = extractor.extract("block5_pool" if tap == "flatten" else tap)
+            with _RUNNING:
+                status, blob = extractor.extract("block5_pool" if tap == "flatten" else tap)
             if status != 0:
                 raise MemoryError(f"ncnn has not the memory for {tap}")
             channels_last = np.moveaxis(np.asarray(blob), 0, -1)
@@ -131,6 +173,13 @@ class NcnnBackbone:
             yield tap, rows
         if "predictions" in self.spec.taps:
             yield "predictions", _softmax(rows)
+
+
+def _processors() -> int:
+    """Return how many processors this process may use: a container's share is less than what the kernel shows."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
 
 
 def _load_ncnn() -> Any:  # noqa: ANN401 - ncnn has no types

@@ -78,7 +78,7 @@ def test_vgg19_is_that_of_keras(taps, weights_of, photographs):
 def test_provenance_says_what_runs_it(by_ncnn, monkeypatch, weights_of):
     import ncnn
 
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(5))
+    monkeypatch.setattr("joblib.cpu_count", lambda: 5)
     other = NcnnBackbone(*weights_of("vgg16"), taps=("block1_pool",), batch_size=8)
     assert dict(other.provenance) == {
         "engine": "ncnn",
