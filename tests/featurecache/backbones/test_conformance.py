@@ -15,7 +15,7 @@ def backbone(request, weights_of):
     if request.param == "ncnn":
         from featurecache.backbones.ncnn_engine import NcnnBackbone
 
-        taps = ("block1_conv1", "flatten", "logits", "predictions")
+        taps = ("block5_conv1", "flatten", "logits", "predictions")
         return NcnnBackbone(*weights_of("vgg16"), taps=taps, batch_size=BATCH_SIZE)
     from featurecache.backbones.keras_engine import KerasBackbone
 
