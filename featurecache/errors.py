@@ -9,6 +9,7 @@
     ├── OptionError        (ValueError)   an option's value is out of its range
     ├── WeightsError       (ValueError)   the weights are not there or belong to another network
     ├── DeviceError        (RuntimeError) the device that was asked for is not there
+    ├── EngineError        (RuntimeError) the engine that was asked for is not installed, or cannot do what is asked
     ├── RecipeError        (ValueError)   features of one recipe were offered where another is needed
     ├── CacheFormatError   (ValueError)   a file is damaged, or is not what it was taken for
     └── OutputError        (OSError)      a result cannot be written where it was asked for
@@ -65,6 +66,10 @@ class WeightsError(FeatureCacheError, ValueError):
 
 class DeviceError(FeatureCacheError, RuntimeError):
     """The device that was asked for is not there."""
+
+
+class EngineError(FeatureCacheError, RuntimeError):
+    """The engine that was asked for is not installed, or cannot do what is asked."""
 
 
 class RecipeError(FeatureCacheError, ValueError):

@@ -29,6 +29,7 @@ def extract(
     workers: int | None = None,
     device: str = "auto",
     precision: str = "float32",
+    engine: str = "auto",
     dtype: str = "float32",
     resize: str = "squash",
     filter: str = "bilinear",
@@ -53,7 +54,7 @@ def extract(
     cache_path
         The cache file to make or to bring up to date.
     backbone
-        A name of the catalogue, or a `Backbone` (then weights, taps, device and precision are its own).
+        A name of the catalogue, or a `Backbone` (then weights, taps, device, precision and engine are its own).
     weights
         ``"imagenet"``, the path of a Keras weight file, or ``"random:SEED"``.
     taps
@@ -66,6 +67,10 @@ def extract(
         ``"auto"`` (a GPU where there is one), ``"cpu"`` or ``"gpu"``.
     precision
         ``"float32"``, or ``"mixed"`` for half precision inside the network.
+    engine
+        What runs the network: ``"keras"``, ``"ncnn"`` (the VGG networks on a CPU), or ``"auto"``: Keras where there is
+        a GPU, else the faster one of those that are installed. Features agree but for rounding, so that one engine
+        goes on with what the other began.
     dtype
         What features are stored in: ``"float32"`` or ``"float16"`` (probabilities always in float32).
     resize, filter, max_pixels
@@ -92,7 +97,7 @@ def extract(
     ------
     ManifestError, NoImagesError
         If there is no image to extract, or none that can be used.
-    UnknownNameError, OptionError, WeightsError, DeviceError
+    UnknownNameError, OptionError, WeightsError, DeviceError, EngineError
         If the network cannot be had as asked for, or an option is out of its range.
     RecipeError
         If the cache or an unfinished run has another recipe, or the features do not fit the recipe's dtype.
@@ -116,6 +121,7 @@ def extract(
         batch_size=batch_size,
         device=device,
         precision=precision,
+        engine=engine,
         rehash=rehash,
         notify=notify,
     )

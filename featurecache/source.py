@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.catalog import DEVICES, application
+from featurecache.backbones.engines import choose_engine, start_engine
 from featurecache.backbones.protocol import Backbone, BackboneSpec
 from featurecache.backbones.weights import resolve_weights
 from featurecache.decode import DECODE_VERSION, DecodeRules
@@ -42,13 +43,14 @@ def source_of(
     batch_size: int = 32,
     device: str = "auto",
     precision: str = "float32",
+    engine: str = "auto",
     rehash: bool = False,
     download: bool = True,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Source:
     """Return a network of the catalogue, or a backbone that there is already, as a source of features.
 
-    The options are those of `featurecache.extract`; a backbone brings its own. Keras is imported when a network of
+    The options are those of `featurecache.extract`; a backbone brings its own. An engine is loaded when a network of
     the catalogue is started.
     """
     if not isinstance(backbone, str):
@@ -57,14 +59,14 @@ def source_of(
     row.spec("", taps, precision)  # names are checked before weights are looked for
     if device not in DEVICES:
         raise UnknownNameError("device", device, DEVICES)
+    chosen = choose_engine(engine, row, device=device, precision=precision)
     found = resolve_weights(weights, row, download=download, rehash=rehash, notify=notify)
     spec = row.spec(found.identity, taps, precision)
 
     def start() -> Backbone:
-        from featurecache.backbones.engine import KerasBackbone
-
-        notify(f"starting {row.name} with {found.source} weights")
-        return KerasBackbone(
+        notify(f"starting {row.name} with {found.source} weights on {chosen}")
+        return start_engine(
+            chosen,
             row,
             found,
             taps=tuple(spec.taps),

@@ -72,6 +72,7 @@ def verify(
     images: str | os.PathLike[str] | None = None,
     weights: str | None = None,
     device: str = "auto",
+    engine: str = "auto",
     batch_size: int = 32,
     seed: int = 0,
     notify: Callable[[str], None] = lambda _: None,
@@ -88,7 +89,7 @@ def verify(
         The folder that the paths are relative to, if it is no longer where the extraction found it.
     weights
         The network's weights, if they are no longer where the extraction found them.
-    device, batch_size
+    device, engine, batch_size
         As in `featurecache.extract`.
     seed
         What the choice of rows follows from.
@@ -99,7 +100,7 @@ def verify(
     ------
     OptionError
         If ``recompute`` is negative.
-    RecipeError, WeightsError, DeviceError
+    RecipeError, WeightsError, DeviceError, EngineError
         If the network cannot be had, or is not the one of the recipe.
     ManifestError
         If none of the chosen rows' images can be found as they were.
@@ -121,6 +122,7 @@ def verify(
         batch_size=batch_size,
         device=device,
         precision=recipe.precision,
+        engine=engine,
         notify=notify,
     )
     rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter, max_pixels=PIXEL_LIMIT)

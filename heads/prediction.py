@@ -82,6 +82,7 @@ def predict(
     batch_size: int = 32,
     workers: int | None = None,
     device: str = "auto",
+    engine: str = "auto",
     notify: Callable[[str], None] = lambda _: None,
 ) -> Prediction:
     """Classify image files, and all images in folders.
@@ -96,7 +97,7 @@ def predict(
         The network itself, if it is none of the catalogue.
     weights
         Where the network's weights are, if they are no longer where the extraction found them.
-    batch_size, workers, device
+    batch_size, workers, device, engine
         As in `featurecache.extract`.
     notify
         Is told in one line what a person might want to know.
@@ -107,7 +108,7 @@ def predict(
         If there is no image, or none that can be used.
     MismatchError
         If the network or its weights are not those that the head was trained with.
-    WeightsError, DeviceError
+    WeightsError, DeviceError, EngineError
         If the network cannot be had.
     """
     manifest = from_files(images)
@@ -119,6 +120,7 @@ def predict(
         batch_size=batch_size,
         device=device,
         precision=recipe.precision,
+        engine=engine,
         notify=notify,
     )
     rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter)

@@ -27,6 +27,9 @@ Workers = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Threads that read and decode.", show_default="one a processor")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
+Engine = Annotated[
+    str, typer.Option(help="keras, ncnn (VGG on a CPU), or auto: Keras on a GPU, else the faster one installed.")
+]
 Precision = Annotated[str, typer.Option(help="float32, or mixed: half precision inside the network.")]
 Dtype = Annotated[str, typer.Option(help="What features are stored in: float32 or float16.")]
 Resize = Annotated[str, typer.Option(help="squash: the whole image; crop: its centre.")]

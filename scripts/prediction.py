@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.options import BatchSize, Device, MovedWeights, Workers
+from scripts.options import BatchSize, Device, Engine, MovedWeights, Workers
 from scripts.output import Json, number, print_failures, print_json, print_table, say, show
 from scripts.tables import Predictions, require_table, write_table
 
@@ -29,6 +29,7 @@ def predict(
     batch_size: BatchSize = 32,
     workers: Workers = None,
     device: Device = "auto",
+    engine: Engine = "auto",
     json: Json = False,
 ) -> None:
     """Classify new images with a trained head."""
@@ -43,6 +44,7 @@ def predict(
         batch_size=batch_size,
         workers=workers,
         device=device,
+        engine=engine,
         notify=say,
     )
     write_table(predictions, prediction.table)

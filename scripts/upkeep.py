@@ -11,6 +11,7 @@ from scripts.options import (
     Cache,
     Device,
     Dtype,
+    Engine,
     Filter,
     Images,
     LabelFromName,
@@ -103,6 +104,7 @@ def verify(
     weights: MovedWeights = None,
     batch_size: BatchSize = 32,
     device: Device = "auto",
+    engine: Engine = "auto",
     seed: Annotated[int, typer.Option(min=0, help="What the choice of rows follows from.")] = 0,
     json: Json = False,
 ) -> None:
@@ -116,6 +118,7 @@ def verify(
         weights=weights,
         batch_size=batch_size,
         device=device,
+        engine=engine,
         seed=seed,
         notify=say,
     )

@@ -15,6 +15,8 @@ PRECISIONS = ("float32", "mixed")
 DEVICES = ("auto", "cpu", "gpu")
 HEAD_ALONE = ""
 
+BGR_MEAN = (103.939, 116.779, 123.68)  # of ImageNet's pixels, as Keras's mode "caffe" has them
+
 
 @dataclass(frozen=True, slots=True)
 class Application:
@@ -42,6 +44,8 @@ class Application:
         The ImageNet weights: file name in Keras's own folder, download address, and MD5 where Keras pins one.
     imagenet_by_name_only
         Whether Keras builds the network differently for its ImageNet weights than for a weight file.
+    blocks
+        Of a VGG network, the number of convolutions in each block and their channels; of others nothing.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Application:
     weights_url: str
     weights_md5: str | None = None
     imagenet_by_name_only: bool = False
+    blocks: tuple[tuple[int, int], ...] = ()
 
     def spec(self, weights: str, taps: Iterable[str] | None = None, precision: str = "float32") -> BackboneSpec:
         """Return what identifies this network with these weights, taps and precision.
@@ -100,9 +105,10 @@ def application(name: str) -> Application:
 
 def _vgg(name: str, constructor: str, convolutions: tuple[int, ...], md5: str) -> Application:
     """Return a VGG network: blocks of 3x3 convolutions, each halved by its pooling layer, then three dense layers."""
+    blocks = tuple(zip(convolutions, (64, 128, 256, 512, 512), strict=True))
     taps: dict[str, int] = {}
     side = 224
-    for block, (count, channels) in enumerate(zip(convolutions, (64, 128, 256, 512, 512), strict=True), start=1):
+    for block, (count, channels) in enumerate(blocks, start=1):
         for convolution in range(1, count + 1):
             taps[f"block{block}_conv{convolution}"] = prod((side, side, channels))
         side //= 2
@@ -121,6 +127,7 @@ def _vgg(name: str, constructor: str, convolutions: tuple[int, ...], md5: str) -
         weights_file=file,
         weights_url=f"{_STORAGE}/tensorflow/keras-applications/{name}/{file}",
         weights_md5=md5,
+        blocks=blocks,
     )
 
 

@@ -1,15 +1,15 @@
 """The catalogue's networks as Keras models: built with their weights, described layer by layer, fed with pixels."""
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from featurecache.backbones.catalog import Application
+from featurecache.backbones.catalog import BGR_MEAN, Application
+from featurecache.backbones.drawing import draw_kernel
 from featurecache.backbones.runtime import channels_last, dtype_policy, load_keras
-from featurecache.backbones.weights import Weights
+from featurecache.backbones.weights import Weights, not_of_this_network
 from featurecache.errors import WeightsError
 
 # files that older versions of Keras wrote: the layers are there, a second listing of the same layers is not
@@ -20,8 +20,6 @@ _LOADING_ERRORS = (ValueError, OSError, LookupError, TypeError, AttributeError, 
 
 # what goes into a sigmoid that is to be close to 1
 _OPEN = 8.0
-
-_BGR_MEAN = (103.939, 116.779, 123.68)  # of ImageNet's pixels, as Keras's mode "caffe" has them
 
 
 def build(application: Application, weights: Weights | None = None) -> Any:  # noqa: ANN401 - a keras.Model
@@ -81,7 +79,7 @@ def _preprocessed(application: Application, images: Any) -> Any:  # noqa: ANN401
         return numbers
     layer = layers.Conv2D(3, 1, kernel_initializer="zeros", trainable=False, name="preprocessing")
     preprocessed = layer(numbers)
-    layer.set_weights([np.eye(3)[::-1].reshape(1, 1, 3, 3), -np.array(_BGR_MEAN)])
+    layer.set_weights([np.eye(3)[::-1].reshape(1, 1, 3, 3), -np.array(BGR_MEAN)])
     return preprocessed
 
 
@@ -153,10 +151,7 @@ def _load(application: Application, weights: Weights) -> Any:  # noqa: ANN401 - 
             warnings.filterwarnings("ignore", _HARMLESS_WARNING)
             network = _construct(application, "imagenet" if by_name else str(weights.path))
     except _LOADING_ERRORS as e:
-        raise WeightsError(
-            f"{weights.path} is not a weight file of {application.name} ({_first_sentence(e)}); "
-            "pass that network's file, or the --backbone that this file belongs to"
-        ) from e
+        raise not_of_this_network(weights.path, application, _first_sentence(e)) from e
     if application.imagenet_by_name_only and not by_name and _is_normalised(network):
         raise WeightsError(
             f"{weights.path} was made from Keras's ImageNet weights, and Keras builds {application.name} differently "
@@ -175,10 +170,8 @@ def _is_normalised(network: Any) -> bool:  # noqa: ANN401 - a keras.Model
 def _randomise(network: Any, seed: int) -> None:  # noqa: ANN401 - Keras has no types
     """Draw the weights of a network with NumPy, so that every backend gets the same ones.
 
-    Kernels are Glorot-uniform (Glorot and Bengio 2010), which is Keras's default; those without a bias, which in
-    these networks stand before a batch normalisation that has not learnt to rescale, are He-uniform (He et al. 2015),
-    so that the signal does not die out. A depthwise unit sees one channel. All other weights leave a signal as it is:
-    gains 1, offsets 0, batch statistics of mean 0 and variance 1, and gates (sigmoids that multiply channels) open.
+    Kernels are those of `draw_kernel`. All other weights leave a signal as it is: gains 1, offsets 0, batch
+    statistics of mean 0 and variance 1, and gates (sigmoids that multiply channels) open.
     """
     depthwise = load_keras().layers.DepthwiseConv2D
     generator = np.random.default_rng(seed)
@@ -186,11 +179,8 @@ def _randomise(network: Any, seed: int) -> None:  # noqa: ANN401 - Keras has no 
         values = []
         for variable in layer.weights:
             if "kernel" in variable.name:
-                *field, inputs, units = variable.shape
-                fan_in = math.prod(field) * (1 if isinstance(layer, depthwise) else inputs)
-                fan_out = math.prod(field) * units if layer.use_bias else 0
-                limit = np.float32(math.sqrt(6 / (fan_in + fan_out)))
-                values.append((generator.random(variable.shape, np.float32) * 2 - 1) * limit)
+                is_depthwise = isinstance(layer, depthwise)
+                values.append(draw_kernel(generator, variable.shape, depthwise=is_depthwise, biased=layer.use_bias))
             else:
                 gate = variable.name == "bias" and layer.activation.__name__ == "sigmoid"
                 one = variable.name in {"gamma", "moving_variance", "variance"}

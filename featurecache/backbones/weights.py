@@ -88,6 +88,14 @@ def resolve_weights(
     return Weights(source=str(path), identity=f"sha256:{found.sha256}", path=path)
 
 
+def not_of_this_network(path: Path | None, application: Application, why: str) -> WeightsError:
+    """Return the error that says that a file holds other weights than those of this network, or none."""
+    return WeightsError(
+        f"{path} is not a weight file of {application.name} ({why}); "
+        "pass that network's file, or the --backbone that this file belongs to"
+    )
+
+
 def _random(text: str) -> Weights:
     digits = text.removeprefix("random").removeprefix(":")
     if not digits.isascii() or not digits.isdigit():

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from featurecache.backbones.catalog import application
-from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.weights import resolve_weights
 from heads import train
 

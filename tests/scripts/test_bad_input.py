@@ -96,6 +96,17 @@ FAULTS = [
     ("extract", "photos x.h5 --weights best", ["'best'", "imagenet", "random:SEED"]),
     ("extract", "photos x.h5 --weights random:x", ["random:x", "random:0"]),
     ("extract", "photos x.h5 --weights random:0 --precision half", ["precision 'half'", "mixed"]),
+    ("extract", "photos x.h5 --weights random:0 --engine onnx", ["unknown engine 'onnx'", "auto, keras, ncnn"]),
+    (
+        "extract",
+        "photos x.h5 --weights random:0 --engine ncnn --precision mixed",
+        ["float32, not in mixed precision", "--engine keras"],
+    ),
+    (
+        "extract",
+        "photos x.h5 --weights random:0 --engine ncnn --backbone mobilenet",
+        ["ncnn does not know mobilenet", "--engine keras"],
+    ),
     ("extract", "photos x.h5 --weights random:0 --dtype int8", ["dtype 'int8'", "float16"]),
     ("extract", "photos x.h5 --weights random:0 --resize stretch", ["'stretch'", "squash"]),
     ("extract", "photos x.h5 --weights random:0 --filter box", ["'box'", "lanczos"]),

@@ -125,3 +125,20 @@ def test_an_interrupted_demo_can_be_started_again(start, tmp_path):
     assert err.splitlines()[-1] == "interrupted"
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.01, 0.03])
+def test_whoever_is_impatient_gets_the_same_end(gap, start, many, tmp_path):
+    options = ("--weights", "random:0", "--taps", "block4_pool", "--engine", "ncnn", "--json")
+    process = start("extract", many, tmp_path / "x.h5", *options, stderr=subprocess.PIPE, text=True)
+    with process:
+        assert process.stderr.readline() == "starting vgg16 with random:0 weights on ncnn\n"
+        while not (tmp_path / "x.h5.work").exists():
+            time.sleep(0.01)
+        time.sleep(0.5)  # the first batch is in the network
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(gap)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert said == "interrupted; what was finished is kept: run the same command again to go on\n"

@@ -52,7 +52,7 @@ def check_extract(ledger, *, forwarded):
 def test_extract_in_a_process_of_its_own(extracted):
     _, done = extracted
     check_extract(done.json, forwarded=40)
-    assert done.err == "starting mobilenet_v2 with random:0 weights\n"
+    assert done.err == "starting mobilenet_v2 with random:0 weights on keras\n"
 
 
 def test_extract_in_this_process(tmp_path, invoke, images):

@@ -131,7 +131,7 @@ def test_verify_recomputes_rows(invoke, photos, real_cache):
     assert (found["ok"], found["problems"], found["recomputed"], found["skipped"]) == (True, [], 39, 1)
     assert 0 <= found["max_relative_error"] < 1e-4
     done = invoke("verify", real_cache, "--recompute", "2", "--batch-size", "8")
-    assert (done.code, done.err) == (0, "starting mobilenet_v2 with random:0 weights\n")
+    assert (done.code, done.err) == (0, "starting mobilenet_v2 with random:0 weights on keras\n")
     first, last = done.out.splitlines()
     assert re.fullmatch(r"2 rows extracted again: largest relative error \S+", first)
     assert last == f"{real_cache}: no problem"

@@ -115,12 +115,12 @@ def test_constructor_and_preprocessing_come_from_the_same_module(name):
 def test_preprocessing_equals_keras(name, photographs):
     import keras
 
-    from featurecache.backbones import engine
+    from featurecache.backbones import keras_engine
 
     row = application(name)
     images = photographs(3, row.input_size)
     expected = getattr(keras.applications, row.module).preprocess_input(images.astype(np.float32))
-    found = keras.ops.convert_to_numpy(engine._preprocessing(row)(images))
+    found = keras.ops.convert_to_numpy(keras_engine._preprocessing(row)(images))
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected)
 
@@ -129,7 +129,7 @@ def test_preprocessing_equals_keras(name, photographs):
 def test_preprocessing_is_the_arithmetic_that_the_row_names(name, photographs):
     import keras
 
-    from featurecache.backbones import engine
+    from featurecache.backbones import keras_engine
 
     row = application(name)
     images = photographs(3, row.input_size)
@@ -138,7 +138,7 @@ def test_preprocessing_is_the_arithmetic_that_the_row_names(name, photographs):
         "tf": images / 127.5 - 1,
         "none": images,
     }[row.preprocessing]
-    found = keras.ops.convert_to_numpy(engine._preprocessing(row)(images))
+    found = keras.ops.convert_to_numpy(keras_engine._preprocessing(row)(images))
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 

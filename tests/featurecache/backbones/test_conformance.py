@@ -1,4 +1,4 @@
-"""What every backbone must do: the one of NumPy, and Keras's (with the smallest network)."""
+"""What every backbone must do: the one of NumPy, Keras's (with the smallest network), and ncnn's."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,16 @@ from featurecache.backbones.fake import FakeBackbone
 BATCH_SIZE = 4
 
 
-@pytest.fixture(scope="module", params=["fake", "keras"])
+@pytest.fixture(scope="module", params=["fake", "keras", "ncnn"])
 def backbone(request, weights_of):
     if request.param == "fake":
         return FakeBackbone({"features": 16, "logits": 5, "predictions": 5})
-    from featurecache.backbones.engine import KerasBackbone
+    if request.param == "ncnn":
+        from featurecache.backbones.ncnn_engine import NcnnBackbone
+
+        taps = ("block5_conv1", "flatten", "logits", "predictions")
+        return NcnnBackbone(*weights_of("vgg16"), taps=taps, batch_size=BATCH_SIZE)
+    from featurecache.backbones.keras_engine import KerasBackbone
 
     taps = ("avg_pool", "logits", "predictions")
     return KerasBackbone(*weights_of("mobilenet_v2"), taps=taps, batch_size=BATCH_SIZE)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.network import build
 
 TAPS = ("block5_pool", "fc1", "fc2", "logits", "predictions")

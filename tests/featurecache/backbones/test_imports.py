@@ -2,10 +2,12 @@
 
 import pytest
 
-FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "h5py", "sklearn")
+FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "ncnn", "h5py", "sklearn")
 
 
-@pytest.mark.parametrize("module", ["catalog", "weights", "protocol", "fake", "runtime", "network", "engine"])
+@pytest.mark.parametrize(
+    "module", ["catalog", "weights", "protocol", "fake", "runtime", "network", "keras_engine", "engines"]
+)
 def test_importing_loads_no_framework(module, run_python):
     program = f"import sys, featurecache.backbones.{module}; print([m for m in {FRAMEWORKS} if m in sys.modules])"
     result = run_python(program)
@@ -15,7 +17,7 @@ def test_importing_loads_no_framework(module, run_python):
 START = """
 import numpy as np
 from featurecache.backbones.catalog import application
-from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.weights import resolve_weights
 row = application("mobilenet")
 backbone = KerasBackbone(row, resolve_weights("random:0", row), batch_size=1)

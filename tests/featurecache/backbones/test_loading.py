@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from featurecache.backbones.catalog import application
-from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.network import build
 from featurecache.backbones.weights import resolve_weights
 from featurecache.errors import WeightsError
@@ -216,7 +216,7 @@ import h5py, keras, numpy as np
 from keras.src.applications import efficientnet
 from keras.src.legacy.saving import legacy_h5_format
 from featurecache.backbones.catalog import application
-from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.network import build
 from featurecache.backbones.weights import resolve_weights
 

@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from featurecache.backbones import engine
+from featurecache.backbones import keras_engine
 from featurecache.backbones.catalog import APPLICATIONS, application
-from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.network import build, describe, from_pixels
 
 every_row = pytest.mark.parametrize("name", APPLICATIONS)
@@ -38,7 +38,7 @@ def test_random_weights_are_what_they_always_were_and_make_usable_features(name,
     row, weights = weights_of(name)
     network = build(row, weights)
     assert digest(network) == DRAWN[name]
-    monkeypatch.setattr(engine, "build", lambda *_: network)  # once is enough
+    monkeypatch.setattr(keras_engine, "build", lambda *_: network)  # once is enough
 
     taps = (*row.default_taps, "logits")
     for tap, values in KerasBackbone(row, weights, taps=taps, batch_size=5).forward(photographs(5)).items():

@@ -11,7 +11,7 @@ PROGRAM = """
 import json, sys, warnings
 import numpy as np
 from featurecache.backbones.catalog import application
-from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.weights import resolve_weights
 source, target = sys.argv[1:]
 row = application("mobilenet_v2")
@@ -24,7 +24,7 @@ print(json.dumps(dict(backbone.provenance) | {"tensorflow": "tensorflow" in sys.
 
 
 def test_jax_gives_the_features_of_tensorflow(run_python, photographs, weights_of, tmp_path):
-    from featurecache.backbones.engine import KerasBackbone
+    from featurecache.backbones.keras_engine import KerasBackbone
 
     images = photographs(3)
     np.save(tmp_path / "images.npy", images)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from featurecache.backbones import engine
-from featurecache.backbones.engine import KerasBackbone
+from featurecache.backbones import keras_engine
+from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.runtime import is_out_of_memory
 from featurecache.errors import DeviceError, UnknownNameError
 
@@ -125,7 +125,7 @@ def scarce(weights_of, monkeypatch):
     def make(suffices, batch_size):
         import tensorflow
 
-        compiled = engine.compiled
+        compiled = keras_engine.compiled
 
         def stingy(model, before, after, shape):
             run = compiled(model, before, after, shape)
@@ -138,7 +138,7 @@ def scarce(weights_of, monkeypatch):
             return forward
 
         said = []
-        monkeypatch.setattr(engine, "compiled", stingy)
+        monkeypatch.setattr(keras_engine, "compiled", stingy)
         return KerasBackbone(*weights_of("mobilenet_v2"), batch_size=batch_size, notify=said.append), said
 
     return make

@@ -1,0 +1,96 @@
+"""Which engine is chosen, and what is said where the one that was asked for cannot do it."""
+
+import sys
+
+import pytest
+
+from featurecache import extract
+from featurecache.backbones import engines
+from featurecache.backbones.catalog import APPLICATIONS, application
+from featurecache.backbones.engines import choose_engine
+from featurecache.errors import EngineError, UnknownNameError
+
+
+@pytest.fixture
+def devices(tmp_path, monkeypatch):
+    """Return a folder that stands for /dev, without a GPU."""
+    folder = tmp_path / "dev"
+    folder.mkdir()
+    (folder / "null").touch()
+    monkeypatch.setattr(engines, "_DEVICES", folder)
+    return folder
+
+
+@pytest.fixture
+def without_ncnn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ncnn", None)
+
+
+def chosen(asked="auto", name="vgg16", *, device="auto", precision="float32"):
+    return choose_engine(asked, application(name), device=device, precision=precision)
+
+
+@pytest.mark.usefixtures("devices")
+def test_without_a_gpu_the_vgg_networks_run_on_ncnn_and_all_others_on_keras():
+    found = {name: chosen(name=name) for name in APPLICATIONS}
+    assert found == {name: "ncnn" if name in {"vgg16", "vgg19"} else "keras" for name in APPLICATIONS}
+
+
+@pytest.mark.parametrize("name", ["nvidia0", "nvidiactl", "kfd", "dxg"])
+def test_where_there_may_be_a_gpu_it_is_for_keras_to_find_out(devices, name):
+    (devices / name).touch()
+    assert chosen() == chosen(device="gpu") == "keras"
+    assert chosen(device="cpu") == chosen("ncnn") == "ncnn"
+
+
+@pytest.mark.usefixtures("devices")
+def test_what_ncnn_cannot_do_runs_on_keras():
+    assert chosen(device="gpu") == chosen(precision="mixed") == "keras"
+
+
+@pytest.mark.usefixtures("devices", "without_ncnn")
+def test_where_ncnn_is_not_installed_everything_runs_on_keras():
+    assert chosen() == chosen(device="cpu") == "keras"
+
+
+@pytest.mark.usefixtures("devices")
+def test_keras_runs_everything_that_it_is_asked_to():
+    assert {chosen("keras", name) for name in APPLICATIONS} == {"keras"}
+    assert chosen("keras", device="gpu", precision="mixed") == "keras"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "resnet50"}, "the engine ncnn does not know resnet50, only vgg16 and vgg19; use --engine keras"),
+        ({"precision": "mixed"}, "computes in float32, not in mixed precision; use --engine keras"),
+        ({"device": "gpu"}, "runs on the CPU; use --engine keras for a GPU"),
+    ],
+)
+def test_asking_ncnn_for_what_it_cannot_do_is_an_error_with_a_remedy(options, message):
+    with pytest.raises(EngineError, match=message):
+        chosen("ncnn", **options)
+
+
+@pytest.mark.usefixtures("without_ncnn")
+def test_asking_for_ncnn_where_it_is_not_installed_names_the_extra(tmp_path, photographs):
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    Image.fromarray(photographs(1)[0]).save(tmp_path / "images" / "0.png")
+    with pytest.raises(EngineError, match=r"^the engine ncnn is not installed; pip install 'featurecache\[fast\]'"):
+        extract(tmp_path / "images", tmp_path / "x.h5", weights="random:0", engine="ncnn")
+    assert not (tmp_path / "x.h5.work").exists()
+
+
+@pytest.mark.usefixtures("without_ncnn")
+def test_ncnn_that_cannot_be_loaded_is_an_error_with_a_remedy(weights_of):
+    from featurecache.backbones.ncnn_engine import NcnnBackbone
+
+    with pytest.raises(EngineError, match=r"ncnn cannot be loaded \(.*\); pip install 'featurecache\[fast\]'"):
+        NcnnBackbone(*weights_of("vgg16"))
+
+
+def test_an_unknown_engine_comes_with_the_close_match():
+    with pytest.raises(UnknownNameError, match="unknown engine 'nccn'; did you mean 'ncnn'"):
+        chosen("nccn")

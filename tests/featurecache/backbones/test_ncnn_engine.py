@@ -1,0 +1,221 @@
+"""The ncnn engine: the features of the Keras engine, for every tap and whatever the weights come from."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import heads
+from featurecache import extract
+from featurecache.backbones.catalog import application
+from featurecache.backbones.keras_engine import KerasBackbone
+from featurecache.backbones.ncnn_engine import NcnnBackbone
+from featurecache.backbones.network import build
+from featurecache.backbones.weights import resolve_weights
+from featurecache.errors import UnknownNameError, WeightsError
+from featurecache.verification import verify
+
+TOLERANCE = 1e-4
+ALL_TAPS = tuple(application("vgg16").taps)
+
+
+def relative_error(found, expected):
+    """Return the largest difference, relative to the largest value."""
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+def assert_close(found, expected):
+    assert set(found) == set(expected)
+    errors = {tap: relative_error(found[tap], values) for tap, values in expected.items()}
+    assert max(errors.values()) < TOLERANCE, errors
+
+
+@pytest.fixture(scope="module")
+def by_keras(weights_of):
+    """Return VGG16 with random weights and all its taps, run by Keras."""
+    return KerasBackbone(*weights_of("vgg16"), taps=ALL_TAPS, batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def by_ncnn(weights_of):
+    """Return the same, run by ncnn."""
+    return NcnnBackbone(*weights_of("vgg16"), taps=ALL_TAPS, batch_size=3)
+
+
+def test_every_tap_is_that_of_keras(by_keras, by_ncnn, photographs):
+    assert by_ncnn.spec == by_keras.spec
+    assert_close(by_ncnn.forward(photographs(3)), by_keras.forward(photographs(3)))
+
+
+@pytest.mark.parametrize("tap", ["block1_conv2", "block3_pool", "block5_conv1", "block5_pool", "fc1", "predictions"])
+def test_one_tap_alone_is_what_it_is_among_others(tap, weights_of, by_ncnn, photographs):
+    images = photographs(2)
+    alone = NcnnBackbone(*weights_of("vgg16"), taps=(tap,), batch_size=3).forward(images)
+    np.testing.assert_array_equal(alone[tap], by_ncnn.forward(images)[tap])
+
+
+def test_another_batch_size_gives_the_same_bytes(weights_of, photographs):
+    images = photographs(3)
+    one, three = (NcnnBackbone(*weights_of("vgg16"), taps=("fc2",), batch_size=n).forward(images) for n in (1, 3))
+    np.testing.assert_array_equal(one["fc2"], three["fc2"])
+
+
+@pytest.mark.parametrize(
+    "taps",
+    [
+        ("block1_pool", "block3_conv4", "block4_conv4"),
+        pytest.param(("block5_conv4", "flatten", "fc1", "fc2", "logits", "predictions"), marks=pytest.mark.slow),
+    ],
+)
+def test_vgg19_is_that_of_keras(taps, weights_of, photographs):
+    images = photographs(2)
+    expected = KerasBackbone(*weights_of("vgg19"), taps=taps, batch_size=2).forward(images)
+    assert_close(NcnnBackbone(*weights_of("vgg19"), taps=taps, batch_size=2).forward(images), expected)
+
+
+def test_provenance_says_what_runs_it(by_ncnn, monkeypatch, weights_of):
+    import ncnn
+
+    monkeypatch.setattr("joblib.cpu_count", lambda: 5)
+    other = NcnnBackbone(*weights_of("vgg16"), taps=("block1_pool",), batch_size=8)
+    assert dict(other.provenance) == {
+        "engine": "ncnn",
+        "ncnn": ncnn.__version__,
+        "device": "cpu",
+        "threads": "5",
+        "batch_size": "8",
+    }
+
+
+def test_an_unknown_tap_comes_with_the_close_match(weights_of):
+    with pytest.raises(UnknownNameError, match=r"unknown tap of vgg16 'fc3'; did you mean 'fc[12]'"):
+        NcnnBackbone(*weights_of("vgg16"), taps=("fc3",))
+
+
+def test_an_error_in_one_image_ends_the_pass(by_ncnn, photographs, monkeypatch):
+    seen = []
+
+    def failing(image, wanted):
+        seen.append(image)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(by_ncnn, "_convolve", failing)
+    with pytest.raises(KeyboardInterrupt):
+        by_ncnn.forward(photographs(3))
+    assert len(seen) <= 3
+
+
+@pytest.fixture(scope="module")
+def photos(photographs, tmp_path_factory):
+    """Return a folder of smooth and of busy images, 6 each, train and valid."""
+    root = tmp_path_factory.mktemp("photos")
+    for index, pixels in enumerate(photographs(30)):
+        if index % 5 in {1, 4}:
+            path = root / ("train" if index < 20 else "valid") / ("busy" if index % 5 == 4 else "smooth")
+            path.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path / f"{index}.png")
+    return root
+
+
+class Part:
+    """A backbone of which only some taps are kept."""
+
+    def __init__(self, whole, *taps):
+        self.spec = replace(whole.spec, taps={tap: whole.spec.taps[tap] for tap in taps})
+        self.provenance = whole.provenance
+        self._whole = whole
+
+    def forward(self, images):
+        features = self._whole.forward(images)
+        return {tap: features[tap] for tap in self.spec.taps}
+
+
+def test_a_run_goes_on_with_the_other_engine_and_a_head_decides_the_same(by_keras, by_ncnn, photos, tmp_path):
+    by_keras, by_ncnn = Part(by_keras, "fc2", "predictions"), Part(by_ncnn, "fc2", "predictions")
+    made = {
+        "keras": extract(photos, tmp_path / "keras.h5", backbone=by_keras, batch_size=3),
+        "ncnn": extract(photos, tmp_path / "ncnn.h5", backbone=by_ncnn, batch_size=3),
+    }
+
+    def interrupt(progress):
+        if progress.done == 8:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "both.h5"
+    with pytest.raises(KeyboardInterrupt):
+        extract(photos, path, backbone=by_ncnn, batch_size=3, progress=interrupt)
+    made["both"] = extract(photos, path, backbone=by_keras, batch_size=3)
+    assert len({cache.recipe.fingerprint for cache in made.values()}) == 1
+    assert made["both"].provenance["engine"]["engine"] == "keras"
+    assert [each["engine"]["engine"] for each in made["both"].provenance["earlier"]] == ["ncnn"]
+    assert made["both"].provenance["run"]["reused"] == 6
+    assert verify(path, recompute=5, backbone=by_ncnn).max_relative_error < TOLERANCE
+
+    train, valid = ({name: cache.features("fc2", split=s) for name, cache in made.items()} for s in ("train", "valid"))
+    assert_close({name: train[name].X for name in made}, dict.fromkeys(made, train["keras"].X))
+    head = heads.train(made["ncnn"], "logreg", tap="fc2")
+    for features in (train, valid):
+        decisions = {name: head.predict_proba(each.X).argmax(axis=1).tolist() for name, each in features.items()}
+        assert decisions["ncnn"] == decisions["keras"] == decisions["both"]
+
+
+WITHOUT_KERAS = """
+import json, sys
+from pathlib import Path
+import heads
+from featurecache import extract
+from featurecache.verification import verify
+photos, folder, weights, tap = sys.argv[1:]
+said = []
+options = {"engine": "auto", "notify": said.append, "device": "cpu"}
+cache = extract(photos, folder + "/x.h5", weights=weights, taps=(tap,), **options)
+head = heads.train(cache, "centroid", tap=tap)
+heads.predict(head, [Path(photos, "valid")], **options)
+found = verify(folder + "/x.h5", recompute=3, **options)
+loaded = sorted({"keras", "tensorflow", "jax", "torch"} & set(sys.modules))
+engine = cache.provenance["engine"]["engine"]
+print(json.dumps({"loaded": loaded, "said": said, "error": found.max_relative_error, "engine": engine}))
+"""
+
+
+def assert_runs_without_keras(run_python, photos, tmp_path, weights, tap):
+    done = run_python(WITHOUT_KERAS, photos, tmp_path, weights, tap)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["loaded"] == []
+    assert found["said"] == [f"starting vgg16 with {weights} weights on ncnn"] * 3
+    assert found["error"] == 0  # whatever the images around a row were
+    assert found["engine"] == "ncnn"
+    assert done.stderr == ""
+
+
+def test_extracting_predicting_and_verifying_load_no_framework(run_python, photos, tmp_path):
+    assert_runs_without_keras(run_python, photos, tmp_path, "random:0", "block5_pool")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+def test_a_weight_file_that_keras_wrote_gives_the_features_of_its_network(
+    suffix, weights_of, by_ncnn, photographs, photos, run_python, tmp_path
+):
+    import h5py
+    from keras.src.legacy.saving import legacy_h5_format
+
+    network = build(*weights_of("vgg16"))
+    path = tmp_path / f"vgg16{suffix}"
+    if suffix == ".weights.h5":
+        network.save_weights(path)
+    else:
+        with h5py.File(path, "w") as file:
+            legacy_h5_format.save_weights_to_hdf5_group(file, network)
+    del network
+    row = application("vgg16")
+    found = NcnnBackbone(row, resolve_weights(str(path), row), taps=("block1_conv1", "fc2"), batch_size=3)
+    images = photographs(3)
+    for tap, values in found.forward(images).items():
+        np.testing.assert_array_equal(values, by_ncnn.forward(images)[tap])
+    assert_runs_without_keras(run_python, photos, tmp_path, str(path), "block5_pool")
+    with pytest.raises(WeightsError, match="is not a weight file of vgg19"):
+        NcnnBackbone(application("vgg19"), resolve_weights(str(path), application("vgg19")))
