@@ -63,12 +63,13 @@ class Worker(AbstractContextManager["Worker"]):
         """Seconds until the first batch was through: imports, weights, compiling."""
         self.version = str(said["version"])
 
-    def seconds(self, way: str) -> float:
-        """Work once in one of the kind's ways; return how long it took."""
+    def seconds(self, way: str) -> tuple[float, float]:
+        """Work once in one of the kind's ways; return how long it took, and how long the processors worked on it."""
         assert self._process.stdin  # noqa: S101 - it was asked for
         self._process.stdin.write(f"{way}\n")
         self._process.stdin.flush()
-        return float(self._answer()["seconds"])
+        answer = self._answer()
+        return float(answer["seconds"]), float(answer["processor_seconds"])
 
     @property
     def features(self) -> dict[str, NDArray[np.float32]]:
@@ -155,9 +156,10 @@ def serve(kind: str, folder: Path) -> None:
     print(json.dumps({"version": contestant.version}), file=answers, flush=True)
     ways = _ways(contestant, folder, pixels)
     for line in sys.stdin:
-        began = time.perf_counter()
+        began, processors = time.perf_counter(), time.process_time()
         ways[line.strip()]()
-        print(json.dumps({"seconds": time.perf_counter() - began}), file=answers, flush=True)
+        took = {"seconds": time.perf_counter() - began, "processor_seconds": time.process_time() - processors}
+        print(json.dumps(took), file=answers, flush=True)
 
 
 if __name__ == "__main__":
