@@ -71,17 +71,10 @@ def run(images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, Any]:
             if each.kind not in workers:
                 workers[each.kind] = stack.enter_context(Worker(each.kind, folder))
         errors = {kind: _difference(worker, workers["ours"]) for kind, worker in workers.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in taking_part}
-        processors: dict[str, list[float]] = {name: [] for name in taking_part}
-        for _ in range(rounds):
-            for name, each in taking_part.items():
-                time.sleep(_REST_SECONDS)
-                wall, worked = workers[each.kind].seconds(each.way)
-                seconds[name].append(wall)
-                processors[name].append(worked / images)
+        seconds, processors = _in_turns(taking_part, workers, rounds)
         rows = [
             {"contestant": name}
-            | _rates(images / np.array(seconds[name]), processors[name])
+            | _rates(images, seconds[name], processors[name])
             | _library(workers[each.kind], errors[each.kind])
             if name in seconds
             else {"contestant": name, "library": _INSTALL}
@@ -126,12 +119,27 @@ def _median(values: NDArray[np.float64]) -> float:
     return round(float(np.median(values)), 3)
 
 
-def _rates(rates: NDArray[np.float64], processors: list[float]) -> dict[str, Any]:
+def _in_turns(
+    contestants: Mapping[str, Contestant], workers: Mapping[str, Worker], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Let each work once a round; return each one's seconds, of the clock and of all processors together."""
+    clock: dict[str, list[float]] = {name: [] for name in contestants}
+    processors: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, each in contestants.items():
+            time.sleep(_REST_SECONDS)
+            passed, worked = workers[each.kind].seconds(each.way)
+            clock[name].append(passed)
+            processors[name].append(worked)
+    return clock, processors
+
+
+def _rates(images: int, seconds: list[float], processors: list[float]) -> dict[str, Any]:
     return {
-        "images_per_second": round(statistics.median(rates), 2),
-        "lowest": round(float(rates.min()), 2),
-        "highest": round(float(rates.max()), 2),
-        "processor_s_an_image": round(statistics.median(processors), 3),
+        "images_per_second": round(images / statistics.median(seconds), 2),
+        "lowest": round(images / max(seconds), 2),
+        "highest": round(images / min(seconds), 2),
+        "processor_s_an_image": round(statistics.median(processors) / images, 3),
     }
 
 
