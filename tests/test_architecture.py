@@ -40,8 +40,8 @@ def test_opening_a_cache_loads_no_framework():
 
 @pytest.mark.parametrize("package", ["featurecache", "heads", "scripts"])
 def test_no_code_can_unpickle(package):
-    banned = re.compile(
-        r"\b(pickle|dill|cloudpickle|joblib\.load|allow_pickle\s*=\s*True|load_model|eval|exec)\b\s*[(.=]"
+    banned = re.compile(  # Keras's load_model, not the one of ncnn's networks, which reads numbers alone
+        r"\b(pickle|dill|cloudpickle|joblib\.load|allow_pickle\s*=\s*True|(?<!net\.)load_model|eval|exec)\b\s*[(.=]"
     )
     for path in (ROOT / package).rglob("*.py"):
         assert not banned.search(path.read_text("utf-8")), path

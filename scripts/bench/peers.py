@@ -123,7 +123,7 @@ class PyTorch:
             convolution = step.is_convolution
             layer: Any = torch.nn.Conv2d(inputs, units, 3, padding=1) if convolution else torch.nn.Linear(inputs, units)
             layer.load_state_dict({"weight": torch.from_numpy(step.units_first), "bias": torch.from_numpy(step.bias)})
-            layer = layer.eval().to(memory_format=torch.channels_last)
+            layer = layer.train(mode=False).to(memory_format=torch.channels_last)
             self._layers.append((step.name, step.pools, layer))
         self._mean = torch.tensor(BGR_MEAN)
 
