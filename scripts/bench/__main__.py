@@ -10,6 +10,9 @@ from typing import Any
 from scripts.output import print_table
 
 BENCHMARKS = {
+    "extract": "VGG16 over photographs, beside Keras called by hand, PyTorch, ONNX Runtime and ncnn",
+    "scaling": "what an image costs among 250 and among up to 4,000",
+    "gpu": "VGG16 on a GPU: batch sizes, precisions, share of its matrix rate, and the whole run",
     "open": "opening a cache of 25,000 x 4096 and having X ready",
     "noop": "running an extraction again with nothing changed, 4,000 images, in a fresh process",
     "store": "what publishing costs at 1,000 images a second",
@@ -34,8 +37,19 @@ def main(arguments: list[str]) -> int:
     if as_json:
         print(json.dumps(measured, indent=2))
     else:
-        print_table(("what", "value"), list(measured.items()), left={0, 1})
+        show_measured(measured)
     return 0
+
+
+def show_measured(measured: dict[str, Any]) -> None:
+    """Print single values as one table, and after it each list of rows as one of its own."""
+    tables = {name: value for name, value in measured.items() if isinstance(value, list)}
+    print_table(("what", "value"), [item for item in measured.items() if item[0] not in tables], left={0, 1})
+    for name, rows in tables.items():
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        print(f"\n{name}")
+        cells = [[row.get(column, "-") for column in columns] for row in rows]
+        print_table(columns, cells, left={0, len(columns) - 1})
 
 
 def machine() -> str:

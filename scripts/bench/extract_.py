@@ -1,0 +1,164 @@
+"""VGG16 over photographs: this project beside Keras as its documentation has it, PyTorch, ONNX Runtime and ncnn."""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scripts.bench.images import write_photographs
+from scripts.bench.worker import Worker
+
+IMAGES, ROUNDS = 64, 3
+TOLERANCE = 1e-3
+_REST_SECONDS = 0.3  # in which the threads of the one before stop spinning
+_INSTALL = "not installed: pip install 'featurecache[bench]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """Something whose images per second are measured.
+
+    Parameters
+    ----------
+    kind, way
+        Which worker does it, in which of its ways.
+    needs
+        The packages that it does not go without.
+    """
+
+    kind: str
+    way: str
+    needs: tuple[str, ...] = ()
+
+
+CONTESTANTS: Mapping[str, Contestant] = {
+    "ours end to end": Contestant("ours", "end_to_end"),
+    "ours forward": Contestant("ours", "forward"),
+    "ours on keras end to end": Contestant("ours_keras", "end_to_end"),
+    "ours on keras forward": Contestant("ours_keras", "forward"),
+    "keras documentation": Contestant("keras", "two_passes"),
+    "keras single pass": Contestant("keras", "one_pass"),
+    "pytorch forward": Contestant("pytorch", "forward", ("torch",)),
+    "onnxruntime forward": Contestant("onnxruntime", "forward", ("onnxruntime", "onnx")),
+    "ncnn by hand forward": Contestant("ncnn", "forward", ("ncnn",)),
+}
+_BEST_OF = ("pytorch forward", "onnxruntime forward")
+
+
+def run(images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Return images per second of every contestant, medians over rounds in which each works once, and their ratios.
+
+    A ratio is the median of the rounds' ratios, so that a load that comes and goes weighs on both. Start-up is not in
+    it; ``forward`` begins with decoded pixels, everything else with files. Seconds of processors, of all threads
+    together, tell a busy machine from a slow contestant, but threads that wait by spinning count as well.
+    """
+    missing = {name for name, each in CONTESTANTS.items() if not all(map(find_spec, each.needs))}
+    taking_part = {name: each for name, each in CONTESTANTS.items() if name not in missing}
+    with tempfile.TemporaryDirectory() as text, ExitStack() as stack:
+        folder = Path(text)
+        write_photographs(folder / "images", images)
+        workers: dict[str, Worker] = {}
+        for each in taking_part.values():
+            if each.kind not in workers:
+                workers[each.kind] = stack.enter_context(Worker(each.kind, folder))
+        errors = {kind: _difference(worker, workers["ours"]) for kind, worker in workers.items()}
+        seconds, processors = _in_turns(taking_part, workers, rounds)
+        rows = [
+            {"contestant": name}
+            | _rates(images, seconds[name], processors[name])
+            | _library(workers[each.kind], errors[each.kind])
+            if name in seconds
+            else {"contestant": name, "library": _INSTALL}
+            for name, each in CONTESTANTS.items()
+        ]
+    return {
+        "network": "VGG16 with random weights, taps fc2 and predictions, float32",
+        "images": images,
+        "rounds": rounds,
+        "load_average": round(os.getloadavg()[1], 1),
+        "contestants": rows,
+        **ratios(seconds),
+    }
+
+
+def ratios(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Return how much faster ours is than others, and what is left of the network's speed, with the bars."""
+    ours, forward = np.array(seconds["ours end to end"]), np.array(seconds["ours forward"])
+    found: dict[str, Any] = {
+        "ours_over_keras_documentation": _median(np.array(seconds["keras documentation"]) / ours),
+        "bar_ours_over_keras_documentation": 5,
+    }
+    others = [np.array(seconds[name]) for name in _BEST_OF if name in seconds]
+    if others:
+        best = np.min(others, axis=0)
+        found |= {
+            "forward_over_best_of_pytorch_and_onnxruntime": _median(best / forward),
+            "bar_forward_over_best_of_pytorch_and_onnxruntime": 1.8,
+            "end_to_end_over_best_forward_of_the_two": _median(best / ours),
+        }
+    else:
+        found["forward_over_best_of_pytorch_and_onnxruntime"] = _INSTALL
+    kept = np.array(seconds["ours on keras forward"]) / np.array(seconds["ours on keras end to end"])
+    return found | {
+        "end_to_end_over_forward": _median(forward / ours),
+        "end_to_end_over_forward_on_keras": _median(kept),
+        "bar_end_to_end_over_forward": 0.95,
+    }
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    return round(float(np.median(values)), 3)
+
+
+def _in_turns(
+    contestants: Mapping[str, Contestant], workers: Mapping[str, Worker], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Let each work once a round; return each one's seconds, of the clock and of all processors together."""
+    clock: dict[str, list[float]] = {name: [] for name in contestants}
+    processors: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, each in contestants.items():
+            time.sleep(_REST_SECONDS)
+            passed, worked = workers[each.kind].seconds(each.way)
+            clock[name].append(passed)
+            processors[name].append(worked)
+    return clock, processors
+
+
+def _rates(images: int, seconds: list[float], processors: list[float]) -> dict[str, Any]:
+    return {
+        "images_per_second": round(images / statistics.median(seconds), 2),
+        "lowest": round(images / max(seconds), 2),
+        "highest": round(images / min(seconds), 2),
+        "processor_s_an_image": round(statistics.median(processors) / images, 3),
+    }
+
+
+def _library(worker: Worker, error: float) -> dict[str, Any]:
+    start_up, difference = round(worker.start_up, 1), float(f"{error:.1e}")
+    return {"start_up_s": start_up, "differs_from_ours": difference, "library": worker.version}
+
+
+def _difference(worker: Worker, ours: Worker) -> float:
+    """Return by how much features differ at most, relative to how much images differ from each other.
+
+    Raises
+    ------
+    RuntimeError
+        If that is more than rounding: something else would be compared.
+    """
+    expected, found = ours.features, worker.features
+    spread = {tap: np.abs(values - values.mean(axis=0)).max() for tap, values in expected.items()}
+    error = max(float(np.abs(found[tap] - values).max() / spread[tap]) for tap, values in expected.items())
+    if not error <= TOLERANCE:
+        raise RuntimeError(f"{worker.version} computes something else: features differ by {error:.1e}")
+    return error

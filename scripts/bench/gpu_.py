@@ -1,0 +1,123 @@
+"""VGG16 on a GPU: images a second by batch size and precision, beside what the card does in matrix products."""
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurecache.backbones.catalog import Application, application
+from featurecache.backbones.engines import start_engine
+from featurecache.backbones.protocol import Backbone
+from featurecache.backbones.runtime import find_device, load_keras, versions
+from featurecache.backbones.vgg import layers_of
+from featurecache.backbones.weights import resolve_weights
+from featurecache.extraction import extract
+from scripts.bench.images import write_photographs
+
+BATCH_SIZES = (32, 64, 128, 256)
+PRECISIONS = ("float32", "mixed")
+IMAGES, ROUNDS = 4_096, 3
+SIDE, PRODUCTS = 8_192, 20
+_FORWARD_IMAGES = 2_048  # in memory at a time
+
+
+def run() -> dict[str, Any]:
+    """Return images per second of the network alone and of whole extractions, and shares of the card's matrix rate.
+
+    Keras runs on the backend that it is set up with. In float32 it may use TF32 products where the backend does so.
+    """
+    if find_device("auto") != "gpu":
+        return {"gpu": f"none: {versions()['backend']} finds none, so nothing was measured"}
+    rates = {dtype: matrix_rate(dtype) for dtype in ("float32", "float16", "bfloat16")}
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        write_photographs(folder / "images", IMAGES)
+        runs = measured(application("vgg16"), "gpu", BATCH_SIZES, _FORWARD_IMAGES, folder)
+    for row in runs:
+        achieved = row["forward_images_per_second"] * operations(application("vgg16")) / 1e12
+        row["share_of_bfloat16_rate"] = round(achieved / rates["bfloat16"], 3)
+    best = max(runs, key=lambda row: row["forward_images_per_second"])
+    return {
+        **versions(),
+        **{f"matrix_{dtype}_TFLOP_s": round(rate, 1) for dtype, rate in rates.items()},
+        "best_forward": f"batches of {best['batch_size']}, {best['precision']}",
+        "share_of_bfloat16_rate": best["share_of_bfloat16_rate"],
+        "bar_share_of_bfloat16_rate": 0.5,
+        "end_to_end_over_forward": best["end_to_end_over_forward"],
+        "bar_end_to_end_over_forward": 0.9,
+        "runs": runs,
+    }
+
+
+def operations(row: Application) -> int:
+    """Return the floating-point operations of one image in the layers with weights: two a multiplication and addition.
+
+    Parameters
+    ----------
+    row
+        A network of the VGG family.
+    """
+    # a kernel's weights are used once for each place of the layer's output
+    return 2 * sum(math.prod(layer.kernel) * row.taps[layer.tap] // layer.kernel[-1] for layer in layers_of(row))
+
+
+def matrix_rate(dtype: str, side: int = SIDE, products: int = PRODUCTS) -> float:
+    """Return the rate of square matrix products on Keras's device, in TFLOP/s, the median of rounds."""
+    ops = load_keras().ops
+    matrix = ops.cast(ops.convert_to_tensor(np.random.default_rng(0).standard_normal((side, side), np.float32)), dtype)
+
+    def multiply() -> float:
+        began = time.perf_counter()
+        for _ in range(products):
+            product = ops.matmul(matrix, matrix)
+        ops.convert_to_numpy(ops.cast(product[0, :1], "float32"))  # waits for the device
+        return time.perf_counter() - began
+
+    multiply()
+    return 2 * side**3 * products / statistics.median(multiply() for _ in range(ROUNDS)) / 1e12
+
+
+def measured(
+    row: Application, device: str, batch_sizes: Sequence[int], images: int, folder: Path
+) -> list[dict[str, Any]]:
+    """Return a row for each precision and batch size: the network alone, and the extraction of ``folder/images``."""
+    pixels = np.random.default_rng(0).integers(0, 256, (images, *row.input_size, 3), dtype=np.uint8)
+    weights = resolve_weights("random:0", row)
+    rows = []
+    for precision in PRECISIONS:
+        for size in batch_sizes:
+            taps = row.default_taps
+            backbone = start_engine(
+                "keras", row, weights, taps=taps, batch_size=size, precision=precision, device=device
+            )
+            backbone.forward(pixels[:size])  # compiles
+            forward = images / statistics.median(_forward(backbone, pixels) for _ in range(ROUNDS))
+            whole, bound = _whole(backbone, folder, size)
+            rates = {"forward_images_per_second": round(forward, 1), "end_to_end_images_per_second": round(whole, 1)}
+            kept = {"end_to_end_over_forward": round(whole / forward, 3), "bound": bound}
+            rows.append({"precision": precision, "batch_size": size, **rates, **kept})
+    return rows
+
+
+def _forward(backbone: Backbone, pixels: Any) -> float:  # noqa: ANN401 - an array
+    began = time.perf_counter()
+    backbone.forward(pixels)
+    return time.perf_counter() - began
+
+
+def _whole(backbone: Backbone, folder: Path, batch_size: int) -> tuple[float, str]:
+    """Return images per second of extractions from files to a cache, and what the last one was bound by."""
+    rates, ledger = [], {}
+    for number in range(ROUNDS):
+        cache = folder / f"{number}.h5"
+        began = time.perf_counter()
+        made = extract(folder / "images", cache, backbone=backbone, batch_size=batch_size)
+        rates.append(len(made) / (time.perf_counter() - began))
+        ledger = made.provenance["run"]
+        cache.unlink()
+    return statistics.median(rates), str(ledger["bound"])
