@@ -6,6 +6,8 @@ what they need when they run, so that ``--help`` answers at once.
 
 import errno
 import io
+import os
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -21,7 +23,21 @@ _NEED_LESS = dict.fromkeys(("extract", "verify", "predict"), "lower --batch-size
     "sweep": "lower --jobs",
     "finetune": "lower -p batch_size",
 }
+_INTERRUPTED = 130  # what shells give for a program that Ctrl-C has ended
 _GET_MORE = "end other programs, or use a machine with more"
+
+
+class _Ending:
+    """Whether all that an interruption leaves to be done is done."""
+
+    begun = False
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """Interrupt what is under way; end at once if it has been interrupted and nothing is left to be kept."""
+    if _Ending.begun:
+        os._exit(_INTERRUPTED)
+    raise KeyboardInterrupt
 
 
 class Commands(TyperGroup):
@@ -60,8 +76,9 @@ class Commands(TyperGroup):
             )
             raise typer.Exit(1) from e
         except KeyboardInterrupt as e:
+            _Ending.begun = True
             say(f"interrupted{_GO_ON.get(ctx.invoked_subcommand, '')}")
-            raise typer.Exit(130) from e
+            raise typer.Exit(_INTERRUPTED) from e
 
 
 app = typer.Typer(
@@ -78,8 +95,13 @@ for group in (demo, extraction, inspection, upkeep, training, judging, sweeping,
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line, as a process of its own."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not so where the shell lets it be ignored
+        signal.signal(signal.SIGINT, _interrupt)
+    try:
+        app()
+    except KeyboardInterrupt:
+        os._exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def start_engine(
     batch_size: int,
     precision: str,
     device: str,
-    notify: Callable[[str], None],
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Backbone:
     """Start a network on an engine that `choose_engine` returned for it."""
     if engine == "ncnn":

@@ -112,13 +112,14 @@ def test_what_is_told_is_plain_json():
     assert set(told["pairs"][0]) == {"a", "b", "only_a", "only_b", "p_value", "p_adjusted", "difference"}
     assert set(told["pairs"][0]["difference"]) == {"value", "low", "high"}
     assert told["disagreements"] == 7
-    assert len(told["warnings"]) == 1
+    assert len(told["warnings"]) == 2
     assert told["warnings"][0].startswith("y: no row was predicted as 'bee', 'cow'")
+    assert told["warnings"][1].startswith("y: always naming the most frequent class")
 
 
 def test_warnings_that_hold_for_all_heads_are_said_once():
     true = [0, 1, 0, 1]
-    told = compare({"x": judged(true, true), "y": judged([1, 0, 1, 0], true)}).warnings
+    told = compare({"x": judged(true, true), "y": judged([1, 0, 0, 1], true)}).warnings
     assert len(told) == 2
     assert told[0].startswith("no row is of the class 'cow'")
     assert told[1].startswith("no row was predicted as 'cow'")

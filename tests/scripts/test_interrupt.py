@@ -140,5 +140,5 @@ def test_whoever_is_impatient_gets_the_same_end(gap, start, many, tmp_path):
             process.send_signal(signal.SIGINT)
             time.sleep(gap)
         said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
+    assert process.returncode in {130, -signal.SIGINT}  # the last may come when Python has put its handlers away
     assert said == "interrupted; what was finished is kept: run the same command again to go on\n"
