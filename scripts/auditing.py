@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.output import Json, counted, number, print_json, print_table, say, show, steps_bar
-from scripts.reports import Format, ImageRoot, ReportFile, ReportPath, Thumbnails, show_report, write_report
+from scripts.output import Json, counted, number, print_table, show, steps_bar
+from scripts.reports import Format, ImageRoot, ReportFile, ReportPath, Thumbnails, tell
 
 if TYPE_CHECKING:
     from heads import Audit, LearningCurve
@@ -50,21 +50,14 @@ def audit(
     opened = FeatureCache.open(cache)
     with steps_bar("auditing", shown=not json) as update:
         found = look(opened, tap=tap, head=head, params=params, folds=folds, near=near, seed=seed, progress=update)
-    write_report(
+    tell(
+        found,
+        print_audit,
         planned,
-        opened,
         lambda originals: audit_report(found, recipe=opened.recipe, originals=originals, about={"cache": cache.name}),
-        found.to_dict() if planned else {},
+        opened,
+        json=json,
     )
-    for warning in found.warnings:
-        say(f"warning: {warning}")
-    if json:
-        print_json(found.to_dict())
-        return
-    print_audit(found)
-    if planned is not None:
-        show()
-    show_report(planned)
 
 
 def print_audit(found: "Audit") -> None:
@@ -137,21 +130,14 @@ def curve(
         found = learning_curve(
             opened, head, tap=tap, params=params, repeats=repeats, holdout=holdout, seed=seed, progress=update
         )
-    write_report(
+    tell(
+        found,
+        print_curve,
         planned,
-        opened,
         lambda _: curve_report(found, recipe=opened.recipe, about={"cache": cache.name}),
-        found.to_dict() if planned else {},
+        opened,
+        json=json,
     )
-    for warning in found.warnings:
-        say(f"warning: {warning}")
-    if json:
-        print_json(found.to_dict())
-        return
-    print_curve(found)
-    if planned is not None:
-        show()
-    show_report(planned)
 
 
 def print_curve(found: "LearningCurve") -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.output import Json, counted, number, print_json, print_table, say, show
-from scripts.reports import Format, ImageRoot, ReportFile, ReportPath, Thumbnails, show_report, write_report
+from scripts.output import Json, counted, number, print_table, show
+from scripts.reports import Format, ImageRoot, ReportFile, ReportPath, Thumbnails, tell
 from scripts.tables import Predictions, require_table, write_table
 
 if TYPE_CHECKING:
@@ -49,25 +49,17 @@ def evaluate(
     rows = select_rows(opened, head, split)
     evaluation = _judged(opened, head, rows)
     write_table(predictions, evaluation.table)
-    write_report(
+    tell(
+        evaluation,
+        print_evaluation,
         planned,
-        opened,
         lambda originals: evaluation_report(
             evaluation, head=head, features=rows, originals=originals, about={"cache": cache.name, "split": split}
         ),
-        evaluation.to_dict() if planned else {},
+        opened,
+        json=json,
+        predictions=predictions,
     )
-    for warning in evaluation.warnings:
-        say(f"warning: {warning}")
-    if json:
-        print_json(evaluation.to_dict())
-        return
-    print_evaluation(evaluation)
-    if predictions is not None or planned is not None:
-        show()
-    if predictions is not None:
-        show(f"predictions: {predictions}")
-    show_report(planned)
 
 
 def compare(
@@ -102,23 +94,16 @@ def compare(
     about = {"cache": cache.name, "split": split, "network": opened.recipe.backbone}
     about |= {name: f"{head.name} on {head.tap}: {settings(head.params)}" for name, head in loaded.items()}
     about |= {"weights": opened.recipe.weights, "fingerprint": opened.recipe.fingerprint}
-    write_report(
+    tell(
+        comparison,
+        print_comparison,
         planned,
-        opened,
         lambda originals: comparison_report(
             comparison, originals=originals, network=opened.recipe.backbone, about=about
         ),
-        comparison.to_dict() if planned else {},
+        opened,
+        json=json,
     )
-    for warning in comparison.warnings:
-        say(f"warning: {warning}")
-    if json:
-        print_json(comparison.to_dict())
-        return
-    print_comparison(comparison)
-    if planned is not None:
-        show()
-    show_report(planned)
 
 
 def _judged(cache: "FeatureCache", head: "TrainedHead", rows: "FeatureSet") -> "Evaluation":

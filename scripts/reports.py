@@ -1,15 +1,15 @@
-"""The report file that several commands write: where, in which format, with which images."""
+"""How commands tell a result: text or JSON, and a report file, in which format, with which images."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
 import typer
 
-from scripts.output import counted, say, show
+from scripts.output import counted, print_json, say, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from featurecache import FeatureCache
     from heads.report import Report
@@ -26,6 +26,19 @@ ImageRoot = Annotated[
     typer.Option("--images", metavar="ROOT", readable=False, help="Where the image files are, if they were moved."),
 ]
 Thumbnails = Annotated[bool, typer.Option("--thumbnails/--no-thumbnails", help="Show the images in an HTML report.")]
+
+
+class Result(Protocol):
+    """What was computed, and is told and reported."""
+
+    @property
+    def warnings(self) -> "Sequence[str]":
+        """What the user must know, one line each."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +117,26 @@ class ReportFile:
             )
 
 
-def write_report(
+def tell(
+    result: "Result",
+    print_text: "Callable[[Any], None]",
     planned: ReportFile | None,
-    cache: "FeatureCache",
     make: "Callable[[Originals | None], Report]",
-    numbers: "Mapping[str, Any]",
+    cache: "FeatureCache",
+    *,
+    json: bool,
+    predictions: Path | None = None,
 ) -> None:
-    """Make and write a report, if one was asked for."""
+    """Tell a result: the report if one is planned, its warnings, then JSON, or text and which files were written."""
     if planned is not None:
-        planned.write(make(planned.originals(cache)), numbers)
-
-
-def show_report(planned: ReportFile | None) -> None:
-    """Say where the report is, if there is one."""
-    if planned is not None:
-        show(f"report: {planned.path}")
+        planned.write(make(planned.originals(cache)), result.to_dict())
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+    if json:
+        print_json(result.to_dict())
+        return
+    print_text(result)
+    files = {"predictions": predictions, "report": planned and planned.path}
+    lines = [f"{name}: {path}" for name, path in files.items() if path is not None]
+    for line in ["", *lines] if lines else []:
+        show(line)
