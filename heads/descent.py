@@ -18,7 +18,7 @@ from heads.rows import Features, Floats, Labels, Scaling, Targets
 
 _OF_ZERO = -math.log(np.finfo(np.float64).eps)  # the loss of a probability of 0, as scikit-learn clips it
 _VALID_ROWS = 256  # rows that are judged at a time
-_SMALL_PRODUCT = 2**24  # multiplications of a matrix product that one thread does as fast as two
+_SMALL_PRODUCT = 2**24  # multiplications of a matrix product that a second thread gains little for, at best a quarter
 
 
 class Bank:
@@ -77,7 +77,7 @@ class Bank:
         """
         from threadpoolctl import threadpool_limits
 
-        small = rows * self._kernels[0].size < _SMALL_PRODUCT
+        small = rows * self._kernels[0].size <= _SMALL_PRODUCT
         limits: AbstractContextManager[object] = threadpool_limits(1 if small else None, user_api="blas")
         return limits
 
