@@ -15,7 +15,19 @@ import typer
 from typer.core import TyperGroup
 
 from featurecache.errors import FeatureCacheError
-from scripts import auditing, demo, exporting, extraction, inspection, judging, prediction, sweeping, training, upkeep
+from scripts import (
+    auditing,
+    demo,
+    exporting,
+    extraction,
+    inspection,
+    judging,
+    prediction,
+    sweeping,
+    teaching,
+    training,
+    upkeep,
+)
 from scripts.output import say
 
 _GO_ON = dict.fromkeys(("extract", "sweep"), "; what was finished is kept: run the same command again to go on")
@@ -89,13 +101,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Images pass through a pretrained network once; heads train on the cached features in seconds.",
 )
-for group in (demo, extraction, inspection, upkeep, training, judging, sweeping, auditing, prediction, exporting):
+for group in (
+    demo,
+    extraction,
+    inspection,
+    upkeep,
+    training,
+    judging,
+    sweeping,
+    auditing,
+    prediction,
+    exporting,
+    teaching,
+):
     for command in group.COMMANDS:
         app.command()(command)
 
 
 def main() -> None:
     """Run the command line, as a process of its own."""
+    os.environ.pop("MPLBACKEND", None)  # no command opens a window, and matplotlib stops at a name it does not know
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not so where the shell lets it be ignored
         signal.signal(signal.SIGINT, _interrupt)
     try:

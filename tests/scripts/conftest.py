@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,3 +213,11 @@ def unprivileged():
             os.setresuid(0, 0, 0)
 
     return block
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that everybody can reach, whoever runs the tests."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)

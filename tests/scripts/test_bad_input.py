@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -393,14 +392,6 @@ def test_names_that_are_not_utf8_or_have_line_breaks(command, tmp_path, write_im
     assert command("info", cache, "--json", cwd=tmp_path).json["rows"] == 3
     wrong = command("info", os.fsdecode(b"no\xff\n.h5"), cwd=tmp_path)
     check(wrong, 1, ["there is no cache no\\udcff\\n.h5"])
-
-
-@pytest.fixture
-def open_folder():
-    """A folder that everybody can reach, whoever runs the tests."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 def test_no_permission(invoke, unprivileged, open_folder, fake_cache, write_images):

@@ -26,6 +26,7 @@ COMMANDS = (
     "predict",
     "export",
     "finetune",
+    "lesson",
 )
 
 

@@ -1,0 +1,91 @@
+"""``featurecache lesson``: the list, bad input, and JSON."""
+
+import pytest
+
+from heads.figures.canvas import drawing
+from scripts.lesson import catalog
+from scripts.lesson.catalog import LESSONS, Lesson
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """A lesson of this test's own, in place of the catalogue's."""
+
+    def run(board, cache):
+        board.say(f"the cache is {cache}")
+        with drawing((1.0, 1.0)) as figure:
+            pass
+        board.draw("toy-nothing", figure)
+        return {"answer": 42, "cache": str(cache)}
+
+    monkeypatch.setattr(catalog, "LESSONS", {"toy": Lesson("a toy", needs_cache=False, takes_cache=True)})
+    monkeypatch.setattr(catalog, "load_lesson", lambda _: run)
+
+
+def test_without_a_name_the_lessons_are_listed(invoke):
+    lines = invoke("lesson").out.splitlines()
+    assert lines[0].split() == ["lesson", "cache", "what", "it", "shows"]
+    listed = [line.split()[0] for line in lines[1 : 1 + len(LESSONS)]]
+    assert listed == list(LESSONS)
+    assert "needed" in next(line for line in lines if line.startswith("cats-and-dogs"))
+    assert lines[-1] == "Give one with: featurecache lesson NAME, or featurecache lesson NAME CACHE"
+
+
+def test_the_list_as_json(invoke):
+    listed = invoke("lesson", "--json").json
+    assert list(listed) == list(LESSONS)
+    assert listed["epochs"] == {"summary": LESSONS["epochs"].summary, "needs_cache": True}
+
+
+def test_a_lesson_prints_and_draws(invoke, toy, tmp_path):
+    done = invoke("lesson", "toy", "c.h5", "--out", tmp_path / "out")
+    path = tmp_path / "out" / "toy-nothing.png"
+    assert (done.code, done.out, done.err) == (0, f"the cache is c.h5\n\npicture: {path}\n\n", "")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_lesson_as_json(invoke, toy, tmp_path):
+    done = invoke("lesson", "toy", "--out", tmp_path / "out", "--json")
+    assert done.json == {
+        "lesson": "toy",
+        "results": {"answer": 42, "cache": "None"},
+        "pictures": [str(tmp_path / "out" / "toy-nothing.png")],
+    }
+
+
+def test_an_unknown_lesson(invoke):
+    done = invoke("lesson", "cats_and_dogs")
+    assert done.code == 1
+    assert done.error.startswith("unknown lesson 'cats_and_dogs'; did you mean 'cats-and-dogs'? (known: ")
+
+
+@pytest.mark.parametrize("name", [name for name, lesson in LESSONS.items() if lesson.needs_cache])
+def test_a_cache_that_is_not_given(invoke, name):
+    done = invoke("lesson", name)
+    assert done.code == 2
+    for words in (f"featurecache lesson {name} CACHE", "featurecache extract", "featurecache demo"):
+        assert words in done.error
+
+
+def test_a_cache_that_no_lesson_asked_for_is_left_aside(invoke, monkeypatch, tmp_path):
+    monkeypatch.setattr(catalog, "load_lesson", lambda _: lambda board, _: board.say("text") or {})
+    done = invoke("lesson", "matrices", "c.h5", "--out", tmp_path / "out")
+    assert done.err == "the lesson 'matrices' needs no cache; c.h5 is not read\n"
+    assert done.out == "text\n\n"
+
+
+def test_an_out_that_is_a_file_or_in_no_folder_is_refused_before_the_lesson_begins(invoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "load_lesson", lambda _: pytest.fail("the lesson began"))
+    (tmp_path / "file").write_text("text")
+    for out, words in (("file", "it is not a folder"), ("nowhere/out", "nowhere does not exist")):
+        done = invoke("lesson", "structure", "--out", tmp_path / out)
+        assert done.code == 1
+        assert words in done.error
+
+
+def test_an_out_that_cannot_be_written(invoke, open_folder, unprivileged):
+    (open_folder / "closed").mkdir(mode=0o555)
+    with unprivileged():
+        done = invoke("lesson", "structure", "--out", open_folder / "closed" / "out")
+    assert done.code == 1
+    assert "no permission to write" in done.error
