@@ -1,4 +1,6 @@
-"""``featurecache lesson``: the list, bad input, and JSON."""
+"""``featurecache lesson``: the list, bad input, JSON, and that no display is needed."""
+
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +91,12 @@ def test_an_out_that_cannot_be_written(invoke, open_folder, unprivileged):
         done = invoke("lesson", "structure", "--out", open_folder / "closed" / "out")
     assert done.code == 1
     assert "no permission to write" in done.error
+
+
+def test_pictures_need_no_display(command, tmp_path, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    pictures = command("lesson", "structure", "--out", tmp_path / "out", "--json").json["pictures"]
+    assert pictures
+    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in pictures)
