@@ -196,9 +196,9 @@ def _show_learning(board: Board, found: Forward, gradients: Weights, before: flo
 
 def _show_keras(board: Board, forward: float, step: float) -> None:
     board.say(
-        "Is it what Keras does? A model of Dense(4, relu) and Dense(2, softmax) was given the same weights. The largest "
-        f"difference between its probabilities and P is {forward:.1e}, and between its weights after one step of SGD "
-        f"and ours {step:.1e}: Keras keeps about seven digits of each number (float32), NumPy sixteen."
+        "Is it what Keras does? A model of Dense(4, relu) and Dense(2, softmax) was given the same weights. The "
+        f"largest difference between its probabilities and P is {forward:.1e}, and between its weights after one step "
+        f"of SGD and ours {step:.1e}: Keras keeps about seven digits of each number (float32), NumPy sixteen."
     )
 
 
