@@ -1,11 +1,12 @@
-"""``featurecache lesson``: what the project does, shown to a learner."""
+"""``featurecache lesson, filters``: what the project does, shown to a learner."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from scripts.output import Json, print_json, print_table, say, show
+from scripts.options import Weights
+from scripts.output import Json, counted, print_json, print_table, say, show
 
 
 def lesson(
@@ -58,4 +59,38 @@ def _list_lessons(*, json: bool) -> None:
     show("Give one with: featurecache lesson NAME, or featurecache lesson NAME CACHE")
 
 
-COMMANDS = (lesson,)
+def filters(
+    backbone: Annotated[str, typer.Argument(metavar="[BACKBONE]", help="A network of the catalogue.")] = "vgg16",
+    weights: Weights = "imagenet",
+    out: Annotated[Path, typer.Option(readable=False, help="The picture to make, a PNG file.")] = Path("filters.png"),
+    json: Json = False,
+) -> None:
+    """Draw the filters of a network's first layer: what it looks for in an image."""
+    from featurecache.backbones.catalog import application
+    from featurecache.backbones.filters import first_filters
+    from featurecache.backbones.weights import resolve_weights
+    from heads.figures.filters import filter_grid
+    from scripts.pictures import require_picture, write_picture
+
+    require_picture(out)
+    row = application(backbone)
+    found = resolve_weights(weights, row, notify=say)
+    kernel = first_filters(row, found)
+    write_picture(out, filter_grid({f"{row.name}, {_named(found.source)}": kernel}))
+    *size, _, count = kernel.shape
+    if json:
+        values = kernel.transpose(3, 0, 1, 2).tolist()
+        print_json({"backbone": row.name, "weights": found.source, "filters": values, "picture": str(out)})
+        return
+    sides = " x ".join(map(str, size))
+    show(
+        f"{out}: {counted(count, 'filter')} of {sides} places and 3 colours, of {row.name} with {found.source} weights"
+    )
+
+
+def _named(source: str) -> str:
+    """Return the name of weights, without the folder of a file."""
+    return Path(source).name
+
+
+COMMANDS = (lesson, filters)

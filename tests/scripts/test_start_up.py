@@ -27,6 +27,7 @@ COMMANDS = (
     "export",
     "finetune",
     "lesson",
+    "filters",
 )
 
 

@@ -1,12 +1,18 @@
-"""``featurecache lesson``: the list, bad input, JSON, and that no display is needed."""
+"""``featurecache lesson, filters``: the list, bad input, JSON, and that no display is needed."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from heads.figures.canvas import drawing
 from scripts.lesson import catalog
 from scripts.lesson.catalog import LESSONS, Lesson
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
 
 
 @pytest.fixture
@@ -100,3 +106,50 @@ def test_pictures_need_no_display(command, tmp_path, monkeypatch):
     pictures = command("lesson", "structure", "--out", tmp_path / "out", "--json").json["pictures"]
     assert pictures
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in pictures)
+
+
+def test_filters_draws_a_picture_in_the_right_grid(invoke, tmp_path):
+    out = tmp_path / "f.png"
+    done = invoke("filters", "--weights", "random:0", "--out", out)
+    assert done.code == 0
+    assert done.out == f"{out}: 64 filters of 3 x 3 places and 3 colours, of vgg16 with random:0 weights\n"
+    with Image.open(out) as image:
+        assert image.format == "PNG"
+        width, height = image.size
+    assert abs(width - height) < 0.2 * width  # 8 x 8, and a title
+    again = invoke("filters", "mobilenet_v2", "--weights", "random:0", "--out", out)
+    assert again.code == 0, again.err
+    with Image.open(out) as image:
+        assert image.size[1] < 0.65 * image.size[0]  # 4 rows of 8
+
+
+def test_filters_as_json(invoke, tmp_path):
+    done = invoke("filters", "--weights", "random:1", "--out", tmp_path / "f.png", "--json").json
+    assert np.array(done.pop("filters")).shape == (64, 3, 3, 3)
+    assert done == {"backbone": "vgg16", "weights": "random:1", "picture": str(tmp_path / "f.png")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("vgg17 --weights random:0", ["unknown backbone 'vgg17'", "vgg16"]),
+        ("", ["ImageNet weights of vgg16 are not available", "--weights random:0"]),
+        ("--weights nowhere.h5", ["nowhere.h5", "no such file"]),
+        ("--weights text.weights.h5", ["text.weights.h5 is not a weight file of vgg16"]),
+        ("mobilenet_v2 --weights text.weights.h5", ["text.weights.h5 is not a weight file of mobilenet_v2"]),
+        ("--weights random:0 --out photo.png", ["photo.png exists already and was not drawn by featurecache"]),
+        ("--weights random:0 --out filters.jpg", ["end filters.jpg in .png"]),
+        ("--weights random:0 --out nowhere/f.png", ["the folder nowhere does not exist"]),
+    ],
+)
+def test_filters_that_cannot_be_drawn(invoke, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("photo.png")
+    Path("text.weights.h5").write_text("no weights")
+    kept = Path("photo.png").read_bytes()
+    done = invoke("filters", *arguments.split())
+    assert done.code == 1
+    for word in words:
+        assert word in done.error
+    assert Path("photo.png").read_bytes() == kept
+    assert not Path("filters.png").exists()

@@ -1,0 +1,85 @@
+"""The filters of a first layer: those of the network that Keras runs, in the colours that it is shown."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from featurecache.backbones.catalog import APPLICATIONS, application
+from featurecache.backbones.filters import first_filters
+from featurecache.backbones.network import build, from_pixels
+from featurecache.backbones.runtime import load_keras
+from featurecache.backbones.weights import resolve_weights
+from featurecache.errors import WeightsError
+
+SHAPES = {
+    "vgg16": (3, 3, 3, 64),
+    "vgg19": (3, 3, 3, 64),
+    "mobilenet_v2": (3, 3, 3, 32),
+    "mobilenet": (3, 3, 3, 32),
+    "resnet50": (7, 7, 3, 64),
+    "efficientnet_b0": (3, 3, 3, 32),
+}
+
+
+def random(name, seed=0):
+    row = application(name)
+    return row, resolve_weights(f"random:{seed}", row)
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_every_network_has_filters_of_three_colours(name):
+    filters = first_filters(*random(name))
+    assert filters.shape == SHAPES[name]
+    assert np.isfinite(filters).all()
+    assert filters.std(axis=(0, 1, 2)).min() > 0
+
+
+def test_other_seeds_give_other_filters_and_the_same_seed_the_same():
+    first, again, other = (first_filters(*random("vgg16", seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.01
+
+
+@pytest.mark.parametrize("colour", [0, 1, 2])
+def test_a_filter_of_vgg16_answers_to_a_colour_of_a_picture_as_its_weights_for_that_colour_say(colour):
+    """VGG16 takes BGR; a picture given as RGB through Keras's own layers tells which weights are for red."""
+    row, weights = random("vgg16")
+    filters = first_filters(row, weights)
+    model = from_pixels(row, weights, "block1_conv1")
+    pictures = np.full((2, 224, 224, 3), 200, np.uint8)
+    pictures[1, ..., colour] += 50
+    activations = load_keras().ops.convert_to_numpy(model(pictures)).reshape(2, 224, 224, 64)[:, 100, 100]
+    active = (activations > 0).all(axis=0)  # beyond its relu a filter tells nothing
+    assert active.sum() > 10
+    expected = 50 * filters[:, :, colour].sum(axis=(0, 1))
+    np.testing.assert_allclose((activations[1] - activations[0])[active], expected[active], rtol=1e-3, atol=1e-2)
+
+
+def test_filters_come_from_a_weight_file(tmp_path):
+    row, weights = random("mobilenet_v2", seed=7)
+    network = build(row, weights)
+    path = tmp_path / "m.weights.h5"
+    network.save_weights(path)
+    found = first_filters(row, resolve_weights(str(path), row))
+    np.testing.assert_array_equal(found, network.get_layer("Conv1").get_weights()[0])
+
+
+def test_the_weight_file_of_another_network_is_refused(tmp_path):
+    row, weights = random("mobilenet_v2")
+    path = tmp_path / "m.weights.h5"
+    build(row, weights).save_weights(path)
+    with pytest.raises(WeightsError, match="is not a weight file of vgg16"):
+        first_filters(application("vgg16"), resolve_weights(str(path), application("vgg16")))
+
+
+def test_those_of_a_vgg_network_need_no_framework():
+    code = (
+        "import sys; from featurecache.backbones.catalog import application; "
+        "from featurecache.backbones.filters import first_filters; "
+        "from featurecache.backbones.weights import resolve_weights; "
+        "row = application('vgg16'); first_filters(row, resolve_weights('random:0', row)); "
+        "assert not {'keras', 'tensorflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
