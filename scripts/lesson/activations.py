@@ -71,7 +71,7 @@ def _show_functions(board: Board) -> dict[str, float]:
         "(1 + tanh(s / 2)) / 2). Both are flat at their ends: there a unit hardly learns, since what it learns is "
         f"multiplied by the slope. Through {_DEEP} layers {_DEEP} slopes are multiplied: with sigmoid they are at most "
         f"{largest['sigmoid']:.2f}^{_DEEP} = {largest['sigmoid'] ** _DEEP:.1e}. The slope of relu is 1 wherever the "
-        "unit is on: VGG16, and nearly all deep networks since, use it or a relative of it."
+        "unit is on. Deep networks such as VGG16 use it."
     )
     return largest
 
@@ -150,7 +150,7 @@ def _show_two_layers(board: Board) -> dict[str, Any]:
     board.code("  (X W1 + b1) W2 + b2\n= X W1 W2 + b1 W2 + b2\n= X W + b      with W = W1 W2 and b = b1 W2 + b2")
     board.say(
         f"They are one layer. With random weights for 3 inputs, 4 units and 2 outputs, and {len(X):,} random rows, the "
-        f"two ways differ by {apart:.0e} at most, which is rounding. With an activation there is no such W. The one "
+        f"two ways differ by {apart:.0e} at most, which is rounding. With an activation there is no such W: the one "
         "layer that comes nearest (by least squares) leaves this part of the outputs' variance unexplained:"
     )
     board.table(("between the layers", "unexplained"), [(name, f"{part:.2g}") for name, part in left.items()])

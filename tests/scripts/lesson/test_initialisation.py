@@ -84,6 +84,7 @@ def test_good_starts_learn_and_the_others_do_not(found):
         for name in ("zeros", "too small"):
             assert losses[name] == pytest.approx([nothing] * 10, abs=0.01)
         assert losses["He"][-1] < 0.1
+        assert losses["He"][-1] < losses["Glorot"][-1]
     assert found["losses"]["tanh"]["Glorot"][-1] < 0.3
     assert found["losses"]["tanh"]["too large"][-1] > 2 * nothing
     assert found["losses"]["relu"]["too large"] == []
