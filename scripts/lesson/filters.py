@@ -169,11 +169,12 @@ def _compare_heads(board: Board, cache: FeatureCache, row: Application) -> dict[
 
 def _some_rows(cache: FeatureCache, count: int) -> tuple[FeatureSet, FeatureSet]:
     """Return about ``count`` rows that train and that judge, evenly taken from each class."""
+    from heads import head_spec
     from heads.splits import Holdout, training_rows
-    from heads.training import DEFAULT_HOLDOUT, OUTPUTS
+    from heads.training import DEFAULT_HOLDOUT, feature_tap
 
-    below = [tap for tap in cache.taps if tap not in OUTPUTS] or list(cache.taps)
-    both = training_rows(cache.features(below[-1]), Holdout(DEFAULT_HOLDOUT, seed=0))
+    features = cache.features(feature_tap(cache, head_spec("logreg"), None))
+    both = training_rows(features, Holdout(DEFAULT_HOLDOUT, seed=0))
     classes = sorted(set(both[0].y) & set(both[1].y))[:_CLASSES]
     each = max(2, count // (2 * max(1, len(classes))))
     train, valid = (rows.take(_evenly(rows.y, classes, each)) for rows in both)
