@@ -9,6 +9,7 @@ from heads.figures.calibration import probability_histogram, reliability_diagram
 from heads.figures.confusion import confusion_matrix
 from heads.figures.discrimination import precision_recall_curves, roc_curves
 from heads.figures.filters import filter_grid
+from heads.figures.gallery import gallery
 from heads.figures.maps import feature_map
 from heads.figures.progress import accuracies, epochs, learning_curve
 from heads.figures.svg import to_svg
@@ -23,6 +24,7 @@ __all__ = [
     "epochs",
     "feature_map",
     "filter_grid",
+    "gallery",
     "learning_curve",
     "precision_recall_curves",
     "probability_histogram",

@@ -7,6 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from scripts.lesson.board import Board
+from scripts.lesson.steps import require_judges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,14 +84,11 @@ def run(board: Board, cache: Path | None) -> dict[str, Any]:
 
 def _trained(cache: FeatureCache, tap: str, rate: float, epochs: int, start: TrainedHead | None = None) -> TrainedHead:
     """Return a head trained with a learning rate for so many epochs, from the same start or from another head."""
-    from heads import TrainingError, train
+    from heads import train
 
     settings = _SETTINGS if start is None else {}
     head = train(cache, "softmax", tap=tap, params={**settings, "lr": rate, "epochs": epochs}, start=start)
-    if not head.training.n_valid:
-        raise TrainingError(
-            f"{cache.path} has no images left to judge by; give a cache with a valid split, or with more images"
-        )
+    require_judges(head, cache)
     return head
 
 

@@ -75,6 +75,14 @@ def test_a_cache_that_is_not_given(invoke, name):
         assert words in done.error
 
 
+@pytest.mark.parametrize("name", [name for name, lesson in LESSONS.items() if lesson.cache])
+def test_a_cache_that_is_not_there(invoke, tmp_path, name):
+    done = invoke("lesson", name, tmp_path / "nowhere.h5", "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "there is no cache" in done.error
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_cache_that_no_lesson_asked_for_is_left_aside(invoke, monkeypatch, tmp_path):
     monkeypatch.setattr(catalog, "load_lesson", lambda _: lambda board, _: board.say("text") or {})
     done = invoke("lesson", "matrices", "c.h5", "--out", tmp_path / "out")

@@ -1,6 +1,7 @@
 """Caches that lessons are given on: with learned weights that are no download, and of the real photographs."""
 
 import io
+import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -73,3 +74,14 @@ def digits(tmp_path_factory):
     path = folder / "digits.h5"
     featurecache.extract(folder / "digits", path, backbone="mobilenet_v2", weights="random:0")
     return path
+
+
+@pytest.fixture
+def moved(tmp_path, images, weight_file):
+    """A cache whose images and weights lie in a folder that may be changed."""
+    shutil.copytree(images, tmp_path / "photos")
+    shutil.copy(weight_file, tmp_path / "w.weights.h5")
+    made = featurecache.extract(
+        tmp_path / "photos", tmp_path / "c.h5", backbone="mobilenet_v2", weights=str(tmp_path / "w.weights.h5")
+    )
+    return made.path

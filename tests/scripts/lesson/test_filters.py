@@ -28,17 +28,6 @@ def with_a_cache(teach, learned_cache):
     return teach("filters", learned_cache)
 
 
-@pytest.fixture
-def moved(tmp_path, images, weight_file):
-    """A cache whose images and weights lie in a folder that may be changed."""
-    shutil.copytree(images, tmp_path / "photos")
-    shutil.copy(weight_file, tmp_path / "w.weights.h5")
-    made = featurecache.extract(
-        tmp_path / "photos", tmp_path / "c.h5", backbone="mobilenet_v2", weights=str(tmp_path / "w.weights.h5")
-    )
-    return made.path
-
-
 def size(path):
     with Image.open(path) as image:
         return image.size
