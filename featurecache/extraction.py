@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from featurecache.backbones.protocol import Backbone
 from featurecache.cache import FeatureCache
@@ -25,7 +26,7 @@ def extract(
     backbone: str | Backbone = "vgg16",
     weights: str = "imagenet",
     taps: Iterable[str] | None = None,
-    batch_size: int = 32,
+    batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,
     device: str = "auto",
     precision: str = "float32",
@@ -60,7 +61,8 @@ def extract(
     taps
         Layers to keep; the network's default ones if not given.
     batch_size
-        Images in a forward pass.
+        Images in a forward pass; the engine's own number if not given, and with ``"auto"`` the one at which it is
+        fastest here, by trying. An interrupted run goes on with the number that it began with.
     workers
         Threads that read and decode; one for each processor if not given.
     device
@@ -68,7 +70,7 @@ def extract(
     precision
         ``"float32"``, or ``"mixed"`` for half precision inside the network.
     engine
-        What runs the network: ``"keras"``, ``"ncnn"`` (the VGG networks on a CPU), or ``"auto"``: Keras where there is
+        What runs the network: ``"keras"``, ``"numba"`` (the VGG networks on a CPU), or ``"auto"``: Keras where there is
         a GPU, else the faster one of those that are installed. Features agree but for rounding, so that one engine
         goes on with what the other began.
     dtype
@@ -106,7 +108,7 @@ def extract(
     """
     cache_path = Path(cache_path)
     for option, value in (("batch_size", batch_size), ("workers", workers)):
-        if value is not None and value < 1:
+        if value is not None and value != "auto" and value < 1:
             raise OptionError(f"{option} is {value}; expected a whole number from 1 on")
     if dtype not in DTYPES:
         raise UnknownNameError("dtype", dtype, DTYPES)
@@ -118,7 +120,6 @@ def extract(
         backbone,
         weights,
         taps=taps,
-        batch_size=batch_size,
         device=device,
         precision=precision,
         engine=engine,
@@ -136,7 +137,7 @@ def extract(
         store,
         rules,
         source,
-        batch_size=batch_size,
+        batch_size=store.batch_size(source.engine) if batch_size == "auto" else batch_size or source.batch_size,
         workers=workers or len(os.sched_getaffinity(0)),
         rehash=rehash,
         report=progress,

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.ahead import ahead
+from featurecache.backbones.batch_size import SIZES
 from featurecache.backbones.protocol import Backbone
 from featurecache.cache import FeatureCache, pack
 from featurecache.decode import DecodeRules, Failure, decode
@@ -111,7 +112,7 @@ class Run:
         rules: DecodeRules,
         source: Source,
         *,
-        batch_size: int,
+        batch_size: int | None,
         workers: int,
         rehash: bool,
         report: Callable[[Progress], None],
@@ -145,7 +146,7 @@ class Run:
 
     def _look_and_forward(self) -> None:
         """Bring every image of the manifest into the store, as features or as a failure."""
-        window = 2 * (self._batch_size + self._workers)
+        window = 2 * ((self._batch_size or max(SIZES)) + self._workers)
         looked_at = ahead(self._look, self._manifest.entries, workers=self._workers, window=window)
         with ThreadPoolExecutor(1, "commit") as committer, closing(looked_at):
             try:
@@ -231,6 +232,7 @@ class Run:
         if sighting != self._store.sightings.get(sighting.path):
             self._pending.sightings.append(sighting)
         if pixels is not None and sighting.sha256 not in self._taken:
+            self._start()
             self._taken.add(sighting.sha256)
             self._batch[sighting.sha256] = pixels
             if len(self._batch) == self._batch_size:
@@ -240,14 +242,18 @@ class Run:
         self._progress.seconds = time.monotonic() - self._started
         self._report(self._progress)
 
-    def _forward(self) -> None:
-        """Send the batch through the network."""
-        if not self._batch:
-            return
+    def _start(self) -> None:
+        """Start the network when the first image has to go through it."""
         if self._backbone is None:
             self._require_space()
-            self._backbone = self._source.start()
+            self._backbone = self._source.start(self._batch_size)
+            self._batch_size = self._batch_size or self._backbone.batch_size
             self._store.scratch()  # now, so that another run at work shows before any image is forwarded
+
+    def _forward(self) -> None:
+        """Send the batch through the network."""
+        if not self._batch or self._backbone is None:
+            return
         start = time.monotonic()
         features = self._backbone.forward(np.stack(list(self._batch.values())))
         self._progress.computing += time.monotonic() - start
@@ -259,7 +265,7 @@ class Run:
 
     def _is_due(self) -> bool:
         """Whether the shard should end before the next batch."""
-        rows = sum(len(contents) for contents, _ in self._pending.batches) + self._batch_size
+        rows = sum(len(contents) for contents, _ in self._pending.batches) + (self._batch_size or 0)
         return (
             rows > SHARD_ROWS
             or rows * self._store.recipe.row_bytes > SHARD_BYTES

@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.catalog import DEVICES, application
-from featurecache.backbones.engines import choose_engine, start_engine
+from featurecache.backbones.engines import BATCH_SIZES, choose_engine, start_engine
 from featurecache.backbones.protocol import Backbone, BackboneSpec
 from featurecache.backbones.weights import resolve_weights
 from featurecache.decode import DECODE_VERSION, DecodeRules
 from featurecache.errors import RecipeError, UnknownNameError
 from featurecache.recipe import Recipe
+
+_BATCH_SIZE = 32  # for a backbone that a caller brings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +28,20 @@ class Source:
         The backbone's identity; known without a framework.
     weights
         What to ask for to get the same weights again.
+    engine
+        What runs the backbone; nothing if it is there already.
+    batch_size
+        Images of a batch, if nothing else is asked for.
     start
-        Makes the backbone; called once, and only if an image has to go through it.
+        Makes the backbone, for batches of so many images or, without a number, of as many as are fastest; called once,
+        and only if an image has to go through it.
     """
 
     spec: BackboneSpec
     weights: str
-    start: Callable[[], Backbone]
+    engine: str
+    batch_size: int
+    start: Callable[[int | None], Backbone]
 
 
 def source_of(
@@ -40,7 +49,6 @@ def source_of(
     weights: str = "imagenet",
     *,
     taps: Iterable[str] | None = None,
-    batch_size: int = 32,
     device: str = "auto",
     precision: str = "float32",
     engine: str = "auto",
@@ -54,7 +62,7 @@ def source_of(
     the catalogue is started.
     """
     if not isinstance(backbone, str):
-        return Source(backbone.spec, backbone.spec.weights, lambda: backbone)
+        return Source(backbone.spec, backbone.spec.weights, "", _BATCH_SIZE, lambda _: backbone)
     row = application(backbone)
     row.spec("", taps, precision)  # names are checked before weights are looked for
     if device not in DEVICES:
@@ -63,7 +71,7 @@ def source_of(
     found = resolve_weights(weights, row, download=download, rehash=rehash, notify=notify)
     spec = row.spec(found.identity, taps, precision)
 
-    def start() -> Backbone:
+    def start(batch_size: int | None) -> Backbone:
         notify(f"starting {row.name} with {found.source} weights on {chosen}")
         return start_engine(
             chosen,
@@ -76,7 +84,7 @@ def source_of(
             notify=notify,
         )
 
-    return Source(spec, found.source, start)
+    return Source(spec, found.source, chosen, BATCH_SIZES[chosen], start)
 
 
 def recipe_of(spec: BackboneSpec, rules: DecodeRules, dtype: str) -> Recipe:

@@ -73,7 +73,7 @@ def verify(
     weights: str | None = None,
     device: str = "auto",
     engine: str = "auto",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     seed: int = 0,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Verification:
@@ -89,8 +89,10 @@ def verify(
         The folder that the paths are relative to, if it is no longer where the extraction found it.
     weights
         The network's weights, if they are no longer where the extraction found them.
-    device, engine, batch_size
+    device, engine
         As in `featurecache.extract`.
+    batch_size
+        Images in a forward pass; the engine's own number if not given.
     seed
         What the choice of rows follows from.
     notify
@@ -119,7 +121,6 @@ def verify(
         backbone or recipe.backbone,
         weights or str(provenance.get("weights_source")),
         taps=tuple(recipe.taps),
-        batch_size=batch_size,
         device=device,
         precision=recipe.precision,
         engine=engine,
@@ -130,7 +131,7 @@ def verify(
     require_recipe(recipe, network, cache.path, "name the weights it was made with by --weights")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(cache))[:recompute])
     root = Path(images if images is not None else str(provenance.get("images")))
-    rows, error = _compared(cache, chosen, root, rules, source=source, batch_size=batch_size)
+    rows, error = _compared(cache, chosen, root, rules, source=source, batch_size=batch_size or source.batch_size)
     if not rows:
         raise ManifestError(
             f"none of the {len(chosen)} images that were chosen are as they were in {root}; name the folder that "
@@ -173,7 +174,7 @@ def _compared(
                 sha256.encode() == images["sha256"][row] for row, sha256 in zip(batch.items, batch.sha256, strict=True)
             ]
             if any(same):
-                network = network or source.start()
+                network = network or source.start(batch_size)
                 rows = list(compress(batch.items, same))
                 error = _largest_error(cache, rows, network.forward(batch.pixels[same]))
                 compared, largest = compared + len(rows), float(np.maximum(largest, error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from featurecache.backbones.protocol import Backbone
     from featurecache.batches import ImageBatch
     from featurecache.manifest import ImageEntry
-    from featurecache.source import Source
     from heads.artifact import TrainedHead
 
 
@@ -79,7 +79,7 @@ def predict(
     *,
     backbone: Backbone | None = None,
     weights: str | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int | None = None,
     device: str = "auto",
     engine: str = "auto",
@@ -97,7 +97,9 @@ def predict(
         The network itself, if it is none of the catalogue.
     weights
         Where the network's weights are, if they are no longer where the extraction found them.
-    batch_size, workers, device, engine
+    batch_size
+        Images in a forward pass; the engine's own number if not given.
+    workers, device, engine
         As in `featurecache.extract`.
     notify
         Is told in one line what a person might want to know.
@@ -117,7 +119,6 @@ def predict(
         backbone or recipe.backbone,
         weights or head.weights_source,
         taps=(head.tap,),
-        batch_size=batch_size,
         device=device,
         precision=recipe.precision,
         engine=engine,
@@ -126,11 +127,10 @@ def predict(
     rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter)
     head.check_recipe(recipe_of(source.spec, rules, recipe.dtype), head.tap)
     failures: dict[ImageEntry, str] = {}
-    batches = image_batches(
-        manifest.entries, manifest.file, rules, batch_size=batch_size, failures=failures, workers=workers
-    )
+    size = batch_size or source.batch_size
+    batches = image_batches(manifest.entries, manifest.file, rules, batch_size=size, failures=failures, workers=workers)
     with closing(batches):
-        paths, probabilities = _probabilities(head, source, batches)
+        paths, probabilities = _probabilities(head, partial(source.start, size), batches)
     if not paths:
         entry, reason = next(iter(failures.items()))
         raise NoImagesError(f"none of the {len(failures)} images can be used; the first is {entry.path}: {reason}")
@@ -141,14 +141,14 @@ def predict(
 
 
 def _probabilities(
-    head: TrainedHead, source: Source, batches: Iterable[ImageBatch[ImageEntry]]
+    head: TrainedHead, start: Callable[[], Backbone], batches: Iterable[ImageBatch[ImageEntry]]
 ) -> tuple[list[str], NDArray[np.float64]]:
     """Return the paths and the probabilities, shape (n, k), of all images; the network starts if there is one."""
     network: Backbone | None = None
     paths: list[str] = []
     rows: list[NDArray[np.float64]] = [np.empty((0, len(head.classes)))]
     for batch in batches:
-        network = network or source.start()
+        network = network or start()
         features = as_stored(network.forward(batch.pixels), head.tap, head.recipe)
         rows.append(head.predict_proba(features.astype(np.float32, copy=False)))
         paths += [entry.path for entry in batch.items]

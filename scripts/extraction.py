@@ -6,7 +6,7 @@ import typer
 
 from scripts.options import (
     Backbone,
-    BatchSize,
+    BatchSizeOrAuto,
     Cache,
     Device,
     Dtype,
@@ -32,7 +32,7 @@ def extract(
     backbone: Backbone = "vgg16",
     weights: Weights = "imagenet",
     taps: Taps = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSizeOrAuto = None,
     workers: Workers = None,
     device: Device = "auto",
     precision: Precision = "float32",

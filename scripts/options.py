@@ -1,7 +1,7 @@
 """Arguments and options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,13 +22,37 @@ MovedWeights = Annotated[
 Taps = Annotated[
     str | None, typer.Option(help="Layers to keep, separated by commas.", show_default="the network's own")
 ]
-BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="Images in a forward pass.")]
+_MOST_IMAGES = 4096
+_OWN_BATCH_SIZE = "32, or 64 with numba"
+
+
+def _number_or_auto(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_IMAGES:
+        raise typer.BadParameter(f"{text!r} is neither auto nor a whole number from 1 to {_MOST_IMAGES}")
+    return int(text)
+
+
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, max=_MOST_IMAGES, help="Images in a forward pass.", show_default=_OWN_BATCH_SIZE)
+]
+BatchSizeOrAuto = Annotated[
+    Any,
+    typer.Option(
+        "--batch-size",
+        parser=_number_or_auto,
+        metavar="N|auto",
+        help="Images in a forward pass; auto: as many as are fastest here.",
+        show_default=_OWN_BATCH_SIZE,
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Threads that read and decode.", show_default="one a processor")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
 Engine = Annotated[
-    str, typer.Option(help="keras, ncnn (VGG on a CPU), or auto: Keras on a GPU, else the faster one installed.")
+    str, typer.Option(help="keras, numba (VGG on a CPU), or auto: Keras on a GPU, else the faster one installed.")
 ]
 Precision = Annotated[str, typer.Option(help="float32, or mixed: half precision inside the network.")]
 Dtype = Annotated[str, typer.Option(help="What features are stored in: float32 or float16.")]

@@ -26,7 +26,7 @@ def predict(
     ] = None,
     predictions: Predictions = None,
     weights: MovedWeights = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = None,
     workers: Workers = None,
     device: Device = "auto",
     engine: Engine = "auto",

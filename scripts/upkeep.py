@@ -102,7 +102,7 @@ def verify(
         typer.Option(readable=False, help="The folder the paths are relative to.", show_default="as extracted"),
     ] = None,
     weights: MovedWeights = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = None,
     device: Device = "auto",
     engine: Engine = "auto",
     seed: Annotated[int, typer.Option(min=0, help="What the choice of rows follows from.")] = 0,

@@ -67,19 +67,24 @@ class KerasBackbone:
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.spec = application.spec(weights.identity, taps, precision)
-        self._batch_shape = (batch_size, *application.input_size, 3)
         self._device, self._notify = find_device(device), notify
         with placed(self._device), dtype_policy("mixed_float16" if precision == "mixed" else "float32"):
             network = build(application, weights)
             outputs = {tap: layer_of(network, tap).output for tap in self.spec.taps}
             model = load_keras().Model(network.inputs, outputs)
-            self._compiled = partial(compiled, model, _preprocessing(application), _finished)
-            self._forward = self._compiled(self._batch_shape)
+        self._compiled = partial(compiled, model, _preprocessing(application), _finished)
+        self.resize(batch_size)
+
+    def resize(self, batch_size: int) -> None:
+        """Take batches of another size from now on."""
+        self.batch_size = batch_size
+        with placed(self._device):
+            self._forward = self._compiled((batch_size, *self.spec.input_size, 3))
 
     @property
     def provenance(self) -> Mapping[str, str]:
         """What runs it; the batch size is the one that the device's memory allowed."""
-        return {"engine": "keras", **versions(), "device": self._device, "batch_size": str(self._batch_shape[0])}
+        return {"engine": "keras", **versions(), "device": self._device, "batch_size": str(self.batch_size)}
 
     def forward(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return every tap's activations in one pass; see `Backbone.forward`."""
@@ -88,7 +93,7 @@ class KerasBackbone:
             return {tap: np.empty((0, width), np.float32) for tap, width in self.spec.taps.items()}
         batches, start = [], 0
         while start < len(images):
-            size = self._batch_shape[0]
+            size = self.batch_size
             try:
                 batches.append(self._forward_batch(images[start : start + size]))
             except Exception as e:
@@ -101,21 +106,19 @@ class KerasBackbone:
 
     def _halve(self, error: Exception) -> None:
         """Go on with batches of half the size; raise `DeviceError` if a batch is a single image already."""
-        size = self._batch_shape[0]
+        size = self.batch_size
         if size == 1:
             raise DeviceError(
                 f"the {self._device}'s memory does not suffice for one image: end other programs that use it, or pass "
                 "--device cpu"
             ) from error
-        self._batch_shape = (size // 2, *self._batch_shape[1:])
         self._notify(f"the {self._device}'s memory does not suffice for {size} images: going on with {size // 2}")
-        with placed(self._device):
-            self._forward = self._compiled(self._batch_shape)
+        self.resize(size // 2)
 
     def _forward_batch(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         padded = images
-        if len(images) < self._batch_shape[0]:
-            padded = np.zeros(self._batch_shape, np.uint8)
+        if len(images) < self.batch_size:
+            padded = np.zeros((self.batch_size, *images.shape[1:]), np.uint8)
             padded[: len(images)] = images
         with placed(self._device):
             return {tap: output[: len(images)] for tap, output in self._forward(padded).items()}

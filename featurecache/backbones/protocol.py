@@ -58,6 +58,11 @@ class Backbone(Protocol):
         """What runs it (framework, versions, device); not part of its identity."""
         ...
 
+    @property
+    def batch_size(self) -> int:
+        """Images that it computes at a time; not part of its identity."""
+        ...
+
     def forward(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return every tap's activations in one pass.
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.bench.images import write_photographs
-from scripts.bench.worker import Worker
+from scripts.bench.worker import Worker, held_back
 
-IMAGES, ROUNDS = 64, 3
+IMAGES, ROUNDS = 128, 3
 TOLERANCE = 1e-3
 _REST_SECONDS = 0.3  # in which the threads of the one before stop spinning
 _INSTALL = "not installed: pip install 'featurecache[bench]'"
@@ -84,6 +84,7 @@ def run(images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, Any]:
         "network": "VGG16 with random weights, taps fc2 and predictions, float32",
         "images": images,
         "rounds": rounds,
+        "variables_held_back": ", ".join(held_back()) or "none",
         "load_average": round(os.getloadavg()[1], 1),
         "contestants": rows,
         **ratios(seconds),

@@ -30,6 +30,11 @@ _FEATURES = "{}.features.npz"
 _FROM_THE_END = -2_000  # of what a worker that failed has said
 
 
+def held_back() -> list[str]:
+    """Return the variables that choose OpenBLAS's code in place of the processor; contestants do not get them."""
+    return sorted(name for name in os.environ if name in {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"})
+
+
 class Worker(AbstractContextManager["Worker"]):
     """The parent's side of a contestant.
 
@@ -56,7 +61,8 @@ class Worker(AbstractContextManager["Worker"]):
             stdout=subprocess.PIPE,
             stderr=self._chatter,
             text=True,
-            env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"},
+            env={name: value for name, value in os.environ.items() if name not in held_back()}
+            | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"},
         )
         said = self._answer()
         self.start_up = time.perf_counter() - began
@@ -98,9 +104,12 @@ class Ours:
     """Our own extraction from files to a finished cache, and the network alone."""
 
     def __init__(self, engine: str) -> None:
-        self._backbone = source_of(peers.NETWORK, peers.WEIGHTS, engine=engine, device="cpu").start()
+        source = source_of(peers.NETWORK, peers.WEIGHTS, engine=engine, device="cpu")
+        self._backbone = source.start(source.batch_size)
         made_by = self._backbone.provenance
-        self.version = ", ".join(f"{key} {made_by[key]}" for key in ("ncnn", "keras", "backend") if key in made_by)
+        self.version = ", ".join(
+            f"{key} {made_by[key]}" for key in ("numba", "blas", "keras", "backend") if key in made_by
+        )
         self._made = 0
 
     def forward(self, pixels: peers.Pixels) -> peers.Features:
@@ -110,7 +119,8 @@ class Ours:
     def end_to_end(self, folder: Path) -> None:
         """Extract the photographs to a new cache."""
         self._made += 1
-        extract(folder / "images", folder / f"{os.getpid()}-{self._made}.h5", backbone=self._backbone)
+        cache = folder / f"{os.getpid()}-{self._made}.h5"
+        extract(folder / "images", cache, backbone=self._backbone, batch_size=self._backbone.batch_size)
 
 
 KINDS: dict[str, Callable[[], Any]] = {
@@ -130,6 +140,7 @@ def _ways(contestant: Any, folder: Path, pixels: peers.Pixels) -> dict[str, Call
         "forward": lambda: [contestant.forward(batch) for batch in peers.in_batches(pixels)]
     }
     if isinstance(contestant, Ours):
+        ways["forward"] = lambda: contestant.forward(pixels)  # in batches of its own size
         ways["end_to_end"] = lambda: contestant.end_to_end(folder)
     if isinstance(contestant, peers.KerasByHand):
         ways["two_passes"] = lambda: contestant.two_passes(files)

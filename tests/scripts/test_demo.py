@@ -23,7 +23,7 @@ def test_it_ends_well_and_says_loudly_that_weights_are_random(done):
     assert "the ImageNet weights of vgg16 are not available" in notes[0]
     assert "going on with random:0" in notes[1]
     (started,) = done.err.splitlines()[len(notes) :]
-    assert re.fullmatch("starting vgg16 with random:0 weights on (keras|ncnn)", started)
+    assert re.fullmatch("starting vgg16 with random:0 weights on (keras|numba)", started)
 
 
 def test_it_prints_a_table_of_accuracies(done):

@@ -129,10 +129,10 @@ def test_an_interrupted_demo_can_be_started_again(start, tmp_path):
 
 @pytest.mark.parametrize("gap", [0.0, 0.01, 0.03])
 def test_whoever_is_impatient_gets_the_same_end(gap, start, many, tmp_path):
-    options = ("--weights", "random:0", "--taps", "block4_pool", "--engine", "ncnn", "--json")
+    options = ("--weights", "random:0", "--taps", "block4_pool", "--engine", "numba", "--json")
     process = start("extract", many, tmp_path / "x.h5", *options, stderr=subprocess.PIPE, text=True)
     with process:
-        assert process.stderr.readline() == "starting vgg16 with random:0 weights on ncnn\n"
+        assert process.stderr.readline() == "starting vgg16 with random:0 weights on numba\n"
         while not (tmp_path / "x.h5.work").exists():
             time.sleep(0.01)
         time.sleep(0.5)  # the first batch is in the network

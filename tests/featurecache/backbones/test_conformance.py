@@ -1,4 +1,4 @@
-"""What every backbone must do: the one of NumPy, Keras's (with the smallest network), and ncnn's."""
+"""What every backbone must do: the one of NumPy, Keras's (with the smallest network), and the one on numba."""
 
 import numpy as np
 import pytest
@@ -8,15 +8,15 @@ from featurecache.backbones.fake import FakeBackbone
 BATCH_SIZE = 4
 
 
-@pytest.fixture(scope="module", params=["fake", "keras", "ncnn"])
+@pytest.fixture(scope="module", params=["fake", "keras", "numba"])
 def backbone(request, weights_of):
     if request.param == "fake":
         return FakeBackbone({"features": 16, "logits": 5, "predictions": 5})
-    if request.param == "ncnn":
-        from featurecache.backbones.ncnn_engine import NcnnBackbone
+    if request.param == "numba":
+        from featurecache.backbones.numba_engine import NumbaBackbone
 
         taps = ("block5_conv1", "flatten", "logits", "predictions")
-        return NcnnBackbone(*weights_of("vgg16"), taps=taps, batch_size=BATCH_SIZE)
+        return NumbaBackbone(*weights_of("vgg16"), taps=taps, batch_size=BATCH_SIZE)
     from featurecache.backbones.keras_engine import KerasBackbone
 
     taps = ("avg_pool", "logits", "predictions")

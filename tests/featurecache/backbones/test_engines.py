@@ -7,7 +7,7 @@ import pytest
 from featurecache import extract
 from featurecache.backbones import engines
 from featurecache.backbones.catalog import APPLICATIONS, application
-from featurecache.backbones.engines import choose_engine
+from featurecache.backbones.engines import choose_engine, start_engine
 from featurecache.errors import EngineError, UnknownNameError
 
 
@@ -22,8 +22,8 @@ def devices(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def without_ncnn(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ncnn", None)
+def without_numba(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
 
 
 def chosen(asked="auto", name="vgg16", *, device="auto", precision="float32"):
@@ -31,25 +31,25 @@ def chosen(asked="auto", name="vgg16", *, device="auto", precision="float32"):
 
 
 @pytest.mark.usefixtures("devices")
-def test_without_a_gpu_the_vgg_networks_run_on_ncnn_and_all_others_on_keras():
+def test_without_a_gpu_the_vgg_networks_run_on_numba_and_all_others_on_keras():
     found = {name: chosen(name=name) for name in APPLICATIONS}
-    assert found == {name: "ncnn" if name in {"vgg16", "vgg19"} else "keras" for name in APPLICATIONS}
+    assert found == {name: "numba" if name in {"vgg16", "vgg19"} else "keras" for name in APPLICATIONS}
 
 
 @pytest.mark.parametrize("name", ["nvidia0", "nvidiactl", "kfd", "dxg"])
 def test_where_there_may_be_a_gpu_it_is_for_keras_to_find_out(devices, name):
     (devices / name).touch()
     assert chosen() == chosen(device="gpu") == "keras"
-    assert chosen(device="cpu") == chosen("ncnn") == "ncnn"
+    assert chosen(device="cpu") == chosen("numba") == "numba"
 
 
 @pytest.mark.usefixtures("devices")
-def test_what_ncnn_cannot_do_runs_on_keras():
+def test_what_numba_cannot_do_runs_on_keras():
     assert chosen(device="gpu") == chosen(precision="mixed") == "keras"
 
 
-@pytest.mark.usefixtures("devices", "without_ncnn")
-def test_where_ncnn_is_not_installed_everything_runs_on_keras():
+@pytest.mark.usefixtures("devices", "without_numba")
+def test_where_numba_is_not_installed_everything_runs_on_keras():
     assert chosen() == chosen(device="cpu") == "keras"
 
 
@@ -62,35 +62,36 @@ def test_keras_runs_everything_that_it_is_asked_to():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet50"}, "the engine ncnn does not know resnet50, only vgg16 and vgg19; use --engine keras"),
+        ({"name": "resnet50"}, "the engine numba does not know resnet50, only vgg16 and vgg19; use --engine keras"),
         ({"precision": "mixed"}, "computes in float32, not in mixed precision; use --engine keras"),
         ({"device": "gpu"}, "runs on the CPU; use --engine keras for a GPU"),
     ],
 )
-def test_asking_ncnn_for_what_it_cannot_do_is_an_error_with_a_remedy(options, message):
+def test_asking_numba_for_what_it_cannot_do_is_an_error_with_a_remedy(options, message):
     with pytest.raises(EngineError, match=message):
-        chosen("ncnn", **options)
+        chosen("numba", **options)
 
 
-@pytest.mark.usefixtures("without_ncnn")
-def test_asking_for_ncnn_where_it_is_not_installed_names_the_extra(tmp_path, photographs):
+@pytest.mark.usefixtures("without_numba")
+def test_asking_for_numba_where_it_is_not_installed_names_the_extra(tmp_path, photographs):
     from PIL import Image
 
     (tmp_path / "images").mkdir()
     Image.fromarray(photographs(1)[0]).save(tmp_path / "images" / "0.png")
-    with pytest.raises(EngineError, match=r"^the engine ncnn is not installed; pip install 'featurecache\[fast\]'"):
-        extract(tmp_path / "images", tmp_path / "x.h5", weights="random:0", engine="ncnn")
+    with pytest.raises(EngineError, match=r"^the engine numba is not installed; pip install 'featurecache\[fast\]'"):
+        extract(tmp_path / "images", tmp_path / "x.h5", weights="random:0", engine="numba")
     assert not (tmp_path / "x.h5.work").exists()
 
 
-@pytest.mark.usefixtures("without_ncnn")
-def test_ncnn_that_cannot_be_loaded_is_an_error_with_a_remedy(weights_of):
-    from featurecache.backbones.ncnn_engine import NcnnBackbone
-
-    with pytest.raises(EngineError, match=r"ncnn cannot be loaded \(.*\); pip install 'featurecache\[fast\]'"):
-        NcnnBackbone(*weights_of("vgg16"))
+@pytest.mark.usefixtures("without_numba")
+def test_numba_that_cannot_be_loaded_is_an_error_with_a_remedy(weights_of, monkeypatch):
+    for module in ("numba_engine", "winograd"):
+        monkeypatch.delitem(sys.modules, f"featurecache.backbones.{module}", raising=False)
+        monkeypatch.delattr(f"featurecache.backbones.{module}", raising=False)
+    with pytest.raises(EngineError, match=r"numba cannot be loaded \(.*\); pip install -U 'featurecache\[fast\]'"):
+        start_engine("numba", *weights_of("vgg16"), taps=("fc2",), batch_size=1, precision="float32", device="cpu")
 
 
 def test_an_unknown_engine_comes_with_the_close_match():
-    with pytest.raises(UnknownNameError, match="unknown engine 'nccn'; did you mean 'ncnn'"):
-        chosen("nccn")
+    with pytest.raises(UnknownNameError, match="unknown engine 'nubma'; did you mean 'numba'"):
+        chosen("nubma")

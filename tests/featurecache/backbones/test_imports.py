@@ -2,7 +2,7 @@
 
 import pytest
 
-FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "ncnn", "h5py", "sklearn")
+FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "numba", "h5py", "sklearn")
 
 
 @pytest.mark.parametrize(
