@@ -86,7 +86,7 @@ def _draw_image(axes: Axes, table: PredictionsTable, row: int, originals: Origin
     lines = [f"{shown(table.classes[predicted], 12)}: {table.probabilities[row, predicted]:.3f}"]
     wrong = true not in {predicted, -1}
     if wrong:
-        lines.append(f"is {shown(table.classes[true], 14)}")
+        lines.append(f"labelled {shown(table.classes[true], 12)}")
     axes.text(
         0.5,
         -0.04,

@@ -63,8 +63,8 @@ def test_below_an_image_stands_what_was_predicted_and_what_it_is_if_that_is_wron
     figure = figures.gallery(table, [galleries.Choice("x", "x", "", (0, 1, 2, 3))], originals)
     assert [text.get_text() for text in written(figure)] == [
         "cats: 0.900",
-        "dogs: 0.750\nis cats",
-        "cats: 0.500\nis dogs",
+        "dogs: 0.750\nlabelled cats",
+        "cats: 0.500\nlabelled dogs",
         "dogs: 1.000",
     ]
     assert [text.get_color() for text in written(figure)] == [BLUE, VERMILION, VERMILION, BLUE]
