@@ -119,10 +119,12 @@ def _predict(file: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _commands(cache: FeatureCache, head: TrainedHead, path: str) -> str:
     file = quote(str(cache.path))
-    image = quote(str(Path(str(cache.provenance.get("images"))) / path))
+    image, here = Path(str(cache.provenance.get("images"))) / path, Path.cwd()
+    if image.is_relative_to(here):
+        image = image.relative_to(here)
     return (
         f"featurecache train {file} last-layer --tap {head.tap} -p epochs={head.params['epochs']}\n"
         f"featurecache evaluate last-layer {file} --report report.html\n"
-        f"featurecache predict last-layer {image}\n"
+        f"featurecache predict last-layer {quote(str(image))}\n"
         "featurecache export last-layer model.keras"
     )

@@ -152,6 +152,11 @@ def test_the_commands_that_it_names_run(red_and_blue, invoke, learned_cache, tmp
     assert Path("report.html").exists()
 
 
+def test_an_image_below_the_current_folder_is_named_from_there(teach, moved, monkeypatch):
+    monkeypatch.chdir(moved.parent)
+    assert re.search(r"predict last-layer photos/valid/\S+\.png featurecache export", teach("cats-and-dogs", moved)[1])
+
+
 def test_digits_without_a_valid_split_and_of_a_random_network(teach, digits):
     results, text, pictures = teach("cats-and-dogs", digits)
     assert list(pictures) == PICTURES
