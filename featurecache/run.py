@@ -5,8 +5,9 @@
     manifest ─> look: known by path, size and time? by content? ─> decode ─> forward ─> commit a shard ─> pack
                 └──────────────── threads ───────────────────────────┘      └── in manifest order ──┘
 
-Files are read and decoded by threads, ahead of the forward pass and within a bounded window; everything else happens
-in the order of the manifest. Batches are therefore the same in every run, resumed or not, and so are the features.
+Files are read and decoded by threads, ahead of the forward pass and within a bounded window; batches go through the
+network in a thread, on a GPU two at once; everything happens in the order of the manifest. Batches are therefore the
+same in every run, resumed or not, and so are the features.
 """
 
 import json
@@ -14,12 +15,13 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,12 @@ from numpy.typing import NDArray
 
 from featurecache.ahead import ahead
 from featurecache.backbones.batch_size import SIZES
-from featurecache.backbones.protocol import Backbone
 from featurecache.cache import FeatureCache, pack
 from featurecache.decode import DecodeRules, Failure, decode
 from featurecache.errors import NoImagesError, OutputError
 from featurecache.layout import CacheIndex
 from featurecache.manifest import ImageEntry, Manifest
+from featurecache.passes import Passes, Pixels
 from featurecache.publish import in_units, output_error
 from featurecache.sightings import Sighting, failure_columns, image_columns
 from featurecache.source import Source, as_stored
@@ -62,7 +64,7 @@ class Progress:
     seconds
         Wall time since the run began, the start of the network included.
     waiting, computing
-        Seconds that the network waited for decoded images, and that it worked.
+        Seconds, since it was started, that the network waited for decoded images, and that it worked.
     """
 
     total: int
@@ -128,9 +130,8 @@ class Run:
         self._report = report
         self._progress = Progress(len(manifest))
         self._started = time.monotonic()
-        self._backbone: Backbone | None = None
+        self._passes: Passes | None = None
         self._committing: Future[None] | None = None
-        self._batch: dict[str, NDArray[np.uint8]] = {}
         self._pending = _Pending()
         self._seen: list[Sighting] = []
 
@@ -150,17 +151,50 @@ class Run:
         looked_at = ahead(self._look, self._manifest.entries, workers=self._workers, window=window)
         with ThreadPoolExecutor(1, "commit") as committer, closing(looked_at):
             try:
-                for sighting, pixels in self._waiting_for(looked_at):
-                    self._take(sighting, pixels)
-                    if not self._batch and self._is_due():
-                        self._commit(committer)
-                self._forward()
+                batches = self._batches(looked_at, committer)
+                first = list(islice(batches, 1))  # for which the network is started
+                if self._passes:
+                    self._forward(self._passes, chain(first, batches), committer)
             except KeyboardInterrupt:
                 self._commit(committer)
                 self._wait_for_commit()
                 raise
             self._commit(committer)
             self._wait_for_commit()
+
+    def _forward(self, passes: Passes, batches: Iterable[Pixels], committer: ThreadPoolExecutor) -> None:
+        """Send batches through the network, and keep what comes out of it."""
+        with closing(ahead(passes.forward, batches, workers=passes.at_once, window=passes.at_once)) as results:
+            for contents, features in results:
+                stored = {tap: as_stored(features, tap, self._store.recipe) for tap in self._store.recipe.taps}
+                self._pending.batches.append((contents, stored))
+                self._progress.forwarded += len(contents)
+                self._progress.waiting, self._progress.computing = passes.waiting, passes.computing
+                if self._is_due():
+                    self._commit(committer)
+
+    def _batches(self, looked_at: Iterator[_Looked], committer: ThreadPoolExecutor) -> Iterator[Pixels]:
+        """Count every image, and yield in batches, by content, the pixels that the network has to see."""
+        batch: dict[str, NDArray[np.uint8]] = {}
+        for sighting, pixels in looked_at:
+            self._seen.append(sighting)
+            if sighting != self._store.sightings.get(sighting.path):
+                self._pending.sightings.append(sighting)
+            if pixels is not None and sighting.sha256 not in self._taken:
+                self._start()
+                self._taken.add(sighting.sha256)
+                batch[sighting.sha256] = pixels
+            if len(batch) == self._batch_size:
+                yield batch
+                batch = {}
+            self._progress.done += 1
+            self._progress.failures += bool(sighting.reason)
+            self._progress.seconds = time.monotonic() - self._started
+            self._report(self._progress)
+            if not batch and self._is_due():
+                self._commit(committer)
+        if batch:
+            yield batch
 
     @contextmanager
     def _claimed(self) -> Iterator[None]:
@@ -203,16 +237,6 @@ class Run:
                     "run the same command again to join the two"
                 ) from e
 
-    def _waiting_for(self, results: Iterator[_Looked]) -> Iterator[_Looked]:
-        """Yield results, and count the seconds that each was waited for."""
-        while True:
-            start = time.monotonic()
-            result = next(results, None)
-            self._progress.waiting += time.monotonic() - start
-            if result is None:
-                return
-            yield result
-
     def _look(self, entry: ImageEntry) -> _Looked:
         """Say what an image file is; return its pixels only if they have to go through the network."""
         sighting, data = self._store.look(
@@ -226,42 +250,14 @@ class Run:
             return replace(sighting, reason=decoded.reason, sha256="" if decoded.may_pass else sighting.sha256), None
         return sighting, decoded
 
-    def _take(self, sighting: Sighting, pixels: NDArray[np.uint8] | None) -> None:
-        """Count an image, and send its pixels through the network when a batch is full."""
-        self._seen.append(sighting)
-        if sighting != self._store.sightings.get(sighting.path):
-            self._pending.sightings.append(sighting)
-        if pixels is not None and sighting.sha256 not in self._taken:
-            self._start()
-            self._taken.add(sighting.sha256)
-            self._batch[sighting.sha256] = pixels
-            if len(self._batch) == self._batch_size:
-                self._forward()
-        self._progress.done += 1
-        self._progress.failures += bool(sighting.reason)
-        self._progress.seconds = time.monotonic() - self._started
-        self._report(self._progress)
-
     def _start(self) -> None:
         """Start the network when the first image has to go through it."""
-        if self._backbone is None:
+        if self._passes is None:
             self._require_space()
-            self._backbone = self._source.start(self._batch_size)
-            self._batch_size = self._batch_size or self._backbone.batch_size
+            backbone = self._source.start(self._batch_size)
+            self._batch_size = self._batch_size or backbone.batch_size
+            self._passes = Passes(backbone)
             self._store.scratch()  # now, so that another run at work shows before any image is forwarded
-
-    def _forward(self) -> None:
-        """Send the batch through the network."""
-        if not self._batch or self._backbone is None:
-            return
-        start = time.monotonic()
-        features = self._backbone.forward(np.stack(list(self._batch.values())))
-        self._progress.computing += time.monotonic() - start
-        recipe = self._store.recipe
-        stored = {tap: as_stored(features, tap, recipe) for tap in recipe.taps}
-        self._pending.batches.append((list(self._batch), stored))
-        self._progress.forwarded += len(self._batch)
-        self._batch = {}
 
     def _is_due(self) -> bool:
         """Whether the shard should end before the next batch."""
@@ -305,7 +301,7 @@ class Run:
         """Return what features are computed with now, beyond what the recipe says."""
         packages = ("featurecache", "numpy", "pillow", "h5py")
         return {
-            "engine": dict(self._backbone.provenance) if self._backbone else {},
+            "engine": dict(self._passes.backbone.provenance) if self._passes else {},
             "runner": f"{self._workers} decoding threads",
             "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         }

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from featurecache.backbones.runtime import (
 )
 from featurecache.backbones.weights import Weights
 from featurecache.errors import DeviceError
+
+Forward = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]
 
 
 class KerasBackbone:
@@ -67,7 +70,7 @@ class KerasBackbone:
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.spec = application.spec(weights.identity, taps, precision)
-        self._device, self._notify = find_device(device), notify
+        self._device, self._notify, self._halving = find_device(device), notify, Lock()
         with placed(self._device), dtype_policy("mixed_float16" if precision == "mixed" else "float32"):
             network = build(application, weights)
             outputs = {tap: layer_of(network, tap).output for tap in self.spec.taps}
@@ -77,9 +80,13 @@ class KerasBackbone:
 
     def resize(self, batch_size: int) -> None:
         """Take batches of another size from now on."""
-        self.batch_size = batch_size
         with placed(self._device):
-            self._forward = self._compiled((batch_size, *self.spec.input_size, 3))
+            self._pass = batch_size, self._compiled((batch_size, *self.spec.input_size, 3))
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a pass."""
+        return self._pass[0]
 
     @property
     def provenance(self) -> Mapping[str, str]:
@@ -93,13 +100,15 @@ class KerasBackbone:
             return {tap: np.empty((0, width), np.float32) for tap, width in self.spec.taps.items()}
         batches, start = [], 0
         while start < len(images):
-            size = self.batch_size
+            size, forward = self._pass
             try:
-                batches.append(self._forward_batch(images[start : start + size]))
+                batches.append(self._forward_batch(images[start : start + size], size, forward))
             except Exception as e:
                 if not is_out_of_memory(e):
                     raise
-                self._halve(e)
+                with self._halving:
+                    if self.batch_size == size:  # no other pass has halved it in the meantime
+                        self._halve(e)
             else:
                 start += size
         return {tap: np.concatenate([batch[tap] for batch in batches]) for tap in self.spec.taps}
@@ -115,13 +124,13 @@ class KerasBackbone:
         self._notify(f"the {self._device}'s memory does not suffice for {size} images: going on with {size // 2}")
         self.resize(size // 2)
 
-    def _forward_batch(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def _forward_batch(self, images: NDArray[np.uint8], size: int, forward: Forward) -> dict[str, NDArray[np.float32]]:
         padded = images
-        if len(images) < self.batch_size:
-            padded = np.zeros((self.batch_size, *images.shape[1:]), np.uint8)
+        if len(images) < size:
+            padded = np.zeros((size, *images.shape[1:]), np.uint8)
             padded[: len(images)] = images
         with placed(self._device):
-            return {tap: output[: len(images)] for tap, output in self._forward(padded).items()}
+            return {tap: output[: len(images)] for tap, output in forward(padded).items()}
 
 
 def _finished(outputs: Mapping[str, Any]) -> dict[str, Any]:
