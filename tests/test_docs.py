@@ -157,7 +157,7 @@ def test_the_python_example_runs(folder):
 
 
 def test_every_file_that_a_document_names_is_there():
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").glob("*.md"))]:
         text = path.read_text("utf-8")
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
