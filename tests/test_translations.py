@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TRANSLATED = ["README.md"]
+TRANSLATED = ["README.md", "docs/lesson.md"]
 HAN = r"[\u4e00-\u9fff]"
 _FENCE = re.compile(r"^ *```.*?^ *```$\n", re.DOTALL | re.MULTILINE)
+_NUMBER = re.compile(r"\d(?:[\d.,]*\d)?")
 
 
 @pytest.fixture(params=TRANSLATED)
@@ -69,7 +70,7 @@ def spoken(prose):
 
 def numbers(prose):
     """Return the numbers that prose says in digits."""
-    return Counter(re.findall(r"\d(?:[\d.,]*\d)?", spoken(prose)))
+    return Counter(_NUMBER.findall(spoken(prose)))
 
 
 def test_the_outline_is_the_same(texts):
@@ -94,6 +95,13 @@ def test_every_number_in_digits_is_said(texts):
         assert not numbers(english) - numbers(chinese), english
 
 
+def test_no_number_is_said_that_the_original_does_not_show(texts):
+    """What a Chinese section says of its code, and the English one leaves to the code, has no numbers of its own."""
+    english, chinese = (_FENCE.sub(lambda code: code[0].replace("#", " "), text) for text in texts)
+    for shown, one in zip(re.split(r"^#+ ", english, flags=re.MULTILINE), sections(chinese), strict=True):
+        assert set(numbers(one)) <= set(_NUMBER.findall(shown)), set(numbers(one)) - set(_NUMBER.findall(shown))
+
+
 def test_links_are_the_same_but_for_the_language(texts):
     for english, chinese in zip(*map(sections, texts), strict=True):
         assert sorted(target.replace(".zh-CN.", ".") for target in targets(chinese)) == sorted(
@@ -110,8 +118,8 @@ def test_each_links_to_the_other_below_its_title(pair):
 def test_chinese_links_stay_in_chinese(pair):
     _, chinese = pair
     for target in targets("\n".join(chinese.read_text("utf-8").splitlines()[4:])):
-        path = chinese.parent / target
-        assert not chinese_of(path).exists() or ".zh-CN." in target, f"{target}: there is {chinese_of(path).name}"
+        other = chinese_of(chinese.parent / target)
+        assert not target.endswith(".md") or not other.exists() or ".zh-CN." in target, f"{target}: there is {other}"
 
 
 def test_chinese_is_set_as_chinese(texts):
