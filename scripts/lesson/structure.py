@@ -1,4 +1,4 @@
-"""Lesson: VGG16 layer by layer, where its weights and its work lie, and where features are taken."""
+"""VGG16 layer by layer, where its weights and its work lie, and where features are taken."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from heads.figures.canvas import ReportFigure
 
 _NETWORK = "vgg16"
+_MIDDLE = ("block3", "block4")
 
 
 def run(board: Board, _cache: Path | None) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def run(board: Board, _cache: Path | None) -> dict[str, Any]:
     convolutions = [layer.name for layer in layers if layer.kind == "Conv2D"]
     total, convolved = sum(weights.values()), sum(weights[name] for name in convolutions)
     total_work, work_convolved = sum(work.values()), sum(work[name] for name in convolutions)
+    work_middle = sum(work[name] for name in convolutions if name.startswith(_MIDDLE))
 
     board.say(
         "VGG16 takes a picture of 224 x 224 points with three numbers each (red, green, blue) and hands it from layer "
@@ -60,9 +62,10 @@ def run(board: Board, _cache: Path | None) -> dict[str, Any]:
     board.say(
         f"Now look at the picture. The weights lie at the end: fc1 alone has {_share(weights['fc1'], total)} of them, "
         f"because each of its 4,096 units looks at all 25,088 numbers. The {len(convolutions)} convolutions have "
-        f"{_share(convolved, total)}. The work lies at the beginning: a filter of 9 weights a channel is used again at "
-        f"every place, so the convolutions do {_share(work_convolved, total_work)} of the "
-        f"{total_work / 1e9:.1f} thousand million multiplications that one image costs."
+        f"{_share(convolved, total)}. The work lies in the convolutions, most of it in the middle: a filter of 9 "
+        f"weights a channel is used again at every place, so the convolutions do {_share(work_convolved, total_work)} "
+        f"of the {total_work / 1e9:.1f} thousand million multiplications that one image costs, and blocks 3 and 4 "
+        f"alone {_share(work_middle, total_work)}."
     )
     board.draw("structure-weights", _figure(layers, work))
     features, classes = row.taps["fc2"], 2
@@ -70,7 +73,8 @@ def run(board: Board, _cache: Path | None) -> dict[str, Any]:
         f"That is why there is a cache. It keeps what comes out of {' and '.join(row.default_taps)}: of each image "
         f"{features:,} and {row.taps['predictions']:,} numbers. The work of the whole network is done once for each "
         f"image. A new last layer for {classes} classes on top of fc2, a head, costs {features * classes:,} "
-        "multiplications, and that is all that training has to repeat, epoch after epoch."
+        "multiplications for an image, and about as many again for its gradient; that is all that training has to "
+        "repeat, epoch after epoch."
     )
     board.say("Other networks: featurecache summary mobilenet_v2. Other layers to cache: extract with --taps NAME.")
     return {
@@ -135,7 +139,7 @@ def _figure(layers: list[Layer], work: dict[str, int]) -> ReportFigure:
             axes.set_title(title, fontsize=11)
         axes.legend([Patch(color=each) for each in colours.values()], ["convolution", "dense layer"], loc="lower right")
     figure.alt = "VGG16: weights and multiplications of each layer; fc1 has most weights, convolutions do most work."
-    figure.caption = "Blue: convolutions; orange: dense layers. The weights lie at the end, the work at the beginning."
+    figure.caption = "Blue: convolutions; orange: dense layers. The weights lie at the end, the work in the middle."
     return figure
 
 

@@ -54,6 +54,14 @@ def test_the_multiplications_are_those_of_every_filter_at_every_place(taught, vg
     assert round(sum(found.values()) / 1e9, 1) == 15.5  # as it is quoted for VGG16 everywhere
 
 
+def test_where_it_says_the_work_lies_it_does(taught):
+    by_layer = taught[0]["multiplications_by_layer"]
+    middle = sum(count for name, count in by_layer.items() if name[:6] in {"block3", "block4"})
+    share = f"{100 * middle / sum(by_layer.values()):.1f} %"
+    assert middle > sum(by_layer.values()) / 2
+    assert f"blocks 3 and 4 alone {share}." in " ".join(taught[1].split())
+
+
 def test_what_is_counted_by_hand_comes_to_what_was_counted(taught):
     sums = [line.split(" = ") for line in taught[1].splitlines() if line.startswith("    ")]
     assert len(sums) == 5
