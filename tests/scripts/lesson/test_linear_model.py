@@ -70,6 +70,7 @@ def test_what_it_says_of_other_draws_is_so(found):
     courses = [one_by_one(seed, 15)[0] for seed in range(1000)]
     assert found["others_median"] == pytest.approx(np.median(courses, axis=0))
     assert found["others_low"] == np.mean([course[5] < 0.001 for course in courses])
+    assert found["others_behind"] == sum(course[5] > found["loss_after"] for course in courses)
     assert found["others_median"][5] > 0.005
     assert found["others_median"][15] < 1e-4
     x, _, _ = linear_model._draw(found["seed"])
@@ -85,7 +86,7 @@ def test_the_code_that_is_shown_is_the_code_that_runs(found, tmp_path, capsys):
     printed = capsys.readouterr().out
     for line in (
         "keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])",
-        'model.compile(optimizer=keras.optimizers.SGD(learning_rate=0.1), loss="mse")',
+        'model.compile(optimizer=keras.optimizers.SGD(learning_rate=RATE), loss="mse")',
         "model.fit(x, y, batch_size=1, epochs=5, shuffle=False, verbose=0)",
     ):
         assert line in printed
@@ -93,6 +94,28 @@ def test_the_code_that_is_shown_is_the_code_that_runs(found, tmp_path, capsys):
     for part, _ in linear_model._PARTS:
         assert part in code
     assert f"from {found['loss_before']:.2f} to {found['loss_after']:.6f}" in printed
+
+
+def test_what_it_says_stays_true_when_a_learner_changes_seed_and_rate(found, tmp_path, capsys, monkeypatch):
+    assert "ends below 1,000 of them: it was looked for." in said(tmp_path / "a", capsys)[1]
+    monkeypatch.setattr(linear_model, "SEED", 1)
+    monkeypatch.setattr(linear_model, "RATE", 0.3)
+    results, text = said(tmp_path / "b", capsys)
+    assert "each 0.3 * 2 * residual" in text
+    assert "it was looked for" not in text
+    assert results["loss_after"] < found["loss_after"]
+    assert results["numpy_difference"] < 1e-5
+    monkeypatch.setattr(linear_model, "RATE", 0.6)
+    results, text = said(tmp_path / "c", capsys)
+    assert results["loss_after"] > results["loss_before"]
+    assert "The loss rises from" in text
+    assert "The loss falls" not in text
+
+
+def said(folder, capsys):
+    """Give the lesson; return what it found and what it said, whatever the lines."""
+    results = linear_model.run(Board(folder), None)
+    return results, " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.skipif(find_spec("jax") is None, reason="there is no second backend")
