@@ -52,14 +52,20 @@ def run(board: Board, _cache: Path | None) -> dict[str, Any]:
     for activation in FACTORS:
         spread[activation] = {name: _spread(_outputs(X, init, activation)) for name, init in STARTS.items()}
     flat = float((np.abs(_outputs(X, STARTS["too large"], "tanh")[-1]) > _FLAT).mean())
-    _show_spread(board, deviations, spread, flat)
-    board.draw("initialisation-spread", _draw(spread, "spread of the outputs", "layer"))
+    _show_spread(board, deviations, spread, flat, X.shape[1])
+    figure = _draw(spread, "spread of the outputs", "layer", lowest={"tanh": 0.01})
+    figure.alt = "The spread of what ten layers pass on, from five starts, with tanh and with relu."
+    figure.caption = "Scales differ; what falls below 0.01 with tanh is cut off. Good starts keep the spread."
+    board.draw("initialisation-spread", figure)
 
     losses: dict[str, Series] = {}
     for activation in FACTORS:
         losses[activation] = {name: _losses(X, y, init, activation) for name, init in STARTS.items()}
     _show_losses(board, losses, len(X))
-    board.draw("initialisation-loss", _draw(losses, "loss", "epoch"))
+    figure = _draw(losses, "loss", "epoch")
+    figure.alt = "The loss of ten epochs, from five starts, with tanh and with relu."
+    figure.caption = "From zeros and from too small weights nothing is learned; He's start is ahead."
+    board.draw("initialisation-loss", figure)
 
     equal = _equal_units(X, y)
     _show_equal_units(board, equal)
@@ -161,12 +167,15 @@ def _train(
 # What is said of it
 
 
-def _show_spread(board: Board, deviations: Mapping[str, float], spread: Mapping[str, Series], flat: float) -> None:
+def _show_spread(
+    board: Board, deviations: Mapping[str, float], spread: Mapping[str, Series], flat: float, inputs: int
+) -> None:
     board.say(
-        f"Each unit adds up {_UNITS} products of an input and a weight. If weights are drawn independently with mean 0 "
-        f"and spread s, the sum has a mean square {_UNITS} s^2 times that of the inputs: each layer multiplies the "
-        f"signal by sqrt({_UNITS}) s. tanh leaves small numbers nearly as they are. These are the spreads of what the "
-        "layers pass on; the column 'each layer' is the factor of the formula:"
+        f"Each unit adds up {_UNITS} products of an input and a weight (in the first layer {inputs}). If weights are "
+        f"drawn independently with mean 0 and spread s, the sum has a mean square {_UNITS} s^2 times that of the "
+        f"inputs: each layer after the first multiplies the signal by sqrt({_UNITS}) s. tanh leaves small "
+        "numbers nearly as they are. These are the spreads of what the layers pass on; the column 'each layer' is the "
+        "factor of the formula:"
     )
     _spread_table(board, "tanh", deviations, spread["tanh"])
     board.say(
@@ -176,6 +185,12 @@ def _show_spread(board: Board, deviations: Mapping[str, float], spread: Mapping[
         "and Y. Bengio (2010) asked for the factor 1: s^2 = 1 / inputs. On its way back the gradient is multiplied by "
         "the same matrices, and there the sum is over the outputs; so they took s^2 = 2 / (inputs + outputs)."
     )
+    glorot, he = spread["tanh"]["Glorot"], spread["tanh"]["He"]
+    board.say(
+        "The factor counts for small numbers. tanh shrinks those that are not small, so that with a factor of 1 every "
+        f"layer still loses a little (Glorot's {glorot[0]:.2g} becomes {glorot[-1]:.2g}), and one of 1.4 is held by "
+        f"tanh's bend (He's {he[0]:.2g} ends at {he[-1]:.2g})."
+    )
     board.say(
         "relu cuts away everything below 0, and with it half of the mean square, so that each layer multiplies by "
         f"sqrt({_UNITS} / 2) s. K. He and others (2015) made up for it with s^2 = 2 / inputs:"
@@ -184,7 +199,8 @@ def _show_spread(board: Board, deviations: Mapping[str, float], spread: Mapping[
     board.say(
         f"With relu, Glorot's start loses a factor of {spread['relu']['Glorot'][0] / spread['relu']['Glorot'][-1]:.0f} "
         f"from the first layer to the last, He's {spread['relu']['He'][0] / spread['relu']['He'][-1]:.1f}; and what is "
-        "too large explodes. The picture has the same numbers on a logarithmic scale (0 is not on it)."
+        "too large explodes. The picture has the same numbers on logarithmic scales: 0 is not on them, and the left "
+        "one ends at 0.01."
     )
 
 
@@ -251,8 +267,10 @@ def _show_equal_units(board: Board, equal: Mapping[str, Any]) -> None:
     )
 
 
-def _draw(numbers: Mapping[str, Series], what: str, along: str) -> "ReportFigure":
-    """Draw the numbers of each start, a panel for each activation."""
+def _draw(
+    numbers: Mapping[str, Series], what: str, along: str, lowest: Mapping[str, float] | None = None
+) -> "ReportFigure":
+    """Draw the numbers of each start, a panel for each activation; some scales may end before the lowest number."""
     from matplotlib.ticker import MaxNLocator
 
     from heads.figures.canvas import drawing, legend
@@ -261,7 +279,7 @@ def _draw(numbers: Mapping[str, Series], what: str, along: str) -> "ReportFigure
 
     colours = dict(zip(STARTS, (FAINT, COLOURS[5], VERMILION, BLUE, GREEN), strict=True))
     with drawing((8.0, 3.8)) as figure:
-        panels = figure.subplots(1, len(numbers), sharey=True, squeeze=False)[0]
+        panels = figure.subplots(1, len(numbers), sharey=lowest is None, squeeze=False)[0]
         handles = {}
         for axes, (activation, series) in zip(panels, numbers.items(), strict=True):
             for name, values in series.items():
@@ -270,6 +288,7 @@ def _draw(numbers: Mapping[str, Series], what: str, along: str) -> "ReportFigure
                     places = range(1, len(values) + 1)
                     (handles[name],) = axes.plot(places, values, "o-", color=colours[name], markersize=4, lw=width)
             make_logarithmic(axes)
+            axes.set_ylim(bottom=(lowest or {}).get(activation))
             axes.set_title(activation)
             axes.set_xlabel(along)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
