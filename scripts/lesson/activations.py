@@ -87,6 +87,8 @@ def _draw_functions(scores: Floats, drawn: Mapping[str, tuple[Floats, Floats]]) 
             handles += axes.plot(scores, slopes, color=VERMILION, linestyle="--", linewidth=1.4)
             axes.set(title=name, xlabel="score")
         legend(figure, handles, ["activation", "slope"], "outside lower center")
+    figure.alt = "The functions tanh, sigmoid and relu of a score, and their slopes."
+    figure.caption = "Where the slope is near 0, a unit hardly learns."
     return figure
 
 
@@ -114,7 +116,7 @@ def _show_softmax(board: Board) -> dict[str, list[float]]:
         "order of the scores."
     )
     board.table(
-        ("scores", *("",) * (len(_SCORES) - 1), "", *(f"p{number}" for number in (1, 2, 3)), "sum"),
+        ("", *(f"{what}{number}" for what in "sp" for number in range(1, len(_SCORES) + 1)), "sum"),
         [
             (name, *(f"{s:g}" for s in scores), *(f"{p:.4f}" for p in found[name]), f"{sum(found[name]):.4f}")
             for name, scores in rows.items()
@@ -244,4 +246,6 @@ def _draw_regions(heads: "Mapping[str, Head]", X: NDArray[np.float32], y: NDArra
             axes.set(title=name, xlabel="x1", aspect="equal")
             axes.grid(visible=False)
         figure.axes[0].set_ylabel("x2")
+    figure.alt = "Four clouds of points of two classes, and the border that a head found, for each activation."
+    figure.caption = "New points; each ground has the colour of the class that the head says there."
     return figure

@@ -197,7 +197,9 @@ def _show_rates(board: Board, hessian: Floats, shallow: float, steep: float, exc
         f"With {_PARTS[0]:g} of the limit it slides to the bottom of the valley and creeps along there. With "
         f"{_PARTS[1]:g} it jumps from side to side, since the factor across is negative, but comes nearer. With "
         f"{_PARTS[2]:g} each jump is longer than the last: the loss falls until step {excess[2].argmin()}, while there "
-        "is way to go along the valley, then it grows without end. If a loss rises, lower the learning rate."
+        "is way to go along the valley, then it grows without end. If a loss rises, lower the learning rate. "
+        "In the picture a black dot marks the start and a star the lowest point; each grey line joins places of the "
+        "same loss."
     )
 
 
@@ -230,8 +232,8 @@ def _show_batches(board: Board, by_epoch: Mapping[str, Floats]) -> None:
         "single rows lead down, if not straight. Counted in rows that were looked at (right), fewer rows a step are "
         "better at first: many steps for the price of one. But then they end in a jitter, because each row pulls the "
         "line towards itself, and the pull does not fade while the learning rate stays. Lowering it (here to "
-        f"{_LOWERED:.0%} after each epoch) ends the jitter. A batch of some dozen rows is the usual middle: this "
-        f"project's heads take {HEADS['softmax'].parameter('batch_size').default}."
+        f"{_LOWERED:.0%} after each epoch) ends the jitter. A batch of a few dozen rows is the usual middle: "
+        f"this project's heads take {HEADS['softmax'].parameter('batch_size').default}."
     )
 
 
@@ -249,6 +251,8 @@ def _draw_line(x: Floats, y: Floats, path: Floats) -> "ReportFigure":
             names.append(f"step {step}")
         axes.set(xlabel="x", ylabel="y")
         legend(figure, handles, names, "outside lower center", columns=4)
+    figure.alt = "Points near a line, and the line as it was after several steps."
+    figure.caption = "The first steps change most; the last line is that of least squares."
     return figure
 
 
@@ -266,6 +270,8 @@ def _draw_surface(x: Floats, y: Floats, paths: Sequence[Floats]) -> "ReportFigur
             axes.plot(*solution, "*", color=INK, markersize=11)
             axes.set(xlabel="a", title=f"{part:g} of the limit")
         panels[0].set_ylabel("b")
+    figure.alt = "Lines of equal loss over a and b, and the path of descent with three learning rates."
+    figure.caption = "Dot: the start; star: the lowest point; grey: places of the same loss."
     return figure
 
 
@@ -299,4 +305,6 @@ def _draw_batches(first_steps: Mapping[str, Floats], by_epoch: Mapping[str, Floa
         make_logarithmic(steps)
         make_logarithmic(epochs)
         legend(figure, handles, list(by_epoch), "outside lower center", title="rows a step", columns=4)
+    figure.alt = "The loss above the least, by steps and by epochs, for batches of several sizes."
+    figure.caption = "Small batches are ahead at first, then jitter, unless the learning rate is lowered."
     return figure
