@@ -48,7 +48,12 @@ def _list_lessons(*, json: bool) -> None:
     from scripts.lesson.catalog import LESSONS
 
     if json:
-        print_json({name: {"summary": each.summary, "needs_cache": each.needs_cache} for name, each in LESSONS.items()})
+        print_json(
+            {
+                name: {"summary": each.summary, "needs_cache": each.needs_cache, "takes_cache": bool(each.cache)}
+                for name, each in LESSONS.items()
+            }
+        )
         return
     print_table(
         ("lesson", "cache", "what it shows"),

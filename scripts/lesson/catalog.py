@@ -33,7 +33,7 @@ class Lesson:
     @property
     def cache(self) -> str:
         """What a cache is to it, in one word; empty if it is nothing."""
-        return "needed" if self.needs_cache else "better" if self.takes_cache else ""
+        return "needed" if self.needs_cache else "optional" if self.takes_cache else ""
 
 
 LESSONS: Mapping[str, Lesson] = {

@@ -36,13 +36,15 @@ def test_without_a_name_the_lessons_are_listed(invoke):
     listed = [line.split()[0] for line in lines[1 : 1 + len(LESSONS)]]
     assert listed == list(LESSONS)
     assert "needed" in next(line for line in lines if line.startswith("cats-and-dogs"))
+    assert "optional" in next(line for line in lines if line.startswith("filters"))
     assert lines[-1] == "Give one with: featurecache lesson NAME, or featurecache lesson NAME CACHE"
 
 
 def test_the_list_as_json(invoke):
     listed = invoke("lesson", "--json").json
     assert list(listed) == list(LESSONS)
-    assert listed["epochs"] == {"summary": LESSONS["epochs"].summary, "needs_cache": True}
+    assert listed["epochs"] == {"summary": LESSONS["epochs"].summary, "needs_cache": True, "takes_cache": True}
+    assert [name for name, each in listed.items() if each["takes_cache"]] == ["filters", "epochs", "cats-and-dogs"]
 
 
 def test_a_lesson_prints_and_draws(invoke, toy, tmp_path):
