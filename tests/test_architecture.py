@@ -40,11 +40,15 @@ def test_opening_a_cache_loads_no_framework():
 
 @pytest.mark.parametrize("package", ["featurecache", "heads", "scripts"])
 def test_no_code_can_unpickle(package):
+    allowed = {  # a model that this module has exported itself a moment before, and as a learner would load it
+        ROOT / "scripts" / "lesson" / "exported.py": "keras.saving.load_model(file, safe_mode=True)"
+    }
     banned = re.compile(  # Keras's load_model, not the one of ncnn's networks, which reads numbers alone
         r"\b(pickle|dill|cloudpickle|joblib\.load|allow_pickle\s*=\s*True|(?<!net\.)load_model|eval|exec)\b\s*[(.=]"
     )
     for path in (ROOT / package).rglob("*.py"):
-        assert not banned.search(path.read_text("utf-8")), path
+        text = path.read_text("utf-8")
+        assert not banned.search(text.replace(allowed[path], "") if path in allowed else text), path
 
 
 def test_library_code_neither_prints_nor_exits():

@@ -1,4 +1,4 @@
-"""Lesson: training epoch by epoch with three learning rates, and lowering the one that is too large."""
+"""Training epoch by epoch with three learning rates, and lowering the one that is too large."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from scripts.lesson.board import Board
-from scripts.lesson.steps import require_judges
+from scripts.lesson.caches import open_cache, require_usable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,24 +18,23 @@ if TYPE_CHECKING:
 
 _EPOCHS = 8
 _SMALL, _MIDDLE, _LARGE = 0.0001, 0.001, 0.08
+_LOWERED = f"{_LARGE:g}, then {_MIDDLE:g}"
+_SEEDS = (1, 2, 3, 4, 5)  # beside 0, to see whether it was luck
 _SETTINGS = {"optimizer": "sgd", "batch_size": 8, "l2": 0.5}
 
 
 def run(board: Board, cache: Path | None) -> dict[str, Any]:
     """Train the same head with three learning rates, then the largest with a lower one from half-way on."""
-    from featurecache import FeatureCache
     from heads import head_spec
     from heads.training import feature_tap
 
-    opened = FeatureCache.open(cache or "")
+    opened = open_cache(cache)
     tap = opened.require_tap(feature_tap(opened, head_spec("softmax"), None))
+    require_usable(opened, tap)
     half = _EPOCHS // 2
-    heads = {f"{rate:g}": _trained(opened, tap, rate, _EPOCHS) for rate in (_SMALL, _MIDDLE, _LARGE)}
-    begun = _trained(opened, tap, _LARGE, half)
-    lowered = f"{_LARGE:g}, then {_MIDDLE:g}"
-    heads[lowered] = _trained(opened, tap, _MIDDLE, _EPOCHS - half, begun)
+    heads = _four_heads(opened, tap, seed=0)
     epochs = {name: head.training.epochs for name, head in heads.items()}
-    record = begun.training
+    record = heads[_LOWERED].training
 
     board.say(
         f"A softmax head learns to tell the classes of {opened.path} apart by {opened.taps[tap]:,} features of each "
@@ -62,10 +61,13 @@ def run(board: Board, cache: Path | None) -> dict[str, Any]:
     board.say(_about_small(finals) + " " + _about_large(finals))
     board.say(
         f"If accuracy does not settle, lower the learning rate. The last column did: after {half} epochs with "
-        f"{_LARGE:g} the head went on with {_MIDDLE:g}. {_about_lowered(finals, lowered)} Long steps come quickly to "
+        f"{_LARGE:g} the head went on with {_MIDDLE:g}. {_about_lowered(finals)} Long steps come quickly to "
         "where the loss is low, and cannot stay there, since the gradient of a few images points a little to the side "
         "each time. Short steps stay, but are long on the way."
     )
+    again = _again(opened, tap)
+    if again:
+        board.say(_about_others(again))
     board.say("On the command line, where train shows loss and accuracy of both kinds of images after every epoch:")
     board.code(_commands(opened.path, tap, half))
     board.say(
@@ -77,19 +79,34 @@ def run(board: Board, cache: Path | None) -> dict[str, Any]:
         "epochs": _EPOCHS,
         "losses": {name: [_loss(each) for each in records] for name, records in epochs.items()},
         "final": finals,
-        "lowered": lowered,
-        "best": min(finals, key=lambda name: finals[name]["loss"]),
+        "lowered": _LOWERED,
+        "best": _best(heads),
+        "best_with_other_seeds": again,
     }
 
 
-def _trained(cache: FeatureCache, tap: str, rate: float, epochs: int, start: TrainedHead | None = None) -> TrainedHead:
-    """Return a head trained with a learning rate for so many epochs, from the same start or from another head."""
+def _four_heads(cache: FeatureCache, tap: str, seed: int) -> dict[str, TrainedHead]:
+    """Return heads that were trained with three learning rates, and with one that was lowered half-way."""
     from heads import train
 
-    settings = _SETTINGS if start is None else {}
-    head = train(cache, "softmax", tap=tap, params={**settings, "lr": rate, "epochs": epochs}, start=start)
-    require_judges(head, cache)
-    return head
+    heads = {
+        f"{rate:g}": train(cache, "softmax", tap=tap, params={**_SETTINGS, "lr": rate, "epochs": _EPOCHS}, seed=seed)
+        for rate in (_SMALL, _MIDDLE, _LARGE)
+    }
+    half = _EPOCHS // 2
+    begun = train(cache, "softmax", tap=tap, params={**_SETTINGS, "lr": _LARGE, "epochs": half}, seed=seed)
+    rest = {"lr": _MIDDLE, "epochs": _EPOCHS - half}
+    return heads | {_LOWERED: train(cache, tap=tap, params=rest, seed=seed, start=begun)}
+
+
+def _again(cache: FeatureCache, tap: str) -> list[str]:
+    """Return which of the four ends with the lowest loss, for each other seed that leaves images to judge by."""
+    found = [_four_heads(cache, tap, seed) for seed in _SEEDS]
+    return [_best(heads) for heads in found if heads[_LOWERED].training.n_valid]
+
+
+def _best(heads: dict[str, TrainedHead]) -> str:
+    return min(heads, key=lambda name: _loss(heads[name].training.epochs[-1]))
 
 
 def _loss(epoch: Epoch) -> float:
@@ -127,8 +144,8 @@ def _about_large(finals: dict[str, dict[str, float]]) -> str:
     return f"{_LARGE:g} is too large: {jumps}, and the loss jumps with it, because the steps overshoot."
 
 
-def _about_lowered(finals: dict[str, dict[str, float]], lowered: str) -> str:
-    end, large = finals[lowered], finals[f"{_LARGE:g}"]
+def _about_lowered(finals: dict[str, dict[str, float]]) -> str:
+    end, large = finals[_LOWERED], finals[f"{_LARGE:g}"]
     reached = f"It ended with a loss of {end['loss']:.4f} and an accuracy of {end['accuracy']:.4f}"
     if end["loss"] == min(each["loss"] for each in finals.values()):
         middle = finals[f"{_MIDDLE:g}"]["loss"]
@@ -136,6 +153,17 @@ def _about_lowered(finals: dict[str, dict[str, float]], lowered: str) -> str:
     if end["loss"] < large["loss"]:
         return f"{reached}, better than staying at {_LARGE:g} ({large['loss']:.4f})."
     return f"{reached}; staying at {_LARGE:g} gave {large['loss']:.4f}, so here the luck of the last epoch was better."
+
+
+def _about_others(best: list[str]) -> str:
+    wins, runs = best.count(_LOWERED), len(best)
+    settled = {runs: "so it is not this draw alone.", 0: "so it was this draw alone."}.get(
+        wins, "so it is no law: how a run of long steps ends is partly luck."
+    )
+    return (
+        "This is one draw of where the head starts and in which order it meets the images. Of "
+        f"{runs} other draws the lowered one ends with the lowest loss of the four in {wins}, {settled}"
+    )
 
 
 def _commands(cache: Path, tap: str, half: int) -> str:
@@ -149,10 +177,11 @@ def _commands(cache: Path, tap: str, half: int) -> str:
 
 def _figure(epochs: dict[str, tuple[Epoch, ...]], half: int) -> ReportFigure:
     """Draw loss and accuracy of the judging images after each epoch; the lowered rate from where it was lowered."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import MaxNLocator
 
     from heads.figures.canvas import drawing, legend
     from heads.figures.style import BLUE, GREEN, INK, VERMILION
+    from scripts.lesson.axes import make_logarithmic
 
     with drawing((7.0, 5.6)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
@@ -161,10 +190,7 @@ def _figure(epochs: dict[str, tuple[Epoch, ...]], half: int) -> ReportFigure:
             line = {"color": colour, "marker": "o", "markersize": 4, "linestyle": "--" if colour == INK else "-"}
             upper.plot([each.epoch for each in shown], [_loss(each) for each in shown], label=name, **line)
             lower.plot([each.epoch for each in shown], [_accuracy(each) for each in shown], **line)
-        upper.set_yscale("log")
-        upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        upper.yaxis.set_major_formatter("{x:g}")
-        upper.yaxis.set_minor_formatter(NullFormatter())
+        make_logarithmic(upper, subs=(1, 2, 5))
         upper.set_ylabel("loss")
         lower.set_ylabel("accuracy")
         lower.set_xlabel("epoch")

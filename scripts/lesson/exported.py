@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
+from contextlib import closing
 from pathlib import Path
 from shlex import quote
 from tempfile import TemporaryDirectory
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scripts.lesson.board import Board
+from scripts.lesson.caches import IN_A_TABLE
 from scripts.output import say
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from heads import Evaluation, TrainedHead
 
 _NEW = 6  # images that the model is shown
-_IN_A_TABLE = 10  # classes whose probabilities are printed
 
 
 def show_model(board: Board, cache: FeatureCache, head: TrainedHead, judged: Evaluation) -> dict[str, Any] | None:
@@ -54,9 +53,10 @@ def show_model(board: Board, cache: FeatureCache, head: TrainedHead, judged: Eva
     difference = float(np.abs(probabilities - judged.table.probabilities[rows]).max())
     board.say(
         f"Network and new layer together are one Keras model ({size / 1e6:.1f} MB): raw pixels in, probabilities of "
-        f"{', '.join(judged.classes[:_IN_A_TABLE])} out, in this order. These are images that neither has learned from:"
+        f"{', '.join(judged.classes[:IN_A_TABLE])} out, in this order. These are images that the head has not "
+        "learned from:"
     )
-    some = judged.classes[:_IN_A_TABLE]
+    some = judged.classes[:IN_A_TABLE]
     board.table(
         ("image", *some, "so it is"),
         [
@@ -99,27 +99,29 @@ def _new_images(cache: FeatureCache, judged: Evaluation) -> tuple[list[str], NDA
         batch_size=_NEW,
         failures={},
     )
-    for batch in batches:
-        same = [sha256 == originals.sha256[path] for path, sha256 in zip(batch.items, batch.sha256, strict=True)]
-        return [path for path, is_same in zip(batch.items, same, strict=True) if is_same], batch.pixels[same]
+    with closing(batches):
+        for batch in batches:
+            same = [sha256 == originals.sha256[path] for path, sha256 in zip(batch.items, batch.sha256, strict=True)]
+            return [path for path, is_same in zip(batch.items, same, strict=True) if is_same], batch.pixels[same]
     return [], np.empty((0, *recipe.input_size, 3), np.uint8)
 
 
 def _predict(file: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return what a Keras model says of images, shape (n, k): built anew from its file, as Keras does by itself."""
+    """Return what a Keras model says of images, shape (n, k), loaded from its file."""
     from featurecache.backbones.runtime import load_keras
 
     keras = load_keras()
-    with zipfile.ZipFile(file) as archive:
-        model = keras.saving.deserialize_keras_object(json.loads(archive.read("config.json")))
-    model.load_weights(file)
+    model = keras.saving.load_model(file, safe_mode=True)
     probabilities: NDArray[np.float32] = model.predict(pixels, verbose=0)
     return probabilities
 
 
 def _commands(cache: FeatureCache, head: TrainedHead, path: str) -> str:
+    from featurecache.names import decode_name
+    from heads import Originals
+
     file = quote(str(cache.path))
-    image, here = Path(str(cache.provenance.get("images"))) / path, Path.cwd()
+    image, here = (Originals.of(cache).root or Path()) / os.fsdecode(decode_name(path)), Path.cwd()
     if image.is_relative_to(here):
         image = image.relative_to(here)
     return (

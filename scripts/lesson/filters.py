@@ -1,4 +1,4 @@
-"""Lesson: what the first layer looks for, learned and random, and what features of a random network are worth."""
+"""What the first layer looks for, learned and random, and what features of a random network are worth."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scripts.lesson.board import Board
+from scripts.lesson.caches import SURE, is_random
 from scripts.output import say
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ _RANDOM = "random:0"
 _WITHOUT_A_CACHE = "vgg16"
 _IMAGES, _IMAGES_VGG = 240, 96  # so many go through the random network; VGG networks take longer
 _CLASSES = 12  # at most
-_SURE = 0.05
 
 
 def run(board: Board, cache: Path | None) -> dict[str, Any]:
@@ -44,10 +44,11 @@ def run(board: Board, cache: Path | None) -> dict[str, Any]:
     height, width, colours, count = drawn["random"].shape
     numbers = height * width * colours
     board.say(
-        f"The first layer of {row.name} has {count} filters. Each is laid on every place of the picture, {height} x "
-        f"{width} points in three colours, multiplies the {numbers} numbers there by {numbers} weights of its own, and "
-        "adds the products: one number that says how much the place looks like the filter. So a filter can be drawn "
-        "as what it looks for. Grey is a weight of 0; brighter than grey is more of a colour, darker is less of it."
+        f"The first layer of {row.name} has {count} filters. Each is laid on place after place of the picture, "
+        f"{height} x {width} points in three colours, multiplies the {numbers} numbers there by {numbers} weights of "
+        "its own, and adds the products: one number that says how much the place looks like the filter. So a filter "
+        "can be drawn as what it looks for. Grey is a weight of 0; brighter than grey is more of a colour, darker is "
+        "less of it."
     )
     board.draw("filters-first-layer", filter_grid({f"{row.name}, {name}": each for name, each in drawn.items()}))
     agreement = {name: colour_agreement(each) for name, each in drawn.items()}
@@ -114,7 +115,7 @@ def _weights_of(cache: FeatureCache, row: Application) -> tuple[Weights | None, 
     from featurecache.errors import WeightsError
 
     recorded = cache.recipe.weights
-    if recorded.startswith("random:"):
+    if is_random(cache):
         return None, (
             f"{cache.path} was made by a network with such weights, which has learned nothing. For the learned filters "
             "give a cache that was extracted with --weights imagenet or with the path of a weight file."
@@ -132,14 +133,20 @@ def _weights_of(cache: FeatureCache, row: Application) -> tuple[Weights | None, 
 
 def _compare_heads(board: Board, cache: FeatureCache, row: Application) -> dict[str, Any] | None:
     """Train a head on learned features of some images, and one on random features of the same; say what that shows."""
+    from heads import Originals
     from heads.intervals import mcnemar, wilson
 
-    root = str(cache.provenance.get("images"))
+    root = Originals.of(cache).root
     train, valid = _some_rows(cache, _IMAGES_VGG if row.blocks else _IMAGES)
     if min(len(set(train.y)), len(set(valid.y))) < 2:  # noqa: PLR2004 - a head tells classes apart
         board.say("Whether it matters is not shown here: that takes labelled images of at least two classes.")
         return None
-    if not Path(root).is_dir():
+    if root is None:
+        board.say(
+            "Whether it matters is not shown here: that takes the images, and the cache does not say where they lie."
+        )
+        return None
+    if not root.is_dir():
         board.say(f"Whether it matters is not shown here: that takes the images, and their folder {root} is gone.")
         return None
     board.say(
@@ -147,7 +154,7 @@ def _compare_heads(board: Board, cache: FeatureCache, row: Application) -> dict[
         f"regression on what comes out of {train.tap}) and {len(valid)} others judge it. Once the head gets the cached "
         "features, and once what the same network makes of the same images when all its weights are random."
     )
-    found = _random_features(cache, train, valid, Path(root))
+    found = _random_features(cache, train, valid, root)
     if found is None:
         board.say(f"But too few of them are still in {root}, so this has to be left out.")
         return None
@@ -246,7 +253,7 @@ def _meaning(learned: NDArray[np.bool_], random: NDArray[np.bool_], p: float, cl
         f"{np.count_nonzero(learned & ~random)} images are right with learned features alone, "
         f"{np.count_nonzero(random & ~learned)} with random ones alone"
     )
-    if p < _SURE and learned.mean() > random.mean():
+    if p < SURE and learned.mean() > random.mean():
         return (
             f"{counts}: that is no luck (p = {p:.2g}, exact McNemar test). Network, images, labels and head are the "
             "same; only the weights differ. What the network has learned from other photographs is what the head "

@@ -15,6 +15,7 @@ import featurecache
 from featurecache.backbones.catalog import APPLICATIONS, application
 from featurecache.backbones.vgg import layers_of
 from featurecache.errors import UnknownNameError, WeightsError
+from heads import Originals
 from scripts.lesson.filters import colour_agreement
 
 
@@ -112,6 +113,14 @@ def test_images_whose_folder_is_gone(teach, moved):
     assert results["heads"] is None
     assert "photos is gone" in text
     assert pictures
+
+
+def test_a_cache_that_does_not_say_where_its_images_lie(teach, moved, monkeypatch):
+    monkeypatch.setattr(Originals, "of", lambda _: Originals(None, {}))
+    results, text, _ = teach("filters", moved)
+    assert results["heads"] is None
+    assert "the cache does not say where they lie" in text
+    assert "None" not in text
 
 
 @pytest.mark.parametrize("gone", ["valid", "train/red", "*"])
