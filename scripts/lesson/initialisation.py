@@ -288,7 +288,8 @@ def _draw(
                     places = range(1, len(values) + 1)
                     (handles[name],) = axes.plot(places, values, "o-", color=colours[name], markersize=4, lw=width)
             make_logarithmic(axes)
-            axes.set_ylim(bottom=(lowest or {}).get(activation))
+            if lowest and activation in lowest:
+                axes.set_ylim(bottom=lowest[activation])
             axes.set_title(activation)
             axes.set_xlabel(along)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
