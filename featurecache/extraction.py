@@ -107,9 +107,10 @@ def extract(
         If the cache cannot be written. Whatever was committed is kept, and the same call goes on from there.
     """
     cache_path = Path(cache_path)
-    for option, value in (("batch_size", batch_size), ("workers", workers)):
-        if value is not None and value != "auto" and value < 1:
-            raise OptionError(f"{option} is {value}; expected a whole number from 1 on")
+    for option, value in (("batch_size", None if batch_size == "auto" else batch_size), ("workers", workers)):
+        if value is not None and not (isinstance(value, int) and value >= 1):
+            auto = " or 'auto'" if option == "batch_size" else ""
+            raise OptionError(f"{option} is {value!r}; expected a whole number from 1 on{auto}")
     if dtype not in DTYPES:
         raise UnknownNameError("dtype", dtype, DTYPES)
     require_place(cache_path)
@@ -132,12 +133,15 @@ def extract(
         store.reasons.clear()
     if store.places:
         notify(f"known from before and kept: the features of {len(store.places):,} image(s)")
+    size = store.batch_size(source.engine) if batch_size == "auto" else batch_size or source.batch_size
+    if batch_size == "auto" and size:
+        notify(f"batches of {size} images, as this run began")
     run = Run(
         manifest,
         store,
         rules,
         source,
-        batch_size=store.batch_size(source.engine) if batch_size == "auto" else batch_size or source.batch_size,
+        batch_size=size,
         workers=workers or len(os.sched_getaffinity(0)),
         rehash=rehash,
         report=progress,

@@ -35,7 +35,7 @@ from featurecache.decode import DecodeRules, Failure, decode
 from featurecache.errors import NoImagesError, OutputError
 from featurecache.layout import CacheIndex
 from featurecache.manifest import ImageEntry, Manifest
-from featurecache.passes import Passes, Pixels
+from featurecache.passes import Features, Passes, Pixels
 from featurecache.publish import in_units, output_error
 from featurecache.sightings import Sighting, failure_columns, image_columns
 from featurecache.source import Source, as_stored
@@ -64,7 +64,7 @@ class Progress:
     seconds
         Wall time since the run began, the start of the network included.
     waiting, computing
-        Seconds, since it was started, that the network waited for decoded images, and that it worked.
+        Seconds, since it was started, that the network had nothing to do, and that it worked.
     """
 
     total: int
@@ -131,6 +131,7 @@ class Run:
         self._progress = Progress(len(manifest))
         self._started = time.monotonic()
         self._passes: Passes | None = None
+        self._kept: list[str] = []  # the last contents that came out of it
         self._committing: Future[None] | None = None
         self._pending = _Pending()
         self._seen: list[Sighting] = []
@@ -156,6 +157,8 @@ class Run:
                 if self._passes:
                     self._forward(self._passes, chain(first, batches), committer)
             except KeyboardInterrupt:
+                for contents, features in self._passes.ended() if self._passes else ():
+                    self._keep(contents, features)
                 self._commit(committer)
                 self._wait_for_commit()
                 raise
@@ -164,14 +167,21 @@ class Run:
 
     def _forward(self, passes: Passes, batches: Iterable[Pixels], committer: ThreadPoolExecutor) -> None:
         """Send batches through the network, and keep what comes out of it."""
-        with closing(ahead(passes.forward, batches, workers=passes.at_once, window=passes.at_once)) as results:
+        with closing(passes.over(batches)) as results:
             for contents, features in results:
-                stored = {tap: as_stored(features, tap, self._store.recipe) for tap in self._store.recipe.taps}
-                self._pending.batches.append((contents, stored))
-                self._progress.forwarded += len(contents)
+                self._keep(contents, features)
                 self._progress.waiting, self._progress.computing = passes.waiting, passes.computing
                 if self._is_due():
                     self._commit(committer)
+
+    def _keep(self, contents: list[str], features: Features) -> None:
+        """Add what came out of the network to what is to be committed, unless it has been."""
+        if contents is self._kept:
+            return
+        stored = {tap: as_stored(features, tap, self._store.recipe) for tap in self._store.recipe.taps}
+        self._pending.batches.append((contents, stored))
+        self._kept = contents
+        self._progress.forwarded += len(contents)
 
     def _batches(self, looked_at: Iterator[_Looked], committer: ThreadPoolExecutor) -> Iterator[Pixels]:
         """Count every image, and yield in batches, by content, the pixels that the network has to see."""
@@ -191,7 +201,7 @@ class Run:
             self._progress.failures += bool(sighting.reason)
             self._progress.seconds = time.monotonic() - self._started
             self._report(self._progress)
-            if not batch and self._is_due():
+            if not batch and self._is_old():
                 self._commit(committer)
         if batch:
             yield batch
@@ -254,7 +264,7 @@ class Run:
         """Start the network when the first image has to go through it."""
         if self._passes is None:
             self._require_space()
-            backbone = self._source.start(self._batch_size)
+            backbone = self._source.start(self._batch_size, self._count_new())
             self._batch_size = self._batch_size or backbone.batch_size
             self._passes = Passes(backbone)
             self._store.scratch()  # now, so that another run at work shows before any image is forwarded
@@ -262,11 +272,11 @@ class Run:
     def _is_due(self) -> bool:
         """Whether the shard should end before the next batch."""
         rows = sum(len(contents) for contents, _ in self._pending.batches) + (self._batch_size or 0)
-        return (
-            rows > SHARD_ROWS
-            or rows * self._store.recipe.row_bytes > SHARD_BYTES
-            or time.monotonic() - self._pending.since > SHARD_SECONDS
-        )
+        return rows > SHARD_ROWS or rows * self._store.recipe.row_bytes > SHARD_BYTES or self._is_old()
+
+    def _is_old(self) -> bool:
+        """Whether the oldest of what is pending has waited long enough."""
+        return time.monotonic() - self._pending.since > SHARD_SECONDS
 
     def _commit(self, committer: ThreadPoolExecutor) -> None:
         """Hand what is pending to the committing thread, after what it is at."""
@@ -282,11 +292,14 @@ class Run:
         if self._committing:
             self._committing.result()
 
+    def _count_new(self) -> int:
+        """Return how many images may have to go through the network."""
+        return sum(not self._store.is_known(entry.path) for entry in self._manifest.entries)
+
     def _require_space(self) -> None:
         """Raise `OutputError` before the first forward pass if the disk cannot take the features."""
         recipe, folder = self._store.recipe, self._store.directory.parent.absolute()
-        new = sum(not self._store.is_known(entry.path) for entry in self._manifest.entries)
-        needed = (new + len(self._manifest)) * recipe.row_bytes
+        needed = (self._count_new() + len(self._manifest)) * recipe.row_bytes
         try:
             free = shutil.disk_usage(folder).free
         except OSError as e:

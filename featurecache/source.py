@@ -15,8 +15,6 @@ from featurecache.decode import DECODE_VERSION, DecodeRules
 from featurecache.errors import RecipeError, UnknownNameError
 from featurecache.recipe import Recipe
 
-_BATCH_SIZE = 32  # for a backbone that a caller brings
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -33,15 +31,15 @@ class Source:
     batch_size
         Images of a batch, if nothing else is asked for.
     start
-        Makes the backbone, for batches of so many images or, without a number, of as many as are fastest; called once,
-        and only if an image has to go through it.
+        Makes the backbone, for batches of so many images, and about so many images in all; without the first number
+        batches of the size that is fastest are found. Called once, and only if an image has to go through it.
     """
 
     spec: BackboneSpec
     weights: str
     engine: str
     batch_size: int
-    start: Callable[[int | None], Backbone]
+    start: Callable[[int | None, int], Backbone]
 
 
 def source_of(
@@ -62,7 +60,7 @@ def source_of(
     the catalogue is started.
     """
     if not isinstance(backbone, str):
-        return Source(backbone.spec, backbone.spec.weights, "", _BATCH_SIZE, lambda _: backbone)
+        return Source(backbone.spec, backbone.spec.weights, "", backbone.batch_size, lambda *_: backbone)
     row = application(backbone)
     row.spec("", taps, precision)  # names are checked before weights are looked for
     if device not in DEVICES:
@@ -71,7 +69,7 @@ def source_of(
     found = resolve_weights(weights, row, download=download, rehash=rehash, notify=notify)
     spec = row.spec(found.identity, taps, precision)
 
-    def start(batch_size: int | None) -> Backbone:
+    def start(batch_size: int | None, images: int) -> Backbone:
         notify(f"starting {row.name} with {found.source} weights on {chosen}")
         return start_engine(
             chosen,
@@ -81,6 +79,7 @@ def source_of(
             batch_size=batch_size,
             precision=precision,
             device=device,
+            images=images,
             notify=notify,
         )
 

@@ -135,6 +135,12 @@ class Store:
         """Whether the content that was last seen at a path has features, or is known to have none."""
         return path in self.sightings and self._is_settled(self.sightings[path])
 
+    def batch_size(self, engine: str) -> int | None:
+        """Return how many images an engine had in a batch when this run was interrupted; none if it has not begun."""
+        made_by = [each.get("engine", {}) for each in self.circumstances]
+        sizes = [str(each.get("batch_size")) for each in made_by if each.get("engine") == engine]
+        return int(sizes[-1]) if sizes and sizes[-1].isdecimal() else None
+
     def commit(self, batches: Sequence[Batch], sightings: Iterable[Sighting], circumstances: Mapping[str, Any]) -> None:
         """Make features and sightings durable; when this returns, no crash can lose them.
 
@@ -269,12 +275,6 @@ class Store:
                 self._know(sighting)
             if record.number not in self._own:
                 self._know_circumstances(record)
-
-    def batch_size(self, engine: str) -> int | None:
-        """Return how many images an engine had in a batch when this run was interrupted; none if it has not begun."""
-        made_by = [each.get("engine", {}) for each in self.circumstances]
-        sizes = [str(each.get("batch_size")) for each in made_by if each.get("engine") == engine]
-        return int(sizes[-1]) if sizes and sizes[-1].isdecimal() else None
 
     def _know_circumstances(self, record: Record) -> None:
         """Add a record's rows to those that were computed in the same circumstances just before."""

@@ -174,7 +174,7 @@ def _compared(
                 sha256.encode() == images["sha256"][row] for row, sha256 in zip(batch.items, batch.sha256, strict=True)
             ]
             if any(same):
-                network = network or source.start(batch_size)
+                network = network or source.start(batch_size, len(chosen))
                 rows = list(compress(batch.items, same))
                 error = _largest_error(cache, rows, network.forward(batch.pixels[same]))
                 compared, largest = compared + len(rows), float(np.maximum(largest, error))

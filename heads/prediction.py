@@ -130,7 +130,7 @@ def predict(
     size = batch_size or source.batch_size
     batches = image_batches(manifest.entries, manifest.file, rules, batch_size=size, failures=failures, workers=workers)
     with closing(batches):
-        paths, probabilities = _probabilities(head, partial(source.start, size), batches)
+        paths, probabilities = _probabilities(head, partial(source.start, size, len(manifest.entries)), batches)
     if not paths:
         entry, reason = next(iter(failures.items()))
         raise NoImagesError(f"none of the {len(failures)} images can be used; the first is {entry.path}: {reason}")

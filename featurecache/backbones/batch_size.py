@@ -1,21 +1,34 @@
 """The batch size at which an engine is fastest here, by trying, within the memory that is free."""
 
-import resource
+import os
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from featurecache.ahead import ahead
 from featurecache.backbones.protocol import Backbone
 
 SIZES = (16, 32, 64, 128, 256)
-_GAIN = 1.03  # by which a size must be faster than a smaller one to count
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
+_GAIN = 1.03  # by which a size must be faster than smaller ones to count
+_TRIED, _ROUNDS = 64, 2  # images at least of a measure, and how often it is made
+_SHARE = 0.1  # a size larger than this part of all images is not tried: it would cost more than it brings
+_ROOT = Path("/")
 _KIB = 1024
+# where a container's limit stands, what is used of it, and what of that would be given back (cgroups 2 and 1)
+_CONTAINERS = (
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current", "sys/fs/cgroup/memory.stat", "inactive_file"),
+    (
+        "sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "sys/fs/cgroup/memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
 
 
 class Resizable(Backbone, Protocol):
@@ -26,60 +39,78 @@ class Resizable(Backbone, Protocol):
         ...
 
 
-def find_batch_size(backbone: Resizable, notify: Callable[[str], None] = lambda _: None) -> None:
-    """Leave a backbone at the smallest batch size of `SIZES` at which it forwards nearly as many images as it can.
+def find_batch_size(backbone: Resizable, images: int, notify: Callable[[str], None] = lambda _: None) -> None:
+    """Leave a backbone at the smallest batch size of `SIZES` at which it is nearly as fast as it can be.
 
-    Sizes are tried in ascending order, once to warm up and once for the measure, until one brings nothing more, the
-    device's memory does not suffice, or this machine's would not suffice for the next.
+    Sizes are tried in ascending order, with as many passes at once as the backbone allows, until two in a row bring
+    nothing more, the device's memory does not suffice, or this machine's would not suffice for the next.
 
     Parameters
     ----------
     backbone
-        The backbone; one that makes its batches smaller when the device's memory does not suffice says so by its
+        The backbone. One that makes its batches smaller when the device's memory does not suffice shows that by its
         ``batch_size``.
+    images
+        How many it is going to see. Of a tenth of them at most a batch is made, and for few images the backbone stays
+        as it is.
     notify
-        Is told in one line what was found.
+        Is told in one line each that sizes are tried, and what was found.
     """
-    rates: dict[int, float] = {}
-    before = _peak_memory()
-    for size in SIZES:
-        # twice the images need at most once more what these needed
-        if rates and _free_memory() < _peak_memory() - before:
+    sizes = [size for size in SIZES if size <= _SHARE * images]
+    if not sizes:
+        return
+    notify("looking for the fastest batch size")
+    own, rates = backbone.batch_size, dict[int, float]()
+    needed = 0
+    for size in sizes:
+        if _free_memory() < needed:
             break
+        before = _resident_memory()
         backbone.resize(size)
-        images = np.zeros((size, *backbone.spec.input_size, 3), np.uint8)
-        backbone.forward(images)
+        _seconds(backbone, size * backbone.passes_at_once)  # compiles, and takes what memory it needs
         if backbone.batch_size < size:
             break
-        best = max(rates.values(), default=0.0)
-        rates[size] = _rate(backbone, images)
-        if rates[size] < _GAIN * best:
+        count = max(size * backbone.passes_at_once, _TRIED)
+        rates[size] = count / min(_seconds(backbone, count) for _ in range(_ROUNDS))
+        needed = max(2 * needed, 2 * (_resident_memory() - before))  # twice the images, twice the memory
+        if max(list(rates.values())[-2:]) < _GAIN * max(list(rates.values())[:-2], default=0.0):
             break
     fastest = max(rates.values(), default=0.0)
-    chosen = min((size for size, rate in rates.items() if rate * _GAIN > fastest), default=backbone.batch_size)
+    chosen = min(
+        (size for size, rate in rates.items() if rate * _GAIN > fastest), default=min(own, backbone.batch_size)
+    )
     if backbone.batch_size != chosen:
         backbone.resize(chosen)
     tried = ", ".join(f"{rate:.1f} with {size}" for size, rate in rates.items())
     notify(f"batches of {chosen} images" + (f"; images/s were {tried}" if tried else ""))
 
 
-def _rate(backbone: Backbone, images: NDArray[np.uint8]) -> float:
+def _seconds(backbone: Backbone, count: int) -> float:
+    """Return how long passes over so many blank images take, as many passes at once as in a run."""
+    images = np.zeros((backbone.batch_size, *backbone.spec.input_size, 3), np.uint8)
+    batches = (images[: count - start] for start in range(0, count, len(images)))
+    at_once = backbone.passes_at_once
     began = time.perf_counter()
-    backbone.forward(images)
-    return len(images) / (time.perf_counter() - began)
+    with closing(ahead(backbone.forward, batches, workers=at_once, window=at_once + 1)) as done:
+        deque(done, maxlen=0)
+    return time.perf_counter() - began
 
 
-def _peak_memory() -> int:
-    """Return the bytes that this process has had in memory at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
+def _resident_memory() -> int:
+    """Return the bytes that this process has in memory."""
+    return int((_ROOT / "proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _free_memory() -> int:
     """Return the bytes that this process may still take: what the machine has, or its container allows."""
-    lines = _MEMINFO.read_text("ascii").splitlines()
+    lines = (_ROOT / "proc/meminfo").read_text("ascii").splitlines()
     free = next(int(line.split()[1]) * _KIB for line in lines if line.startswith("MemAvailable:"))
-    try:
-        limit, used = ((_CGROUP / name).read_text("ascii").strip() for name in ("memory.max", "memory.current"))
-    except OSError:  # no container, or one of another kind
-        return free
-    return free if limit == "max" else min(free, int(limit) - int(used))
+    for limit_file, used_file, parts_file, given_back in _CONTAINERS:
+        try:
+            limit, used, parts = ((_ROOT / name).read_text("ascii") for name in (limit_file, used_file, parts_file))
+        except OSError:  # no container, or one of the other kind
+            continue
+        cached = next((int(line.split()[1]) for line in parts.splitlines() if line.split()[:1] == [given_back]), 0)
+        if limit.strip() != "max":
+            free = min(free, int(limit) - int(used) + cached)
+    return free

@@ -51,9 +51,13 @@ def start_engine(
     batch_size: int | None,
     precision: str,
     device: str,
+    images: int = 0,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Backbone:
-    """Start a network on an engine that `choose_engine` returned for it; without a batch size the fastest is found."""
+    """Start a network on an engine that `choose_engine` returned for it.
+
+    Without a batch size the one that is fastest for so many images is found.
+    """
     size = batch_size or BATCH_SIZES[engine]
     backbone: Resizable
     if engine == "numba":
@@ -71,7 +75,7 @@ def start_engine(
             application, weights, taps=taps, batch_size=size, precision=precision, device=device, notify=notify
         )
     if batch_size is None:
-        find_batch_size(backbone, notify)
+        find_batch_size(backbone, images, notify)
     return backbone
 
 

@@ -27,7 +27,7 @@ class FakeBackbone:
         taps = dict(sorted((widths or {"features": 16, "predictions": 4}).items()))
         self.spec = BackboneSpec("fake", f"random:{seed}", input_size, "none", taps)
         self.provenance: Mapping[str, str] = {"engine": "numpy", "device": "cpu"}
-        self.batch_size = 32
+        self.batch_size, self.passes_at_once = 32, 1
         generator = np.random.default_rng(seed)
         self._projections = {tap: generator.standard_normal((8 * 8 * 3, width)) for tap, width in taps.items()}
 

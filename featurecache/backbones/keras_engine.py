@@ -1,9 +1,10 @@
 """Runs the catalogue's networks with Keras, on any of its backends: a backbone, compiled for one batch shape."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from threading import Lock
+from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,34 @@ from featurecache.backbones.runtime import (
 from featurecache.backbones.weights import Weights
 from featurecache.errors import DeviceError
 
-Forward = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]
+
+class _DeviceMemory:
+    """Who may use the device's memory: several passes, or, once one did not fit beside others, one at a time."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._users, self._scarce = 0, False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Use it beside other passes, as long as it has sufficed for all."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._users == 0 or not self._scarce)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Use it when no other pass does; from now on there is one at a time."""
+        with self._changed:
+            self._scarce = True
+        with self.shared():
+            yield
 
 
 class KerasBackbone:
@@ -70,7 +98,7 @@ class KerasBackbone:
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.spec = application.spec(weights.identity, taps, precision)
-        self._device, self._notify, self._halving = find_device(device), notify, Lock()
+        self._device, self._notify = find_device(device), notify
         with placed(self._device), dtype_policy("mixed_float16" if precision == "mixed" else "float32"):
             network = build(application, weights)
             outputs = {tap: layer_of(network, tap).output for tap in self.spec.taps}
@@ -80,6 +108,10 @@ class KerasBackbone:
 
     def resize(self, batch_size: int) -> None:
         """Take batches of another size from now on."""
+        self._memory = _DeviceMemory()
+        self._compile(batch_size)
+
+    def _compile(self, batch_size: int) -> None:
         with placed(self._device):
             self._pass = batch_size, self._compiled((batch_size, *self.spec.input_size, 3))
 
@@ -87,6 +119,11 @@ class KerasBackbone:
     def batch_size(self) -> int:
         """Images of a pass."""
         return self._pass[0]
+
+    @property
+    def passes_at_once(self) -> int:
+        """Two on a GPU, so that copies of one pass can go on while another is computed; PyTorch would queue them."""
+        return 2 if self._device == "gpu" and load_keras().backend.backend() != "torch" else 1
 
     @property
     def provenance(self) -> Mapping[str, str]:
@@ -100,18 +137,27 @@ class KerasBackbone:
             return {tap: np.empty((0, width), np.float32) for tap, width in self.spec.taps.items()}
         batches, start = [], 0
         while start < len(images):
-            size, forward = self._pass
-            try:
-                batches.append(self._forward_batch(images[start : start + size], size, forward))
-            except Exception as e:
-                if not is_out_of_memory(e):
-                    raise
-                with self._halving:
-                    if self.batch_size == size:  # no other pass has halved it in the meantime
-                        self._halve(e)
-            else:
-                start += size
+            batch = self._forward_some(images[start:])
+            batches.append(batch)
+            start += len(next(iter(batch.values())))
         return {tap: np.concatenate([batch[tap] for batch in batches]) for tap in self.spec.taps}
+
+    def _forward_some(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Return what becomes of the first images, as many as the device's memory suffices for."""
+        try:
+            with self._memory.shared():
+                return self._forward_batch(images)
+        except Exception as e:
+            if not is_out_of_memory(e):
+                raise
+        with self._memory.alone():
+            while True:
+                try:
+                    return self._forward_batch(images)
+                except Exception as e:
+                    if not is_out_of_memory(e):
+                        raise
+                    self._halve(e)
 
     def _halve(self, error: Exception) -> None:
         """Go on with batches of half the size; raise `DeviceError` if a batch is a single image already."""
@@ -122,10 +168,11 @@ class KerasBackbone:
                 "--device cpu"
             ) from error
         self._notify(f"the {self._device}'s memory does not suffice for {size} images: going on with {size // 2}")
-        self.resize(size // 2)
+        self._compile(size // 2)
 
-    def _forward_batch(self, images: NDArray[np.uint8], size: int, forward: Forward) -> dict[str, NDArray[np.float32]]:
-        padded = images
+    def _forward_batch(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        size, forward = self._pass
+        padded = images = images[:size]
         if len(images) < size:
             padded = np.zeros((size, *images.shape[1:]), np.uint8)
             padded[: len(images)] = images

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
+from threading import Lock
 
 import numba
 import numpy as np
@@ -30,6 +31,8 @@ _LARGE = 784  # tiles of an image that has enough for itself; below, images shar
 _ALONE, _TOGETHER = 196, 392  # tiles of a product then and now: fast, and not larger than caches like
 _GROUP = 16  # images that go through the upper convolutions together
 _ROWS = 64  # of a product with a dense layer's weights
+_ALL = 128  # images that all threads together hold at most, each in some 18 MB
+_ONE_THREAD = Lock()  # of those who take BLAS's threads away and give them back, in order
 _FEW_ROWS = 16  # the same where BLAS rounds differently from row to row, which in so many none was seen to do
 
 
@@ -177,10 +180,15 @@ class NumbaBackbone:
         self.batch_size = batch_size
         self._rows = self._rows_together()
         self._threads = min(_processors(), batch_size)
-        self._group = min(self._most, -(-batch_size // self._threads))
+        self._group = min(self._most, -(-batch_size // self._threads), max(1, _ALL // self._threads))
         self._workspaces: SimpleQueue[_Workspace] = SimpleQueue()
         for _ in range(self._threads):
             self._workspaces.put(_Workspace(self._layers, self._group))
+
+    @property
+    def passes_at_once(self) -> int:
+        """One, which takes all processors."""
+        return 1
 
     @property
     def provenance(self) -> Mapping[str, str]:
@@ -233,6 +241,7 @@ class NumbaBackbone:
                 self._workspaces.put(space)
 
         with (
+            _ONE_THREAD,
             self._blas.limit(limits=1, user_api="blas"),
             closing(ahead(convolve, groups, workers=self._threads, window=len(groups))) as done,
         ):
@@ -253,7 +262,7 @@ class NumbaBackbone:
         """Return how many images may share matrix products, so that the row of each is the same as when it is alone."""
         with self._blas.limit(limits=1, user_api="blas"):
             alike = all(
-                _are_alike(layer.kernel[0], (layer.tiles, _GROUP * layer.tiles))
+                _are_alike(layer.kernel[0], range(layer.tiles, layer.block + 1, layer.tiles))
                 for layer in self._layers
                 if layer.kernel is not None and not layer.is_lower
             )

@@ -63,6 +63,11 @@ class Backbone(Protocol):
         """Images that it computes at a time; not part of its identity."""
         ...
 
+    @property
+    def passes_at_once(self) -> int:
+        """How many calls of `forward` may be under way at once, in threads; 1 if it is not made for that."""
+        ...
+
     def forward(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return every tap's activations in one pass.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scripts.bench.images import write_photographs
 from scripts.bench.worker import Worker, held_back
 
-IMAGES, ROUNDS = 128, 3
+IMAGES, ROUNDS = 192, 3
 TOLERANCE = 1e-3
 _REST_SECONDS = 0.3  # in which the threads of the one before stop spinning
 _INSTALL = "not installed: pip install 'featurecache[bench]'"

@@ -66,7 +66,7 @@ class Worker(AbstractContextManager["Worker"]):
         )
         said = self._answer()
         self.start_up = time.perf_counter() - began
-        """Seconds until the first batch was through: imports, weights, compiling."""
+        """Seconds until the first batch was through: imports, weights, compiling, and decoding all photographs."""
         self.version = str(said["version"])
 
     def seconds(self, way: str) -> tuple[float, float]:
@@ -105,7 +105,7 @@ class Ours:
 
     def __init__(self, engine: str) -> None:
         source = source_of(peers.NETWORK, peers.WEIGHTS, engine=engine, device="cpu")
-        self._backbone = source.start(source.batch_size)
+        self._backbone = source.start(source.batch_size, 0)
         made_by = self._backbone.provenance
         self.version = ", ".join(
             f"{key} {made_by[key]}" for key in ("numba", "blas", "keras", "backend") if key in made_by
@@ -120,7 +120,7 @@ class Ours:
         """Extract the photographs to a new cache."""
         self._made += 1
         cache = folder / f"{os.getpid()}-{self._made}.h5"
-        extract(folder / "images", cache, backbone=self._backbone, batch_size=self._backbone.batch_size)
+        extract(folder / "images", cache, backbone=self._backbone)
 
 
 KINDS: dict[str, Callable[[], Any]] = {

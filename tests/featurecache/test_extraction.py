@@ -179,7 +179,7 @@ def test_an_interruption_within_a_batch_never_commits_rows_that_were_not_compute
         run(photos, tmp_path / "c.h5", backbone=FakeBackbone(), batch_size=4)
     monkeypatch.undo()
     cache, ledger = run(photos, tmp_path / "c.h5", backbone=FakeBackbone(), batch_size=4)
-    assert ledger["reused"] == 4
+    assert ledger["reused"] in {8, 12}  # the second batch was there, and the third may have been
     assert contents(cache) == contents(extract(photos, tmp_path / "fresh.h5", backbone=FakeBackbone()))
 
 
@@ -400,7 +400,8 @@ def test_a_disk_that_is_too_small_is_said_before_the_first_forward_pass(photos, 
 
 def test_options_out_of_range_are_refused(photos, tmp_path):
     path = tmp_path / "c.h5"
-    for option in ({"batch_size": 0}, {"workers": 0}, {"max_pixels": 0}):
+    wrong = [{"batch_size": 0}, {"batch_size": "many"}, {"workers": 0}, {"workers": "auto"}, {"max_pixels": 0}]
+    for option in wrong:
         with pytest.raises(OptionError):
             extract(photos, path, backbone=FakeBackbone(), **option)
     for option in ({"dtype": "float64"}, {"resize": "stretch"}, {"filter": "box"}):

@@ -1,8 +1,12 @@
 """The Keras engine: taps, precision, device, compilation."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
+from featurecache.ahead import ahead
 from featurecache.backbones import keras_engine
 from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.runtime import is_out_of_memory
@@ -160,6 +164,41 @@ def test_a_device_without_memory_for_one_image_is_an_error_with_a_remedy(scarce,
     backbone, _ = scarce(0, 2)
     with pytest.raises(DeviceError, match=r"memory does not suffice for one image: .*--device cpu"):
         backbone.forward(photographs(1))
+
+
+@pytest.mark.parametrize(
+    ("capacity", "expected"),
+    [(8, []), (4, []), (5, []), (3, ["going on with 2"]), (1, ["going on with 2", "going on with 1"])],
+)
+def test_a_pass_that_does_not_fit_beside_another_is_made_alone_before_batches_become_smaller(
+    capacity, expected, weights_of, monkeypatch
+):
+    import tensorflow
+
+    lock, used = threading.Lock(), [0]
+
+    def compiled(_model, _before, _after, shape):
+        def forward(images):
+            with lock:
+                if used[0] + shape[0] > capacity:
+                    raise tensorflow.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+                used[0] += shape[0]
+            time.sleep(0.02)
+            with lock:
+                used[0] -= shape[0]
+            return {"avg_pool": images[:, 0, 0].astype(np.float32)}
+
+        return forward
+
+    monkeypatch.setattr(keras_engine, "compiled", compiled)
+    said = []
+    backbone = KerasBackbone(*weights_of("mobilenet_v2"), taps=("avg_pool",), batch_size=4, notify=said.append)
+    images = np.arange(20 * 3, dtype=np.uint8).reshape(20, 1, 1, 3) * np.ones((1, 224, 224, 1), np.uint8)
+    batches = [images[start : start + 4] for start in range(0, 20, 4)]
+    found = list(ahead(backbone.forward, batches, workers=2, window=3))
+    np.testing.assert_array_equal(np.concatenate([each["avg_pool"] for each in found]), images[:, 0, 0])
+    assert [line.rpartition(": ")[2] for line in said] == expected
+    assert backbone.batch_size == (int(expected[-1].split()[-1]) if expected else 4)
 
 
 @pytest.mark.parametrize(

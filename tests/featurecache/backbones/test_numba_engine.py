@@ -164,6 +164,7 @@ class Part:
     def __init__(self, whole, *taps):
         self.spec = replace(whole.spec, taps={tap: whole.spec.taps[tap] for tap in taps})
         self.provenance = whole.provenance
+        self.batch_size, self.passes_at_once = whole.batch_size, whole.passes_at_once
         self._whole = whole
 
     def forward(self, images):

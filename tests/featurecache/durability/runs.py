@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,22 @@ from featurecache.store import Store
 DRIVER = Path(__file__).with_name("driver.py")
 BATCH_SIZE = 8
 SAYINGS = ("pid", "committed", "packing", "ledger", "error", "status")
+
+
+class StoppingBackbone(FakeBackbone):
+    """The fake backbone, which runs out of memory when some images are through and a shard of them is committed."""
+
+    def __init__(self, work, images=24):
+        super().__init__()
+        self._work, self._images, self._seen = work, images, 0
+
+    def forward(self, images):
+        self._seen += len(images)
+        if self._seen <= self._images:
+            return super().forward(images)
+        while not list(self._work.glob("commits/*")):
+            time.sleep(0.01)
+        raise MemoryError
 
 
 def make_images(folder, numbers):

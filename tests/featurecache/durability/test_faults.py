@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from file_systems import ActingFileSystem, FailingFileSystem, TracingFileSystem
-from runs import BATCH_SIZE
+from runs import BATCH_SIZE, StoppingBackbone
 
 import featurecache.publish
 from featurecache import extract
@@ -112,18 +112,17 @@ def test_a_file_where_the_work_directory_belongs(few, memory_path):
 
 
 def test_images_that_are_gone_for_a_while_cost_nothing_that_was_committed(few, memory_path, tmp_path):
-    class StoppingBackbone(FakeBackbone):
-        def forward(self, images):
-            if len(list(memory_path.glob("c.h5.work/commits/*"))) > 0:
-                raise MemoryError
-            return super().forward(images)
-
     broken = tmp_path / "images"
     shutil.copytree(few.images, broken)
     for path in broken.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(MemoryError):
-        extract(few.images, memory_path / "c.h5", backbone=StoppingBackbone(), batch_size=BATCH_SIZE)
+        extract(
+            few.images,
+            memory_path / "c.h5",
+            backbone=StoppingBackbone(memory_path / "c.h5.work"),
+            batch_size=BATCH_SIZE,
+        )
     known = few.known(memory_path / "c.h5")
     assert len(known) >= 24
     with pytest.raises(NoImagesError):

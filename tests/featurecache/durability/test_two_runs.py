@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from file_systems import CALLS, TracingFileSystem
-from runs import BATCH_SIZE
+from runs import BATCH_SIZE, StoppingBackbone
 
 import featurecache.publish
 import featurecache.store
@@ -69,14 +69,8 @@ def test_two_runs_over_other_images_lose_nothing(few, before_few, drivers, memor
 def test_a_run_that_reads_while_another_removes_says_so(few, memory_path, monkeypatch):
     work = memory_path / "c.h5.work"
 
-    class StoppingBackbone(FakeBackbone):
-        def forward(self, images):
-            if len(list(work.glob("commits/*"))) > 0:
-                raise MemoryError
-            return super().forward(images)
-
     with pytest.raises(MemoryError):
-        extract(few.images, memory_path / "c.h5", backbone=StoppingBackbone(), batch_size=BATCH_SIZE)
+        extract(few.images, memory_path / "c.h5", backbone=StoppingBackbone(work), batch_size=BATCH_SIZE)
     reading = featurecache.store.read_record
     with monkeypatch.context() as patch:
         patch.setattr(featurecache.store, "read_record", lambda path: (reading(path), shutil.rmtree(work))[0])
