@@ -123,11 +123,14 @@ def _median(values: NDArray[np.float64]) -> float:
 def _in_turns(
     contestants: Mapping[str, Contestant], workers: Mapping[str, Worker], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Let each work once a round; return each one's seconds, of the clock and of all processors together."""
+    """Let each work once a round; return each one's seconds, of the clock and of all processors together.
+
+    Every second round goes backwards, so that none always profits from, or suffers by, the same one before it.
+    """
     clock: dict[str, list[float]] = {name: [] for name in contestants}
     processors: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, each in contestants.items():
+    for number in range(rounds):
+        for name, each in list(contestants.items())[:: -1 if number % 2 else 1]:
             time.sleep(_REST_SECONDS)
             passed, worked = workers[each.kind].seconds(each.way)
             clock[name].append(passed)
