@@ -131,6 +131,7 @@ def test_passes_are_measured_as_they_are_made(monkeypatch):
     assert sorted(backbone.seen) == [8, 16, 16]
 
 
+@pytest.mark.slow
 def test_a_real_network_goes_on_as_it_was(weights_of, photographs):
     backbone = KerasBackbone(*weights_of("mobilenet_v2"), taps=("avg_pool",), batch_size=4)
     before = backbone.forward(photographs(5))["avg_pool"]

@@ -79,7 +79,9 @@ print(many.provenance["blas"])
 """
 
 
-@pytest.mark.parametrize("kernels", ["", "Haswell", "SkylakeX"])
+@pytest.mark.parametrize(
+    "kernels", ["Haswell", pytest.param("", marks=pytest.mark.slow), pytest.param("SkylakeX", marks=pytest.mark.slow)]
+)
 def test_a_row_is_the_same_wherever_it_stands_and_whatever_blas_does(kernels, run_python):
     """Of OpenBLAS's code for processors, the one for Haswell rounds differently from row to row."""
     if kernels == "SkylakeX" and "avx512f" not in Path("/proc/cpuinfo").read_text("utf-8"):

@@ -40,6 +40,7 @@ def red_and_blue(teach, learned_cache):
     return teach("cats-and-dogs", learned_cache)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_on_photographs_the_layer_below_beats_the_answers_and_both_beat_the_map(real):
     results, text, _ = real
@@ -54,6 +55,7 @@ def test_on_photographs_the_layer_below_beats_the_answers_and_both_beat_the_map(
     assert "WordNet says, 5 are cats and 118 are dogs" in text
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_on_photographs_the_first_head_is_that_of_the_readme(real, invoke, photographs, tmp_path):
     settings = ("standardize=false", "optimizer=rmsprop", "lr=0.1", "epochs=3", "batch_size=64")
@@ -65,6 +67,7 @@ def test_on_photographs_the_first_head_is_that_of_the_readme(real, invoke, photo
         assert f"{epoch['epoch']} {' '.join(f'{each:.4f}' for each in numbers)}" in real[1]
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_on_photographs_the_galleries_hold_what_their_names_say(real, invoke, photographs, tmp_path):
     results = real[0]
@@ -88,6 +91,7 @@ def test_on_photographs_the_galleries_hold_what_their_names_say(real, invoke, ph
         assert probabilities[surest, y].min() >= np.sort(probabilities[right & (valid.y == y), y])[-6]
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_on_photographs_the_exported_model_says_what_the_head_says(real):
     results, text, _ = real

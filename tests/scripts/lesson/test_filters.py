@@ -158,6 +158,7 @@ def test_colours_that_agree_and_colours_that_do_not():
     assert colour_agreement(generator.normal(size=(3, 3, 3, 500))) == pytest.approx(0, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_on_photographs_learned_features_are_worth_far_more_than_random_ones(teach, photographs):
     results, text, _ = teach("filters", photographs)
