@@ -53,14 +53,14 @@ def test_while_a_network_computes_the_next_batch_is_made_ready(photos, tmp_path,
     seen = []
 
     def slow(progress):
-        time.sleep(SECONDS / 10)  # what the main thread does with each image
+        time.sleep(SECONDS / 5)  # what the main thread does with each image
         seen.append((progress.waiting, progress.computing))
 
     backbone = Device(at_once)
     extract(photos, tmp_path / "x.h5", backbone=backbone, batch_size=3, workers=1, progress=slow)
     waiting, computing = seen[-1]
     assert computing > backbone.passes * SECONDS / at_once
-    assert waiting < 3 * SECONDS  # of 20 images at a tenth of SECONDS each, those of the first batch and a little
+    assert waiting < 2 * SECONDS  # of 20 images at a fifth of SECONDS each, those of the first batch and a little
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
