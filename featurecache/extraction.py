@@ -62,7 +62,7 @@ def extract(
         Layers to keep; the network's default ones if not given.
     batch_size
         Images in a forward pass; the engine's own number if not given, and with ``"auto"`` the one at which it is
-        fastest here, by trying. An interrupted run goes on with the number that it began with.
+        fastest here, by trying; then an interrupted run goes on with the number that it had found.
     workers
         Threads that read and decode; one for each processor if not given.
     device
