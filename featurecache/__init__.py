@@ -6,48 +6,11 @@
 (1000, 4096)
 
 Importing this package loads no framework; each is imported when it is first needed.
+
+Public: the names in ``__all__``, and the modules `featurecache.errors`, `featurecache.options` and `featurecache.text`.
+All other modules are private: they may change without notice.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+import lazy_loader
 
-if TYPE_CHECKING:
-    from featurecache.backbones.protocol import Backbone, BackboneSpec
-    from featurecache.cache import FeatureCache, FeatureSet
-    from featurecache.errors import FeatureCacheError
-    from featurecache.extraction import extract
-    from featurecache.recipe import Recipe
-    from featurecache.run import Progress
-
-_HOMES = {
-    "Backbone": "featurecache.backbones.protocol",
-    "BackboneSpec": "featurecache.backbones.protocol",
-    "FeatureCache": "featurecache.cache",
-    "FeatureCacheError": "featurecache.errors",
-    "FeatureSet": "featurecache.cache",
-    "Progress": "featurecache.run",
-    "Recipe": "featurecache.recipe",
-    "extract": "featurecache.extraction",
-}
-
-__all__ = [
-    "Backbone",
-    "BackboneSpec",
-    "FeatureCache",
-    "FeatureCacheError",
-    "FeatureSet",
-    "Progress",
-    "Recipe",
-    "extract",
-]
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name from its module when it is first asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)  # the names in __init__.pyi

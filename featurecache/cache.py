@@ -1,52 +1,71 @@
-"""A finished cache, read only: its index in memory, its features memory-mapped, and how it is packed."""
+"""Opens caches: a cache is read-only, its index is in memory, its features are memory-mapped or lie in parts."""
 
-import hashlib
 import json
-import mmap
 import os
-import weakref
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache import layout
-from featurecache.errors import CacheFormatError, UnknownNameError
-from featurecache.files import open_regular
-from featurecache.layout import BLOCK_ROWS, CacheIndex, FeatureBlock
-from featurecache.publish import publishing
+from featurecache.errors import CacheFormatError, OptionError, UnknownNameError
+from featurecache.format import layout
+from featurecache.format.feature_file import FeatureFile, RowPlace
+from featurecache.format.header import REMEDY
+from featurecache.format.layout import BLOCK_ROWS, CacheIndex, Part, Places
+from featurecache.format.mapped_file import ArrayPlace, MappedFile
+from featurecache.images.classes import class_warnings, ordered, same_classes
+from featurecache.images.names import shown_names
+from featurecache.images.splits import split_named
+from featurecache.notices import Notice
+from featurecache.provenance import Provenance
 from featurecache.recipe import Recipe
-
-_PIECE_BYTES = 4_000_000  # read and written at a time
+from featurecache.rows import PartFiles, Parts, Rows, Selection, as_float32, selected
+from featurecache.storage.files import open_regular
+from featurecache.text import counted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureSet:
-    """The features of one tap with all that must never come apart from them.
+    """The features of one tap, with the labels, paths, classes and recipe that belong to them.
 
     Parameters
     ----------
     X
-        Features, shape (n, d), float32; a read-only memory map of the cache file.
+        Features, shape (n, d), float32: a read-only memory map of the cache file, or `featurecache.Rows`, which
+        indexing and `numpy.asarray` read. These are features in parts, and, if they take more than 512 MiB, features
+        stored as float16 and chosen rows that do not follow one another.
     y
-        Class indices into ``classes``, shape (n,), int64; -1 is an image without a label.
+        Class indices into ``classes``, shape (n,), int64; -1 for an image without a label.
     paths, splits, sha256
-        Relative path, split and content hash (64 hexadecimal digits) of every row, shape (n,), `str` objects.
+        Relative path, split and content hash (64 hexadecimal digits) of every row, shape (n,), `str` objects. A path is
+        the file's own name; a name that is not UTF-8 has the form of `featurecache.encode_name`.
     classes
         Class names, in the order of the indices.
     split
-        The split that was asked for; None if all rows were.
+        The requested split; None for all rows.
     tap
         The layer that the features come from.
     recipe
         What determined the features.
+
+    Examples
+    --------
+    >>> rows = cache.features("features")
+    >>> rows
+    <FeatureSet: 48 rows of features (16), 2 classes>
+    >>> rows.classes
+    ('dark', 'light')
+    >>> light = rows.take(rows.y == rows.classes.index("light"))
+    >>> len(light)
+    24
     """
 
-    X: NDArray[np.float32]
+    X: NDArray[np.float32] | Rows
     y: NDArray[np.int64]
     paths: NDArray[np.object_]
     splits: NDArray[np.object_]
@@ -56,19 +75,29 @@ class FeatureSet:
     tap: str
     recipe: Recipe
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle features that are mapped in a cache file as their place in it, others with their values."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        place = None if isinstance(self.X, Rows) else ArrayPlace.find(self.X)
+        return _feature_set, (type(self), place or self.X, *values[1:])
+
     def __len__(self) -> int:
         return len(self.y)
+
+    def __repr__(self) -> str:
+        rows, width = self.X.shape
+        return f"<FeatureSet: {counted(rows, 'row')} of {self.tap} ({width}), {len(self.classes):,} classes>"
 
     @property
     def fingerprint(self) -> str:
         """The recipe's fingerprint."""
         return self.recipe.fingerprint
 
-    def take(self, rows: slice | NDArray[np.bool_] | NDArray[np.integer]) -> "FeatureSet":
-        """Return some rows, in the order given; a slice copies nothing."""
+    def take(self, rows: Selection) -> "FeatureSet":
+        """Return the selected rows, in the given order; a slice copies nothing, other rows at most 512 MiB."""
         return replace(
             self,
-            X=self.X[rows],
+            X=selected(self.X, rows),
             y=self.y[rows],
             paths=self.paths[rows],
             splits=self.splits[rows],
@@ -76,21 +105,34 @@ class FeatureSet:
         )
 
 
-class FeatureCache:
-    """An immutable cache file: no lock, safe to share between threads and processes.
+def _feature_set(kind: type[FeatureSet], X: ArrayPlace | NDArray[np.float32] | Rows, *values: Any) -> FeatureSet:
+    """Return a feature set that was pickled."""
+    return kind(X.array() if isinstance(X, ArrayPlace) else X, *values)
 
-    Open one with `FeatureCache.open`. A cache that is replaced on disk while it is open goes on showing what it
-    showed.
+
+class FeatureCache:
+    """An immutable cache file, or the index of a cache in parts: no lock, safe to share between threads and processes.
+
+    Open one with `FeatureCache.open`. If its file is replaced on disk, an open cache keeps reading the old file. A
+    pickled cache is the name of its file: a process that unpickles it maps the same file, or raises `CacheFormatError`
+    if the file was replaced. Feature sets are pickled in the same way as long as they view the file.
+
+    Examples
+    --------
+    >>> cache.taps
+    {'features': 16, 'predictions': 4}
+    >>> cache.splits
+    {'train': 32, 'valid': 16}
+    >>> cache.features("features", "train").X.shape
+    (32, 16)
     """
 
-    def __init__(self, path: Path, index: CacheIndex, blocks: Mapping[str, FeatureBlock], descriptor: int) -> None:
+    def __init__(self, path: Path, index: CacheIndex, mapped: MappedFile, features: FeatureFile | Parts) -> None:
         self.path = path
         self.index = index
-        self._blocks = blocks
-        self._descriptor = descriptor
-        self._data = np.frombuffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), dtype=np.uint8)
-        self._sound: set[tuple[str, int]] = set()
-        weakref.finalize(self, os.close, descriptor)
+        self._mapped = mapped
+        self._features = features
+        self._labels: Mapping[str, str | None] = {}  # that were given instead of those of the file
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:
@@ -99,9 +141,26 @@ class FeatureCache:
         Raises
         ------
         CacheFormatError
-            If there is no such file, or it is damaged, or it is not a cache.
+            If the file does not exist, is damaged, or is not a cache, or a part of it is missing.
         """
-        path = Path(path)
+        cache = cls._open(Path(path))
+        if isinstance(cache._features, Parts):
+            cache._features.files.require()
+        return cache
+
+    @classmethod
+    def open_sound_parts(cls, path: Path) -> Self:
+        """Open a cache as `open` does, but of a cache in parts only the rows of those parts that are there."""
+        cache = cls._open(path)
+        if not isinstance(cache._features, Parts):
+            return cache
+        left, rows = cache._features.sound()
+        images = {name: column[rows] for name, column in cache.index.images.items()}
+        index = replace(cache.index, images=images, places=Places(left.files.parts, left.positions))
+        return cls(path, index, cache._mapped, left)
+
+    @classmethod
+    def _open(cls, path: Path) -> Self:
         try:
             with open_regular(path) as stream:
                 index, blocks = layout.read_cache(stream)
@@ -109,14 +168,28 @@ class FeatureCache:
         except FileNotFoundError as e:
             if work_directory(path).is_dir():
                 raise CacheFormatError(
-                    f"there is no cache {path} yet: a run that is at work or was interrupted keeps what it has in "
-                    f"{work_directory(path)}; run its command again to finish it"
+                    f"there is no cache {path} yet, but {work_directory(path)} has the results of an unfinished run; "
+                    "run its command again to finish it"
                 ) from e
             raise CacheFormatError(f"there is no cache {path}; make it with: featurecache extract IMAGES {path}") from e
         except OSError as e:
             reason = (e.strerror or str(e)).lower()
-            raise CacheFormatError(f"{path} cannot be opened: {reason}; give a file that extract made") from e
-        return cls(path, index, blocks, descriptor)
+            raise CacheFormatError(f"{path} cannot be opened: {reason}; give another path") from e
+        file = FeatureFile(path, blocks, descriptor, REMEDY)
+        if index.places is None:
+            return cls(path, index, file.map, file)
+        try:
+            files = PartFiles(file.map.path, index.places.parts)
+        except OptionError as e:
+            raise CacheFormatError(f"{path} is the index of a cache in parts: {e}") from e
+        block = blocks["positions"]  # stays in the file
+        positions: NDArray[np.int64] = np.ndarray(block.rows, block.dtype, file.map, block.offset)
+        index = replace(index, places=Places(index.places.parts, positions))
+        return cls(path, index, file.map, Parts(files, index.recipe, positions))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle path and identity, not the features: another process maps the same file."""
+        return _reopened, (self._mapped.path, self._mapped.identity, self._labels)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -132,13 +205,18 @@ class FeatureCache:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """What made this file: versions, device, the run's counts; identity does not depend on it."""
+        """Versions, device and counts of the run that made this file; the fingerprint does not depend on them."""
         provenance: dict[str, Any] = json.loads(self.index.provenance)
         return provenance
 
     @property
+    def made_by(self) -> Provenance:
+        """The provenance with typed fields; a field that is not recorded is None."""
+        return Provenance.from_dict(self.provenance)
+
+    @property
     def taps(self) -> Mapping[str, int]:
-        """Names of the cached layers, to their widths."""
+        """Maps the names of the cached layers to their widths."""
         return self.recipe.taps
 
     @property
@@ -147,8 +225,15 @@ class FeatureCache:
         return self.index.classes
 
     @property
+    def parts(self) -> tuple[Path, ...]:
+        """The files that hold the features of a cache in parts; empty for a cache in one file."""
+        return (
+            tuple(source.path for source in self._features.files.sources) if isinstance(self._features, Parts) else ()
+        )
+
+    @property
     def splits(self) -> dict[str, int]:
-        """Number of rows of each split that has any; ``""`` stands for rows in no split."""
+        """Number of rows of each split that has rows; ``""`` stands for rows in no split."""
         names, counts = np.unique(self.index.images["split"], return_counts=True)
         return {name.decode("ascii"): int(count) for name, count in zip(names, counts, strict=True)}
 
@@ -160,10 +245,26 @@ class FeatureCache:
         return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
 
     @property
+    def warnings(self) -> tuple[Notice, ...]:
+        """Warnings about the names of the classes; ``docs/reports.md`` defines their codes."""
+        return tuple(class_warnings(self.classes))
+
+    @property
+    def paths(self) -> NDArray[np.object_]:
+        """The path of each row, as files are named; shape (n,), `str` objects."""
+        return self._shown[0]
+
+    @cached_property
+    def _shown(self) -> tuple[NDArray[np.object_], list[str]]:
+        """The paths of rows and of failures, as files are named; the cache file has the form of `encode_name`."""
+        rows, failures = self.index.images["path"], self.index.failures["path"]
+        names = shown_names([*rows, *failures])
+        return np.array(names[: len(rows)], dtype=object), names[len(rows) :]
+
+    @property
     def failures(self) -> dict[str, str]:
-        """Path of every image that gave no row, to the reason."""
-        columns = self.index.failures
-        return dict(zip(columns["path"], columns["reason"], strict=True))
+        """Maps the path of each image without features to the reason."""
+        return dict(zip(self._shown[1], self.index.failures["reason"], strict=True))
 
     @property
     def leaks(self) -> list[tuple[str, ...]]:
@@ -173,18 +274,18 @@ class FeatureCache:
         for row, sha256 in enumerate(images["sha256"].tolist()):
             groups.setdefault(sha256, []).append(row)
         return [
-            tuple(images["path"][rows].tolist())
+            tuple(self.paths[rows].tolist())
             for rows in groups.values()
             if len(rows) > 1 and len(set(images["split"][rows].tolist())) > 1
         ]
 
     def features(self, tap: str | None = None, split: str | None = None) -> FeatureSet:
-        """Return the features of a tap, of all rows or of one split, memory-mapped.
+        """Return the features of a tap, of all rows or of one split, memory-mapped or in parts.
 
         Parameters
         ----------
         tap
-            A cached layer; may be left out if there is only one.
+            A cached layer; optional if the cache has only one.
         split
             ``"train"``, ``"valid"``, ``"test"``, or ``""`` for rows in no split; None for all rows.
 
@@ -196,22 +297,66 @@ class FeatureCache:
         tap = self.require_tap(tap)
         rows = self._rows_of(split)
         images = self.index.images
-        block = self._blocks[tap]
-        values = self._data[block.offset : block.offset + block.size].view(block.dtype).reshape(block.rows, block.width)
         return FeatureSet(
-            X=values[rows].astype(np.float32, copy=False),
+            X=as_float32(self._features.view(tap, rows, self.recipe.stored_dtype(tap))),
             y=images["label"][rows].astype(np.int64),
-            paths=images["path"][rows],
+            paths=self.paths[rows],
             splits=images["split"][rows].astype(str).astype(object),
             sha256=images["sha256"][rows].astype(str).astype(object),
             classes=self.classes,
-            split=split,
+            split=split and (split_named(split) or split),
             tap=tap,
             recipe=self.recipe,
         )
 
+    def mapped(self, tap: str) -> NDArray[Any] | Rows:
+        """Return the features of a tap as they are stored, memory-mapped or in parts, shape (n, d), float32 or float16.
+
+        Parameters
+        ----------
+        tap
+            A cached layer.
+
+        Examples
+        --------
+        >>> cache.mapped("features").shape
+        (48, 16)
+        """
+        return self._features.view(tap, slice(None), self.recipe.stored_dtype(tap))
+
+    def with_labels(self, labels: Mapping[str, str | None]) -> Self:
+        """Return the same rows and features with other labels; this cache and its file stay as they are.
+
+        Parameters
+        ----------
+        labels
+            Maps paths of rows to names of classes, or to None for no label, such as `featurecache.read_labels` returns.
+            Other rows keep their label. A path that is not in the cache changes nothing. Classes keep their order;
+            names that differ only in Unicode form or blanks at the ends are one class.
+
+        Examples
+        --------
+        >>> cache.with_labels({"train/dark/00.png": "night", "train/dark/04.png": None}).class_counts
+        {'dark': 22, 'light': 24, 'night': 1}
+        """
+        images = self.index.images
+        before = [*self.classes, None]  # the last one for label -1
+        names = [
+            labels.get(path, before[label])
+            for path, label in zip(self.paths.tolist(), images["label"].tolist(), strict=True)
+        ]
+        one_of = same_classes({name for name in names if name is not None})
+        classes = ordered({one_of.get(name, name) for name in names if name is not None}, None, self.classes)
+        numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
+        changed = [numbers[name if name is None else one_of.get(name, name)] for name in names]
+        columns = {**images, "label": np.array(changed, dtype=images["label"].dtype)}
+        index = replace(self.index, classes=classes, images=columns)
+        relabelled = type(self)(self.path, index, self._mapped, self._features)
+        relabelled._labels = {**self._labels, **labels}
+        return relabelled
+
     def require_tap(self, tap: str | None) -> str:
-        """Return the tap of this name, or the only one; raise `UnknownNameError` if there is none."""
+        """Return ``tap`` if the cache has it, or the only tap if None; otherwise raise `UnknownNameError`."""
         if tap is None and len(self.taps) == 1:
             return next(iter(self.taps))
         if tap is None:
@@ -223,129 +368,82 @@ class FeatureCache:
     def read(self, tap: str, start: int, count: int) -> NDArray[Any]:
         """Return a copy of ``count`` rows of a tap from row ``start`` on, as stored, shape (count, d).
 
-        Every checksummed block that they lie in is compared with its checksum when it is first met.
+        The first read of a block compares it with its checksum.
 
         Raises
         ------
         CacheFormatError
-            If one of these blocks is damaged.
+            If a block is damaged.
         """
-        for number in range(start // BLOCK_ROWS, -(-(start + count) // BLOCK_ROWS)):
-            if (tap, number) not in self._sound:
-                if not self._is_sound(tap, number):
-                    raise CacheFormatError(
-                        f"{self.path} is damaged: {_damage(tap, number, len(self))}; move it away and run the same "
-                        "command again: what it held is computed again"
-                    )
-                self._sound.add((tap, number))
-        return self._blocks[tap].read(self._descriptor, start, count)
+        return self._features.read(tap, start, count)
 
-    def problems(self) -> list[str]:
-        """Return what the block checksums say is damaged; reads every feature once."""
-        blocks = range(-(-len(self) // BLOCK_ROWS))
-        return [
-            _damage(tap, number, len(self)) for tap in self.taps for number in blocks if not self._is_sound(tap, number)
-        ]
+    def places(self) -> Iterator[RowPlace]:
+        """Yield where the features of each row lie: in this file, or in a part."""
+        return self._features.places(0, len(self))
 
-    def _is_sound(self, tap: str, number: int) -> bool:
-        """Whether a block of rows has its checksum."""
-        block, sums = self._blocks[tap], self._blocks[f"checksums/{tap}"]
-        start, end = number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, len(self))
-        digest = hashlib.sha256()
-        for first, count in _pieces(start, end, block):
-            digest.update(block.read(self._descriptor, first, count).data)
-        recorded: bytes = sums.read(self._descriptor, number, 1)[0, 0]
-        return digest.hexdigest().encode("ascii") == recorded
+    def as_part(self) -> Part:
+        """Describe the file of this cache, which is not in parts itself, as a part under its own name."""
+        if isinstance(self._features, Parts):
+            raise CacheFormatError(f"{self.path} is in parts itself, and cannot be a part")
+        return self._features.as_part(self.path.name)
+
+    def problems(self, progress: Callable[[int, int], object] = lambda *_: None) -> list[str]:
+        """Return one line for each block that does not match its checksum; reads every feature once.
+
+        Parameters
+        ----------
+        progress
+            Called after every block with the number of blocks that are done, and of all.
+        """
+        if isinstance(self._features, FeatureFile):
+            return self._features.problems(progress)
+        found: list[str] = []
+        files, positions = self._features.files, self._features.positions
+        sizes = [len(self.taps) * -(-part.rows // BLOCK_ROWS) for part in files.parts]
+        for number, source in enumerate(files.sources):
+            before = sum(sizes[:number])
+            try:
+                file = files.file(number)
+                part = FeatureCache.open(source.path)
+            except CacheFormatError as e:
+                found.append(str(e))
+                continue
+            if part.recipe != self.recipe:
+                found.append(f"{source.path} has another recipe than {self.path}")
+            rows = np.flatnonzero((positions >= files.starts[number]) & (positions < files.starts[number + 1]))
+            contents = part.index.images["sha256"][positions[rows] - files.starts[number]]
+            wrong = int((contents != self.index.images["sha256"][rows]).sum())
+            if wrong:
+                found.append(f"{source.path} has other images than {self.path} says for {counted(wrong, 'row')}")
+            for problem in file.problems(partial(_shifted, progress, before, sum(sizes))):
+                found.append(f"{source.path}: {problem}")
+        return found
 
     def _rows_of(self, split: str | None) -> slice:
-        """Return the rows of a split; they lie together."""
+        """Return the rows of a split, which are contiguous."""
         if split is None:
             return slice(0, len(self))
-        rows = np.flatnonzero(self.index.images["split"] == split.encode())
+        rows = np.flatnonzero(self.index.images["split"] == (split_named(split) or split).encode())
         if not len(rows):
             raise UnknownNameError("split", split, (name or "(in no split)" for name in self.splits))
         first, last = int(rows[0]), int(rows[-1])
         if last - first + 1 != len(rows):
-            raise CacheFormatError(f"{self.path} is damaged: the rows of the split {split!r} do not lie together")
+            raise CacheFormatError(f"{self.path} is damaged: the rows of the split {split!r} are not contiguous")
         return slice(first, last + 1)
 
 
+def _shifted(progress: Callable[[int, int], object], before: int, total: int, done: int, _: int) -> None:
+    """Report the progress of a part as that of all."""
+    progress(before + done, total)
+
+
+def _reopened(path: Path, identity: str, labels: Mapping[str, str | None]) -> FeatureCache:
+    """Open a cache that was pickled; raise `CacheFormatError` if its file is another one now."""
+    cache = FeatureCache.open(path)
+    cache._mapped.require(identity)
+    return cache.with_labels(labels) if labels else cache
+
+
 def work_directory(cache_path: Path) -> Path:
-    """Return where an unfinished run that makes ``cache_path`` keeps what it has."""
+    """Return the directory where an unfinished run of ``cache_path`` keeps its results."""
     return cache_path.with_name(f"{cache_path.name}.work")
-
-
-class RowSource(Protocol):
-    """Where rows of features can be read from, by position."""
-
-    def read(self, tap: str, start: int, count: int) -> NDArray[Any]:
-        """Return ``count`` consecutive rows of a tap, shape (count, d)."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class RowPlace:
-    """One row: which source holds it, and at which position."""
-
-    source: RowSource
-    row: int
-
-
-def pack(
-    path: Path,
-    index: CacheIndex,
-    places: list[RowPlace],
-    *,
-    replace: bool,
-    scratch: Path,
-) -> None:
-    """Write a cache file from rows that lie elsewhere, and publish it whole.
-
-    Memory does not depend on the number of rows, but for the index.
-
-    Parameters
-    ----------
-    index
-        All but the features; ``places[i]`` is where the features of its row ``i`` lie.
-    replace
-        Whether a file that bears the name is replaced; whoever has it open goes on reading it.
-    scratch
-        A directory on the same file system, for the temporary name.
-    """
-    with publishing(path, replace=replace, scratch=scratch) as draft:
-        blocks = layout.encode_cache(draft, index)
-        for tap in index.recipe.taps:
-            target, sums = blocks[tap], blocks[f"checksums/{tap}"]
-            for number in range(sums.rows):
-                digest = hashlib.sha256()
-                end = min((number + 1) * BLOCK_ROWS, len(places))
-                for first, count in _pieces(number * BLOCK_ROWS, end, target):
-                    piece = _gather(places[first : first + count], tap, target)
-                    draft.write(piece.data.cast("B"), target.offset + first * target.row_bytes)
-                    digest.update(piece.data)
-                draft.write(digest.hexdigest().encode("ascii"), sums.offset + number * sums.row_bytes)
-
-
-def _pieces(start: int, end: int, block: FeatureBlock) -> Iterator[tuple[int, int]]:
-    """Yield first row and number of rows of parts that are small enough to hold in memory."""
-    rows = max(1, _PIECE_BYTES // block.row_bytes)
-    for first in range(start, end, rows):
-        yield first, min(rows, end - first)
-
-
-def _damage(tap: str, number: int, rows: int) -> str:
-    return f"features/{tap}: rows {number * BLOCK_ROWS} to {min((number + 1) * BLOCK_ROWS, rows) - 1} are damaged"
-
-
-def _gather(places: list[RowPlace], tap: str, target: FeatureBlock) -> NDArray[Any]:
-    """Read the rows at these places, in this order; neighbours in one source are read together."""
-    out = np.empty((len(places), target.width), dtype=target.dtype)
-    start = 0
-    while start < len(places):
-        source, row = places[start].source, places[start].row
-        end = start + 1
-        while end < len(places) and places[end].source is source and places[end].row == row + end - start:
-            end += 1
-        out[start:end] = source.read(tap, row, end - start)
-        start = end
-    return out

@@ -1,34 +1,38 @@
-"""The errors that featurecache raises, one tree; every one is also the builtin it specialises.
+"""The errors that featurecache raises, in one tree; each is also a built-in exception.
 
 ::
 
     FeatureCacheError
-    ├── ManifestError      (ValueError)   the list of images cannot be made from what was given
-    ├── NoImagesError      (ValueError)   there is nothing to extract, or nothing that could be used
+    ├── ManifestError      (ValueError)   the folder, table or manifest of images is not valid
+    ├── NoImagesError      (ValueError)   there are no images, or none that can be used
     ├── UnknownNameError   (ValueError)   a backbone, tap, head, split or option that does not exist
     ├── OptionError        (ValueError)   an option's value is out of its range
-    ├── WeightsError       (ValueError)   the weights are not there or belong to another network
-    ├── DeviceError        (RuntimeError) the device that was asked for is not there
-    ├── EngineError        (RuntimeError) the engine that was asked for is not installed, or cannot do what is asked
-    ├── RecipeError        (ValueError)   features of one recipe were offered where another is needed
-    ├── CacheFormatError   (ValueError)   a file is damaged, or is not what it was taken for
-    └── OutputError        (OSError)      a result cannot be written where it was asked for
+    ├── WeightsError       (ValueError)   the weights are missing or belong to another network
+    ├── DeviceError        (RuntimeError) the requested device is not available
+    ├── EngineError        (RuntimeError) the requested engine is not installed, or does not support the request
+    ├── ClusterError       (RuntimeError) there is no cluster, or its workers cannot do the work
+    ├── EntryPointError    (RuntimeError) a head or network of an installed package cannot be used
+    ├── RecipeError        (ValueError)   a recipe differs from the required one
+    ├── CacheFormatError   (ValueError)   a cache or one of its files is damaged, or is not a cache
+    └── OutputError        (OSError)      a result cannot be written to the requested path
 """
 
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from featurecache.text import did_you_mean
 
 
 class FeatureCacheError(Exception):
-    """Anything that this project raises on purpose; its message is one line that names the remedy."""
+    """The base of all errors of this project; the message is one line and names the remedy."""
 
 
 class ManifestError(FeatureCacheError, ValueError):
-    """The list of images cannot be made from what was given."""
+    """The folder, table or manifest of images is not valid."""
 
 
 class NoImagesError(FeatureCacheError, ValueError):
-    """There is nothing to extract, or nothing that could be used."""
+    """There are no images, or none that can be used."""
 
 
 class UnknownNameError(FeatureCacheError, ValueError):
@@ -37,22 +41,20 @@ class UnknownNameError(FeatureCacheError, ValueError):
     Parameters
     ----------
     kind
-        What was named, in the singular: ``"backbone"``, ``"tap"``, …
+        What the name stands for, in the singular: ``"backbone"``, ``"tap"``, …
     name
         The name that does not exist.
     known
-        The names that do.
+        The existing names.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        close = get_close_matches(name, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        super().__init__(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+        super().__init__(f"unknown {kind} {name!r}{did_you_mean(name, names)} (known: {', '.join(names)})")
         self._arguments = (kind, name, tuple(names))
 
     def __reduce__(self) -> tuple[type, tuple[str, str, tuple[str, ...]]]:
-        """Return what makes it again in another process."""
+        """Make the error picklable, so that it can pass between processes."""
         return type(self), self._arguments
 
 
@@ -61,24 +63,37 @@ class OptionError(FeatureCacheError, ValueError):
 
 
 class WeightsError(FeatureCacheError, ValueError):
-    """The weights are not there, or belong to another network."""
+    """The weights are missing, or belong to another network."""
 
 
 class DeviceError(FeatureCacheError, RuntimeError):
-    """The device that was asked for is not there."""
+    """The requested device is not available."""
 
 
 class EngineError(FeatureCacheError, RuntimeError):
-    """The engine that was asked for is not installed, or cannot do what is asked."""
+    """The requested engine is not installed, or does not support the request."""
+
+
+class ClusterError(FeatureCacheError, RuntimeError):
+    """There is no cluster, or its workers cannot do the work."""
+
+
+class EntryPointError(FeatureCacheError, RuntimeError):
+    """A head or network of an installed package cannot be used."""
 
 
 class RecipeError(FeatureCacheError, ValueError):
-    """Features of one recipe were offered where another is needed."""
+    """A recipe differs from the required one.
+
+    ``differences`` lists the fields that differ (`featurecache.recipe.Difference`), if two recipes were compared.
+    """
+
+    differences: Sequence[Any] = ()
 
 
 class CacheFormatError(FeatureCacheError, ValueError):
-    """A file is damaged, or is not what it was taken for."""
+    """A cache or one of its files is damaged, or is not a cache."""
 
 
 class OutputError(FeatureCacheError, OSError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to the requested path."""

@@ -1,94 +1,142 @@
-"""The use case: from images and options to a finished cache file; the only entry that users need."""
+"""The use case ``extract``: computes the features of images and writes them to a cache file."""
 
+import dataclasses
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from featurecache.backbones.protocol import Backbone
 from featurecache.cache import FeatureCache
-from featurecache.decode import DecodeRules
-from featurecache.errors import OptionError, UnknownNameError
-from featurecache.manifest import Manifest, read_manifest
-from featurecache.publish import require_place
-from featurecache.run import Progress, Run
-from featurecache.source import recipe_of, source_of
-from featurecache.store import Store
+from featurecache.cluster.driver import ClusterRun
+from featurecache.cluster.ray_workers import RayPool
+from featurecache.errors import OptionError
+from featurecache.images.manifest import Manifest, manifest_of
+from featurecache.named_backbone import NamedBackbone
+from featurecache.options import ClusterOptions, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
+from featurecache.preparation import find, open_store, prepare
+from featurecache.processors import processor_count
+from featurecache.rows import parts_folder
+from featurecache.run.manifest_run import ManifestRun
+from featurecache.run.progress import Progress
+from featurecache.run.run import Run
+from featurecache.run.store import Store
+from featurecache.storage.output_errors import require_place
+from featurecache.text import counted
 
-DTYPES = ("float32", "float16")
+OPEN_CLUSTER = (
+    "the machines of the cluster talk without a token, so that anyone who reaches them can run programs there; set "
+    "RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN on all of them, see docs/scale.md"
+)
 
 
 def extract(
-    images: str | os.PathLike[str],
+    images: str | os.PathLike[str] | Manifest,
     cache_path: str | os.PathLike[str],
     *,
-    backbone: str | Backbone = "vgg16",
-    weights: str = "imagenet",
+    backbone: str | Backbone | None = None,
+    weights: str | None = None,
     taps: Iterable[str] | None = None,
+    precision: str | None = None,
+    dtype: str | None = None,
+    resize: str | None = None,
+    filter: str | None = None,
+    max_pixels: int | None = None,
+    root: str | os.PathLike[str] | None = None,
+    label_from_name: bool = False,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    class_order: str | None = None,
     batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,
     device: str = "auto",
-    precision: str = "float32",
     engine: str = "auto",
-    dtype: str = "float32",
-    resize: str = "squash",
-    filter: str = "bilinear",
-    max_pixels: int = 50_000_000,
-    root: str | os.PathLike[str] | None = None,
-    label_from_name: bool = False,
+    part_rows: int | None = None,
+    part: str | None = None,
     rehash: bool = False,
     retry_failures: bool = False,
     replace: bool = False,
+    cluster: str | None = None,
+    gpus_per_worker: int | None = None,
+    cpus_per_worker: int | None = None,
+    mixed_workers: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> FeatureCache:
     """Pass every image through a network once and write its activations to a cache file.
 
-    An interrupted run goes on where it was when it is called again; a cache of the same recipe is brought up to date,
-    and only content that it does not know goes through the network.
+    The same call continues an interrupted run, or brings a cache up to date: only new content goes through the
+    network. A cache or an interrupted run provides the values of ``backbone``, ``weights``, ``taps``, ``precision``,
+    ``dtype``, ``resize``, ``filter`` and ``max_pixels`` that are None. It refuses a value that differs from its recipe.
+    Without a cache, or with ``replace``, the defaults below apply.
 
     Parameters
     ----------
     images
-        A folder of images, or a CSV or TSV table; see `featurecache.manifest.read_manifest`.
+        A folder of images, a CSV or TSV table (see `featurecache.read_manifest`), or a manifest of another source
+        (see `featurecache.from_source`).
     cache_path
-        The cache file to make or to bring up to date.
+        The cache file to create or to bring up to date.
     backbone
-        A name of the catalogue, or a `Backbone` (then weights, taps, device, precision and engine are its own).
+        A name in the catalogue (default ``"vgg16"``), or a `Backbone`, which determines weights, taps, device,
+        precision and engine itself. A cache that was made with your own `Backbone` needs it again.
     weights
-        ``"imagenet"``, the path of a Keras weight file, or ``"random:SEED"``.
+        ``"imagenet"`` (the default), the path of a Keras weight file, or ``"random:SEED"``. If None and there
+        is a cache, its weights are read from their old place and compared with its recipe.
     taps
-        Layers to keep; the network's default ones if not given.
-    batch_size
-        Images in a forward pass; the engine's own number if not given, and with ``"auto"`` the one at which it is
-        fastest here, by trying; then an interrupted run goes on with the number that it had found.
-    workers
-        Threads that read and decode; one for each processor if not given.
-    device
-        ``"auto"`` (a GPU where there is one), ``"cpu"`` or ``"gpu"``.
+        Layers to keep; by default the network's default taps in the catalogue.
     precision
-        ``"float32"``, or ``"mixed"`` for half precision inside the network.
-    engine
-        What runs the network: ``"keras"``, ``"numba"`` (the VGG networks on a CPU), or ``"auto"``: Keras where there is
-        a GPU, else the faster one of those that are installed. Features agree but for rounding, so that one engine
-        goes on with what the other began.
+        ``"float32"`` (the default), or ``"mixed"`` for half precision inside the network.
     dtype
-        What features are stored in: ``"float32"`` or ``"float16"`` (probabilities always in float32).
+        Data type of the stored features: ``"float32"`` (the default) or ``"float16"``; probabilities stay float32.
     resize, filter, max_pixels
-        See `featurecache.decode.DecodeRules`.
-    root, label_from_name
-        See `featurecache.manifest.read_manifest`.
+        How images are decoded, see `featurecache.options.DecodeOptions`; the defaults are ``"squash"``,
+        ``"bilinear"`` and 50,000,000. A larger ``max_pixels`` is recorded in the cache, for later runs and for its
+        heads. The limit for the bytes of a file grows with it.
+    root, label_from_name, path_column, label_column, split_column
+        See `featurecache.read_manifest`.
+    class_order
+        See `featurecache.read_manifest`; if None, a cache keeps the order of its classes.
+    batch_size
+        Images per forward pass; the engine's default if None. ``"auto"`` measures which size is fastest on this
+        machine; a continued run keeps the size that it found.
+    workers
+        Threads that read and decode images; one per processor if None. With ``cluster``, the number of workers; as many
+        as there is room for if None.
+    device
+        ``"auto"`` (a GPU if there is one), ``"cpu"`` or ``"gpu"``.
+    engine
+        ``"keras"``, ``"numba"`` (VGG networks on a CPU), or ``"auto"``: Keras if there is a GPU, otherwise the fastest
+        installed engine. Features of the engines agree up to rounding, so one engine can continue a run of the other.
+    part_rows
+        Make a cache in parts: ``photos.h5`` is an index, and ``photos.parts/`` holds the features in files of at most
+        so many rows. An update adds parts and leaves the old ones as they are. A cache in parts stays one if None.
+    part
+        ``"I/N"``: extract only the I-th of N parts of the images. An image's content determines its part. `merge` joins
+        the caches of all parts to the cache of all images. Every part has all classes. A cache of a part stays one if
+        None. A part may be empty.
     rehash
-        Read every file, even where path, size and modification time are those of a known one.
+        Read every file, even if its path, size and modification time are unchanged.
     retry_failures
-        Decode images again that failed before with the same bytes.
+        Decode images again whose bytes could not be decoded before.
     replace
-        Replace a cache of another recipe instead of refusing it.
+        Replace a cache or an unfinished run of another recipe. Options that are None get their defaults, not the
+        values of the replaced cache.
+    cluster
+        Compute with the workers of a Ray cluster: ``"local"`` for one that is started on this machine for this call, or
+        the address of a head node; see ``docs/scale.md``. Images, cache and weights must lie on a file system that all
+        nodes have at the same paths. The cache has the same bytes; a run may be continued with or without a cluster.
+    gpus_per_worker, cpus_per_worker
+        What each worker gets: one GPU where the cluster has GPUs, and 4 processors or an equal share for each GPU, if
+        None.
+    mixed_workers
+        Record that workers differ in engine, versions or processor, instead of refusing those that do.
     progress
-        Is told how far the run is after every image, and at the end what it did.
+        Called with the progress after every image, and with the totals at the end.
     notify
-        Is told in one line what a person might want to know.
+        Called with one-line status messages for the user.
 
     Returns
     -------
@@ -98,59 +146,117 @@ def extract(
     Raises
     ------
     ManifestError, NoImagesError
-        If there is no image to extract, or none that can be used.
+        If there are no images, or none that can be used.
     UnknownNameError, OptionError, WeightsError, DeviceError, EngineError
-        If the network cannot be had as asked for, or an option is out of its range.
+        If an option is out of its range, or the network or its weights are not available, or if the cache or an
+        unfinished run is of another part of the images.
+    ClusterError
+        If there is no such cluster, or its workers cannot do the work.
     RecipeError
-        If the cache or an unfinished run has another recipe, or the features do not fit the recipe's dtype.
+        If the cache or an unfinished run has another recipe, if its backbone is not in the catalogue and not given, or
+        if the features do not fit the recipe's dtype.
     OutputError
-        If the cache cannot be written. Whatever was committed is kept, and the same call goes on from there.
+        If the cache cannot be written. Committed features are kept, and the same call continues from there.
+
+    Examples
+    --------
+    >>> from featurecache.backbones.fake import FakeBackbone
+    >>> cache = featurecache.extract(images, folder / "features.h5", backbone=FakeBackbone())
+    >>> len(cache), cache.classes, dict(cache.taps)
+    (48, ('dark', 'light'), {'features': 16, 'predictions': 4})
     """
     cache_path = Path(cache_path)
-    for option, value in (("batch_size", None if batch_size == "auto" else batch_size), ("workers", workers)):
-        if value is not None and not (isinstance(value, int) and value >= 1):
-            auto = " or 'auto'" if option == "batch_size" else ""
-            raise OptionError(f"{option} is {value!r}; expected a whole number from 1 on{auto}")
-    if dtype not in DTYPES:
-        raise UnknownNameError("dtype", dtype, DTYPES)
-    require_place(cache_path)
-    manifest = read_manifest(Path(images), root=None if root is None else Path(root), label_from_name=label_from_name)
-    for line in _left_out(manifest):
-        notify(line)
-    source = source_of(
-        backbone,
-        weights,
-        taps=taps,
-        device=device,
+    network = NetworkOptions(
+        backbone=backbone if isinstance(backbone, str) else None,
+        weights=weights,
+        taps=None if taps is None else tuple(taps),
         precision=precision,
+        dtype=dtype,
+    )
+    decode = DecodeOptions(resize=resize, filter=filter, max_pixels=max_pixels)
+    run = RunOptions(
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
         engine=engine,
+        part_rows=part_rows,
+        part=part,
         rehash=rehash,
-        notify=notify,
+        retry_failures=retry_failures,
+        replace=replace,
     )
-    rules = DecodeRules(source.spec.input_size, resize, filter, max_pixels)
-    store = Store.beside(cache_path, recipe_of(source.spec, rules, dtype), replace=replace)
-    if retry_failures:
-        store.reasons.clear()
-    if store.places:
-        notify(f"known from before and kept: the features of {len(store.places):,} image(s)")
-    size = store.batch_size(source.engine) if batch_size == "auto" else batch_size or source.batch_size
-    if batch_size == "auto" and size:
-        notify(f"batches of {size} images, as this run began")
-    run = Run(
-        manifest,
-        store,
-        rules,
-        source,
-        batch_size=size,
-        workers=workers or len(os.sched_getaffinity(0)),
-        rehash=rehash,
-        report=progress,
+    ClusterOptions(  # checks them
+        cluster=cluster, gpus_per_worker=gpus_per_worker, cpus_per_worker=cpus_per_worker, mixed_workers=mixed_workers
     )
-    return run.make(cache_path)
+    require_place(cache_path)
+    if part_rows is not None:
+        parts_folder(cache_path)  # its name must be one of a cache in parts
+    options = ImageOptions(
+        root=None if root is None else Path(root),
+        label_from_name=label_from_name,
+        path_column=path_column,
+        label_column=label_column,
+        split_column=split_column,
+        class_order=class_order,
+    )
+    found = None if replace else find(cache_path)
+    manifest = manifest_of(images, options, known_classes=found.classes if found else (), notify=notify)
+    with ExitStack() as stack:
+        pool: RayPool | None = None
+        if cluster:
+            pool = stack.enter_context(
+                closing(RayPool(cluster, workers=workers, gpus=gpus_per_worker, cpus=cpus_per_worker))
+            )
+            if pool.is_open:
+                notify(f"warning: {OPEN_CLUSTER}")
+            run = dataclasses.replace(run, device=pool.device) if device == "auto" else run
+        prepared = prepare(found, backbone=backbone, network=network, decode=decode, run=run, notify=notify)
+        store = open_store(cache_path, prepared, run)
+        if store.known.places:
+            notify(f"kept from an earlier run: the features of {counted(len(store.known.places), 'image')}")
+        common: dict[str, Any] = {
+            "batch_size": _batch_size(batch_size, store, prepared.source, notify, measured=pool is None),
+            "part_rows": part_rows or store.part_rows,
+            "rehash": rehash,
+            "report": progress,
+        }
+        arguments = (manifest, store, prepared.rules, prepared.source)
+        extraction: ManifestRun[Any]
+        if pool:
+            extraction = ClusterRun(
+                *arguments, **common, workers=processor_count(), pool=pool, mixed=mixed_workers, notify=notify
+            )
+        else:
+            extraction = Run(*arguments, **common, workers=workers or processor_count())
+        cache = extraction.make(cache_path)
+    if store.directory.is_dir():
+        notify(
+            f"{store.directory} stays: another run has committed other features there; run its command again to join "
+            "them, or remove the folder"
+        )
+    if not len(cache):
+        notify(f"part {prepared.part} has none of the {len(manifest):,} images; merge joins it with the other parts")
+    return cache
 
 
-def _left_out(manifest: Manifest) -> Iterator[str]:
-    """Say what was found beside the images: one line for each reason, with a count and one path."""
-    first = {item.reason: item.path for item in reversed(manifest.ignored)}
-    for reason, count in Counter(item.reason for item in manifest.ignored).items():
-        yield f"left out: {reason}: {first[reason]}" + (f" and {count - 1} more" if count > 1 else "")
+def _batch_size(
+    asked: int | str | None, store: Store, source: NamedBackbone, notify: Callable[[str], None], *, measured: bool
+) -> int | None:
+    """Return the images in a batch; None if it is to be measured.
+
+    Raises
+    ------
+    OptionError
+        If it cannot be measured, since workers start when batches have been made.
+    """
+    if asked != "auto":
+        return int(asked) if asked else source.batch_size
+    size = store.batch_size(source.engine)
+    if size:
+        notify(f"batches of {size} images, as at the start of this run")
+    elif not measured:
+        raise OptionError("batch_size is 'auto', which --cluster cannot measure; give a number, or leave it out")
+    elif store.directory.is_dir():
+        size = source.batch_size
+        notify(f"batches of {size} images: an earlier run ended before its first commit, so none is measured again")
+    return size

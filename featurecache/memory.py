@@ -1,76 +1,61 @@
-"""Digests of large files, remembered by path, size and modification time in the user's cache folder.
+"""How much memory this process uses, and how much it can still allocate."""
 
-A weight file of half a gigabyte takes a second to hash; a run that has nothing to do should not spend it. Nothing
-depends on the memory: where it cannot be read or written, files are hashed.
-"""
-
-import hashlib
-import json
 import os
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+import resource
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from featurecache.errors import OutputError
-from featurecache.files import open_regular
-from featurecache.publish import publish
+from featurecache.control_groups import group_folders, words
 
-_CHUNK = 1 << 20
-_REMEMBERED = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Digests:
-    """SHA-256 and MD5 of a file's bytes, hexadecimal."""
-
-    sha256: str
-    md5: str
+_PROC = Path("/proc")
+_KIB = 1024
+# files of a control group's limit and usage in bytes, and the names of its cached files in memory.stat
+_VERSIONS = (
+    ("memory.max", "memory.current", ("active_file", "inactive_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")),
+)
+_SIZE, _RESIDENT, _DATA = 0, 1, 5  # places in /proc/self/statm
 
 
-def digests(path: Path, *, rehash: bool = False) -> Digests:
-    """Return the digests of a file; of one that has not changed since, without reading it.
+def resident_memory() -> int:
+    """Return the resident memory of this process in bytes, mapped files included."""
+    return _own(_RESIDENT)
 
-    Parameters
-    ----------
-    rehash
-        Read the file in any case.
 
-    Raises
-    ------
-    OSError
-        If it cannot be read.
+def free_memory() -> int:
+    """Return the bytes that this process can still allocate, at least 0.
+
+    The machine, control groups (a container, a systemd unit, a Slurm job) and the limits of ``ulimit`` bound it. Cached
+    files do not count as used: the system drops them when memory is needed.
     """
-    with open_regular(path) as stream:
-        status = os.fstat(stream.fileno())
-        key = f"{path.absolute()}:{status.st_size}:{status.st_mtime_ns}"
-        known = _read()
-        if key in known and not rehash:
-            return known[key]
-        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-        while chunk := stream.read(_CHUNK):
-            sha256.update(chunk)
-            md5.update(chunk)
-    found = Digests(sha256.hexdigest(), md5.hexdigest())
-    _write({key: found} | {other: value for other, value in known.items() if other != key})
-    return found
+    return max(0, min([_available(), *_of_groups(), *_of_limits()]))
 
 
-def memory_file() -> Path:
-    """Return where digests are remembered."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "featurecache" / "digests.json"
-
-
-def _read() -> dict[str, Digests]:
+def _available() -> int:
     try:
-        listed = json.loads(memory_file().read_text("utf-8"))
-        return {str(key): Digests(str(value["sha256"]), str(value["md5"])) for key, value in listed.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
+        lines = (_PROC / "meminfo").read_text("ascii").splitlines()
+    except OSError:  # a system that is not Linux does not tell
+        return sys.maxsize
+    return next(int(line.split()[1]) * _KIB for line in lines if line.startswith("MemAvailable:"))
 
 
-def _write(known: dict[str, Digests]) -> None:
-    latest = {key: asdict(value) for key, value in list(known.items())[:_REMEMBERED]}
-    with suppress(OSError, OutputError):
-        memory_file().parent.mkdir(parents=True, exist_ok=True)
-        publish(memory_file(), json.dumps(latest, indent=1).encode("utf-8", "surrogateescape"), replace=True)
+def _of_groups() -> Iterator[int]:
+    for folder in group_folders("memory"):
+        for limit_file, used_file, cached in _VERSIONS:
+            limit, used = words(folder / limit_file), words(folder / used_file)
+            if limit and used and limit != ["max"]:
+                statistics = words(folder / "memory.stat")
+                sizes = dict(zip(statistics[::2], statistics[1::2], strict=False))
+                yield int(limit[0]) - int(used[0]) + sum(int(sizes.get(name, 0)) for name in cached)
+
+
+def _of_limits() -> Iterator[int]:
+    for kind, place in ((resource.RLIMIT_AS, _SIZE), (resource.RLIMIT_DATA, _DATA)):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            yield limit - _own(place)
+
+
+def _own(place: int) -> int:
+    return int((_PROC / "self" / "statm").read_text("ascii").split()[place]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,127 +1,204 @@
-"""The use case ``merge``: caches of one recipe into one cache, by content, without a forward pass."""
+"""The use case ``merge``: joins caches of one recipe into one cache, by content, without a forward pass."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featurecache.cache import FeatureCache, RowPlace, pack, work_directory
-from featurecache.errors import ManifestError, OptionError, OutputError
-from featurecache.layout import CacheIndex
-from featurecache.manifest import SPLITS
-from featurecache.names import listed
-from featurecache.publish import make_directory, remove_directory, require_place
-from featurecache.sightings import Sighting, failure_columns, image_columns, sightings_of
-from featurecache.store import require_recipe, unfinished_recipe
+from featurecache.cache import FeatureCache, work_directory
+from featurecache.errors import ManifestError, NoImagesError, OptionError, OutputError
+from featurecache.format.feature_file import RowPlace
+from featurecache.format.file_records import FileRecord, failure_columns, file_records_from_columns, image_columns
+from featurecache.format.layout import CacheIndex
+from featurecache.images.classes import ordered, same_classes
+from featurecache.images.names import shown_name
+from featurecache.images.splits import SPLITS
+from featurecache.options import ImagePart
+from featurecache.packing import PartsFolder, pack, pack_of_links
+from featurecache.provenance import Provenance
+from featurecache.recipe import require_recipe
+from featurecache.rows import parts_folder
+from featurecache.run.store import unfinished_recipe
+from featurecache.storage.output_errors import require_place
+from featurecache.storage.publish import make_directory, remove_directory
+from featurecache.text import counted, listed
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One image of one of the caches, its label by name."""
+    """One image of a cache, with the name of its class."""
 
     split: str
     path: str
     label: str | None
-    sighting: Sighting
+    file_record: FileRecord
     place: RowPlace
 
 
-def merge(out: str | os.PathLike[str], caches: Sequence[str | os.PathLike[str]]) -> FeatureCache:
+def merge(
+    out: str | os.PathLike[str],
+    caches: Sequence[str | os.PathLike[str]],
+    *,
+    parts: bool = False,
+    progress: Callable[[int, int], object] = lambda *_: None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> FeatureCache:
     """Join caches of one recipe into a new cache.
 
-    An image that several caches hold under the same path, with the same content, label and split, becomes one row.
-    Classes are joined by name. A path that failed in one cache and has features in another has features.
+    Rows with the same path, content, label and split become one row. Classes are joined by name, in the order of the
+    first cache. A path that failed in one cache and has features in another keeps the features.
 
     Parameters
     ----------
     out
-        The cache file to make; it must not be there.
+        The cache file to create; it must not exist.
     caches
-        Two or more cache files.
+        The cache files; one alone becomes one file, or a cache in parts.
+    parts
+        Make a cache in parts and copy no features: the files of the caches, or their parts, are the parts of the new
+        one, under a second name where the file system allows it.
+    progress
+        Called with the number of blocks of rows that are written, and of all; with ``parts`` of parts.
+    notify
+        Called with one-line status messages for the user.
 
     Raises
     ------
     OptionError
-        If there are fewer than two caches.
+        If no cache is given, or the new one cannot be in parts because its name does not end in ``.h5``.
     RecipeError
-        If they are not all of one recipe; names the fields.
+        If their recipes differ; the message names the fields.
     ManifestError
-        If one path has different contents, labels or splits in them.
+        If a path has different contents, labels or splits in different caches, or if some parts of a list of images
+        are missing (``part`` of `featurecache.extract`).
+    NoImagesError
+        If no cache has a row.
     OutputError
-        If the new cache exists already or cannot be written.
+        If the new cache exists or cannot be written.
+
+    Examples
+    --------
+    >>> from featurecache.backbones.fake import FakeBackbone
+    >>> train = featurecache.extract(images / "train", folder / "a.h5", backbone=FakeBackbone())
+    >>> valid = featurecache.extract(images / "valid", folder / "b.h5", backbone=FakeBackbone())
+    >>> len(featurecache.merge(folder / "all.h5", [train.path, valid.path]))
+    48
     """
     out = Path(out)
-    if len(caches) < 2:  # noqa: PLR2004
-        raise OptionError(f"merging takes two caches or more, and {len(caches)} was given")
+    if not caches:
+        raise OptionError("merging needs at least one cache; got none")
     require_place(out)
+    folder = PartsFolder(out)
+    if parts:
+        parts_folder(out)  # its name must be one of a cache in parts
     if out.exists():
         raise OutputError(f"{out} exists already; choose another path for the merged cache")
     if unfinished_recipe(out):
-        raise OutputError(f"an unfinished run makes {out}; let it end, or choose another path for the merged cache")
+        raise OutputError(f"{out} has an unfinished run; finish it, or choose another path for the merged cache")
     opened = [FeatureCache.open(path) for path in caches]
     for other in opened[1:]:
-        remedy = f"{opened[0].path} has it: extract the images of one again with the other's recipe"
+        remedy = f"{opened[0].path} has this recipe; extract the images of one cache again with the recipe of the other"
         require_recipe(other.recipe, opened[0].recipe, other.path, remedy)
+    _require_all_parts(opened)
     rows = _joined(opened)
+    if not rows:
+        raise NoImagesError(f"none of the {len(opened)} caches has a row, so there is nothing to merge")
     failed = {
-        sighting.path: sighting
+        file_record.path: file_record
         for cache in opened
-        for sighting in sightings_of(cache.index.failures)
-        if sighting.path not in rows
+        for file_record in file_records_from_columns(cache.index.failures)
+        if file_record.path not in rows
     }
-    ordered = sorted(rows.values(), key=lambda row: (SPLITS.index(row.split), row.path))
-    classes = tuple(sorted({name for cache in opened for name in cache.classes}))
-    labels = [-1 if row.label is None else classes.index(row.label) for row in ordered]
+    ordered_rows = sorted(rows.values(), key=lambda row: (SPLITS.index(row.split), row.path))
+    names = {name for cache in opened for name in cache.classes}
+    same = same_classes(names)
+    classes = ordered({same.get(name, name) for name in names}, None, opened[0].classes)
+    labels = [-1 if row.label is None else classes.index(same.get(row.label, row.label)) for row in ordered_rows]
     index = CacheIndex(
         recipe=opened[0].recipe,
-        provenance=json.dumps(_provenance(opened), sort_keys=True),
+        provenance=json.dumps(_provenance(opened, parts=parts), sort_keys=True),
         classes=classes,
-        images=image_columns([row.sighting for row in ordered], labels, [row.split for row in ordered]),
+        images=image_columns([row.file_record for row in ordered_rows], labels, [row.split for row in ordered_rows]),
         failures=failure_columns([failed[path] for path in sorted(failed)]),
     )
     scratch = work_directory(out)
     make_directory(scratch)
+    places = [row.place for row in ordered_rows]
+    in_use: frozenset[str] = frozenset()
     try:
-        pack(out, index, [row.place for row in ordered], replace=False, scratch=scratch)
+        folder.remove_unused(in_use)  # of a merge that was killed
+        if parts:
+            in_use = pack_of_links(out, index, places, scratch=scratch, progress=progress, notify=notify)
+        else:
+            pack(out, index, places, replace=False, scratch=scratch, progress=progress)
     except FileExistsError as e:
-        raise OutputError(f"{out} was made by someone else meanwhile; choose another path") from e
+        raise OutputError(f"another process made {out} in the meantime; choose another path") from e
     finally:
+        folder.remove_unused(in_use)
         remove_directory(scratch)
     return FeatureCache.open(out)
 
 
+def _require_all_parts(caches: Sequence[FeatureCache]) -> None:
+    """Raise `ManifestError` if there is a part of a list of images, and not all parts of the same list."""
+    lists: dict[tuple[str, int], dict[int, FeatureCache]] = {}
+    for cache in caches:
+        made_by = cache.made_by
+        if made_by.part is not None:
+            part, manifest = ImagePart.read(made_by.part), made_by.manifest or {}
+            lists.setdefault((str(manifest.get("sha256")), part.of), {})[part.number] = cache
+    for (_, of), found in lists.items():
+        missing = [f"{number}/{of}" for number in range(1, of + 1) if number not in found]
+        if missing:
+            number, cache = next(iter(found.items()))
+            raise ManifestError(
+                f"{cache.path} is part {number}/{of} of a list of images, and {listed(missing, quoted=False)} of the "
+                "same list are missing; extract all parts from the same images, and merge all of them"
+            )
+
+
 def _joined(caches: Sequence[FeatureCache]) -> dict[str, _Row]:
-    """Return the rows of all caches by path; refuse paths that do not mean one thing."""
+    """Return the rows of all caches by path; raise `ManifestError` for paths with different contents or labels."""
     rows: dict[str, _Row] = {}
     conflicts: set[str] = set()
     for cache in caches:
         images = cache.index.images
-        columns = zip(images["label"].tolist(), images["split"].tolist(), sightings_of(images), strict=True)
-        for number, (label, split, sighting) in enumerate(columns):
+        columns = zip(
+            images["label"].tolist(),
+            images["split"].tolist(),
+            file_records_from_columns(images),
+            cache.places(),
+            strict=True,
+        )
+        for label, split, file_record, place in columns:
             row = _Row(
                 split=split.decode("ascii"),
-                path=sighting.path,
+                path=file_record.path,
                 label=cache.classes[label] if label >= 0 else None,
-                sighting=sighting,
-                place=RowPlace(cache, number),
+                file_record=file_record,
+                place=place,
             )
             first = rows.setdefault(row.path, row)
-            if (first.sighting.sha256, first.label, first.split) != (sighting.sha256, row.label, row.split):
+            if (first.file_record.sha256, first.label, first.split) != (file_record.sha256, row.label, row.split):
                 conflicts.add(row.path)
     if conflicts:
         raise ManifestError(
-            f"{len(conflicts):,} path(s) have another content, label or split in another cache: {listed(conflicts)}; "
-            "rename the images of one, or extract it from a folder further up, and merge again"
+            f"{counted(len(conflicts), 'path')} with different contents, labels or splits in different caches: "
+            f"{listed(map(shown_name, conflicts))}; rename the images of one cache, or extract it from a parent "
+            "folder, and merge again"
         )
     return rows
 
 
-def _provenance(caches: Sequence[FeatureCache]) -> dict[str, Any]:
-    first = caches[0].provenance
-    return {
-        "weights_source": first.get("weights_source"),
-        "images": first.get("images"),
-        "merged": [{"path": str(cache.path.absolute()), "provenance": dict(cache.provenance)} for cache in caches],
-    }
+def _provenance(caches: Sequence[FeatureCache], *, parts: bool) -> dict[str, Any]:
+    first = caches[0].made_by
+    merged = Provenance(
+        weights_source=first.weights_source,
+        max_pixels=max(cache.made_by.max_pixels or 0 for cache in caches) or None,
+        images=first.images,
+        part_rows=max((cache.made_by.part_rows or 0 for cache in caches), default=0) or None if parts else None,
+        merged=[{"path": str(cache.path.absolute()), "provenance": dict(cache.provenance)} for cache in caches],
+    )
+    return {"weights_source": None, "images": None} | merged.to_dict()

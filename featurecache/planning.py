@@ -1,61 +1,79 @@
-"""The use case ``why``: what an extraction would reuse, compute or refuse, and why, before it is run."""
+"""The use case ``why``: reports what an extraction would reuse, compute or refuse, without running it."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from featurecache.ahead import ahead
 from featurecache.backbones.protocol import Backbone
-from featurecache.cache import FeatureCache
-from featurecache.decode import DecodeRules
-from featurecache.manifest import ImageEntry, Manifest, read_manifest
-from featurecache.recipe import Difference, Recipe
-from featurecache.sightings import Sighting
-from featurecache.source import recipe_of, source_of
-from featurecache.store import Store, unfinished_recipe
+from featurecache.errors import RecipeError
+from featurecache.format.file_records import FileRecord
+from featurecache.images.decode import DecodeRules
+from featurecache.images.manifest import ImageEntry, Manifest, manifest_of
+from featurecache.images.names import shown_name
+from featurecache.images.sources import example_of
+from featurecache.notices import Notice, to_dicts
+from featurecache.options import DecodeOptions, ImageOptions, NetworkOptions, RunOptions
+from featurecache.prefetch import ahead
+from featurecache.preparation import find, open_store, prepare
+from featurecache.processors import processor_count
+from featurecache.recipe import Difference
+from featurecache.run.known_images import KnownImages
 
 REUSED = ("unchanged", "moved", "touched", "duplicate")
-COMPUTED = ("new", "changed")
+COMPUTED = ("new", "changed", "retried")
 FAILED = ("failed before", "unreadable")
-"""Why an image would be reused, computed, or fail without being tried.
+ELSEWHERE = ("elsewhere",)
+"""Reasons why an image would be reused, be computed, fail without another attempt, or be left to another part.
 
 - unchanged: path, size and modification time are known;
 - moved: the content is known from another path;
-- touched: the path's content is known, its modification time is not;
+- touched: the content is the same, but the modification time has changed;
 - duplicate: the same content comes earlier in this run;
 - new: the content has no features yet;
-- changed: it has none either, and the path had another content;
-- failed before: the same bytes could not be decoded;
-- unreadable: the file cannot be read.
+- changed: the content has no features yet, and the path had another content;
+- retried: the same bytes could not be decoded before, and are decoded again (``retry_failures``);
+- failed before: the same bytes could not be decoded before;
+- unreadable: the file cannot be read;
+- elsewhere: its content is in another part of the images (``part``).
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an extraction would do.
+    """The plan of an extraction, as `why` returns it.
 
     Parameters
     ----------
     reasons
-        For each reason (`REUSED`, `COMPUTED`, `FAILED`) the paths of the images that it holds for, in order.
+        Maps each reason (`REUSED`, `COMPUTED`, `FAILED`, `ELSEWHERE`) to the paths of its images, in order.
     gone
-        Paths of the cache that are no longer among the images.
+        Paths that are in the cache, but no longer among the images.
     refused
-        The fields in which the cache, or an unfinished run, has another recipe; nothing is reused then.
+        The fields in which the recipe of the cache or unfinished run differs; if any differ, nothing is reused.
+    warnings
+        Warnings about the names of the classes.
+
+    Examples
+    --------
+    >>> from featurecache.backbones.fake import FakeBackbone
+    >>> plan = featurecache.why(images, folder / 'new.h5', backbone=FakeBackbone())
+    >>> plan.count(['new', 'changed'])
+    48
     """
 
     reasons: dict[str, list[str]]
     gone: list[str]
     refused: list[Difference]
+    warnings: tuple[Notice, ...] = ()
 
     def count(self, reasons: Iterable[str]) -> int:
-        """Return how many images there are for these reasons."""
+        """Return the number of images with one of these reasons."""
         return sum(len(self.reasons.get(reason, ())) for reason in reasons)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts, and the first field that is refused, ready for JSON."""
+        """Return the counts and the first refused field, ready for JSON."""
         first = self.refused[0] if self.refused else None
         return {
             "reuse": self.count(REUSED),
@@ -64,77 +82,133 @@ class Plan:
             "gone": len(self.gone),
             "refused": {"field": first.field, "cache": first.ours, "wanted": first.theirs} if first else None,
             "reasons": {reason: len(paths) for reason, paths in self.reasons.items()},
+            "warnings": to_dicts(self.warnings),
         }
 
 
 def why(
-    images: str | os.PathLike[str],
+    images: str | os.PathLike[str] | Manifest,
     cache_path: str | os.PathLike[str],
     *,
-    backbone: str | Backbone = "vgg16",
-    weights: str = "imagenet",
+    backbone: str | Backbone | None = None,
+    weights: str | None = None,
     taps: Iterable[str] | None = None,
-    precision: str = "float32",
-    dtype: str = "float32",
-    resize: str = "squash",
-    filter: str = "bilinear",
+    precision: str | None = None,
+    dtype: str | None = None,
+    resize: str | None = None,
+    filter: str | None = None,
+    max_pixels: int | None = None,
     root: str | os.PathLike[str] | None = None,
     label_from_name: bool = False,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    class_order: str | None = None,
+    batch_size: int | Literal["auto"] | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    engine: str = "auto",
+    part_rows: int | None = None,
+    part: str | None = None,
     rehash: bool = False,
+    retry_failures: bool = False,
+    replace: bool = False,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Plan:
-    """Say what `featurecache.extract` would do with the same arguments; nothing is written, decoded or forwarded.
+    """Return what `featurecache.extract` would do with the same options, without writing, decoding or computing.
 
-    Files whose path, size and modification time are not known are read and hashed.
+    Files with an unknown path, size or modification time are read and hashed. The options are those of
+    `featurecache.extract`; ``max_pixels``, ``batch_size`` and ``part_rows`` are only checked. ``notify`` is called with
+    the same lines on the images.
 
     Raises
     ------
-    ManifestError, NoImagesError, UnknownNameError, WeightsError, CacheFormatError
-        As `featurecache.extract` would.
+    ManifestError, NoImagesError, UnknownNameError, OptionError, WeightsError, EngineError, CacheFormatError
+        As in `featurecache.extract`; also `WeightsError` if ImageNet weights must be downloaded first.
+    RecipeError
+        If the cache's backbone is not in the catalogue, and no backbone is given.
+
+    Examples
+    --------
+    >>> from featurecache.backbones.fake import FakeBackbone
+    >>> plan = featurecache.why(images, cache.path, backbone=FakeBackbone())
+    >>> plan.to_dict()['reasons']
+    {'unchanged': 48}
     """
     cache_path = Path(cache_path)
-    manifest = read_manifest(Path(images), root=None if root is None else Path(root), label_from_name=label_from_name)
-    source = source_of(backbone, weights, taps=taps, precision=precision, rehash=rehash, download=False)
-    rules = DecodeRules(source.spec.input_size, resize, filter)
-    recipe = recipe_of(source.spec, rules, dtype)
-    refused = _refused(cache_path, recipe)
-    if refused:
-        return Plan({"new": [entry.path for entry in manifest.entries]}, [], refused)
-    store = Store.beside(cache_path, recipe)
-    reasons = _reasons(manifest, store, rules, rehash=rehash)
+    network = NetworkOptions(
+        backbone=backbone if isinstance(backbone, str) else None,
+        weights=weights,
+        taps=None if taps is None else tuple(taps),
+        precision=precision,
+        dtype=dtype,
+    )
+    decode = DecodeOptions(resize=resize, filter=filter, max_pixels=max_pixels)
+    run = RunOptions(
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        engine=engine,
+        part_rows=part_rows,
+        part=part,
+        rehash=rehash,
+        retry_failures=retry_failures,
+        replace=replace,
+    )
+    options = ImageOptions(
+        root=None if root is None else Path(root),
+        label_from_name=label_from_name,
+        path_column=path_column,
+        label_column=label_column,
+        split_column=split_column,
+        class_order=class_order,
+    )
+    found = None if replace else find(cache_path)
+    manifest = manifest_of(images, options, known_classes=found.classes if found else (), notify=notify)
+    try:
+        prepared = prepare(found, backbone=backbone, network=network, decode=decode, run=run, download=False)
+        known = open_store(cache_path, prepared, run, read_only=True).known
+    except RecipeError as e:
+        if not e.differences:
+            raise
+        new = [shown_name(entry.path) for entry in manifest.entries]
+        return Plan({"new": new}, [], list(e.differences), manifest.warnings)
+    reasons = _reasons(manifest, known, prepared.rules, run)
+    if reasons.keys() == {"unreadable"}:
+        notify(f"none of the images can be read; {example_of(manifest.source, reasons['unreadable'][0])}")
     present = {entry.path for entry in manifest.entries}
-    gone = sorted(path for path in store.sightings if path not in present)
-    return Plan(reasons, gone, [])
+    gone = sorted(path for path in known.file_records if path not in present)
+    shown = {reason: [shown_name(path) for path in paths] for reason, paths in reasons.items()}
+    return Plan(shown, [shown_name(path) for path in gone], [], manifest.warnings)
 
 
-def _refused(cache_path: Path, recipe: Recipe) -> list[Difference]:
-    """Return how the recipe of what is there differs from the one that is wanted."""
-    found = FeatureCache.open(cache_path).recipe if cache_path.exists() else unfinished_recipe(cache_path)
-    return found.differences(recipe) if found else []
+def _reasons(manifest: Manifest, known: KnownImages, rules: DecodeRules, run: RunOptions) -> dict[str, list[str]]:
+    """Return the paths of all images by reason."""
 
-
-def _reasons(manifest: Manifest, store: Store, rules: DecodeRules, *, rehash: bool) -> dict[str, list[str]]:
-    """Return the paths of all images by the reason that holds for each."""
-
-    def look(entry: ImageEntry) -> Sighting:
-        return store.look(entry.path, manifest.file(entry), max_bytes=rules.max_bytes, rehash=rehash)[0]
+    def look(entry: ImageEntry) -> FileRecord:
+        return known.inspect(entry.path, manifest.source, max_bytes=rules.max_bytes, rehash=run.rehash)[0]
 
     reasons: dict[str, list[str]] = {}
     planned: set[str] = set()
-    workers = len(os.sched_getaffinity(0))
-    for sighting in ahead(look, manifest.entries, workers=workers, window=4 * workers):
-        reasons.setdefault(_reason(sighting, store, planned), []).append(sighting.path)
-        planned.add(sighting.sha256)
+    workers = run.workers or processor_count()
+    for file_record in ahead(look, manifest.entries, workers=workers, window=4 * workers):
+        is_elsewhere = known.is_elsewhere(file_record.sha256)
+        reason = "elsewhere" if is_elsewhere else _reason(file_record, known, planned)
+        reasons.setdefault(reason, []).append(file_record.path)
+        planned.add(file_record.sha256)
     return reasons
 
 
-def _reason(sighting: Sighting, store: Store, planned: set[str]) -> str:
-    before = store.sightings.get(sighting.path)
-    if sighting.reason:
-        return "failed before" if sighting.sha256 else "unreadable"
-    if sighting.sha256 in store.places:
+def _reason(file_record: FileRecord, known: KnownImages, planned: set[str]) -> str:
+    before = known.file_records.get(file_record.path)
+    if file_record.reason:
+        return "failed before" if file_record.sha256 else "unreadable"
+    if file_record.sha256 in known.places:
         if before is None:
             return "moved"
-        return "unchanged" if before == sighting else "touched" if before.sha256 == sighting.sha256 else "moved"
-    if sighting.sha256 in planned:
+        return "unchanged" if before == file_record else "touched" if before.sha256 == file_record.sha256 else "moved"
+    if file_record.sha256 in planned:
         return "duplicate"
-    return "changed" if before and before.sha256 != sighting.sha256 else "new"
+    if before and before.reason and before.sha256 == file_record.sha256:
+        return "retried"
+    return "changed" if before and before.sha256 != file_record.sha256 else "new"

@@ -1,6 +1,6 @@
 """A recipe is everything that determines a feature vector; its fingerprint is the recipe's identity.
 
-Batch size, workers, device, library versions and time are not part of it: they are provenance, stored beside it.
+Batch size, workers, device, library versions and time do not belong to it; they are stored as provenance.
 """
 
 import hashlib
@@ -11,7 +11,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from featurecache.errors import CacheFormatError
+from featurecache.errors import CacheFormatError, RecipeError
+
+_REPLACE = "choose another path, or --replace it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +27,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What determines a feature vector, given the bytes of an image.
+    """Everything that determines a feature vector, given the bytes of an image.
 
     Parameters
     ----------
     decode_version
-        The version of the decode rules (`featurecache.decode.DECODE_VERSION`).
+        The version of the decode rules.
     resize, filter
-        How an image gets the network's input size, and with which interpolation.
+        How images are resized to the network's input size, and the interpolation.
     backbone
         The network's name in the catalogue.
     weights
@@ -40,13 +42,20 @@ class Recipe:
     input_size
         Height and width in pixels of the network's input.
     preprocessing
-        The name of the arithmetic between uint8 pixels and the network.
+        The name of the computation that turns uint8 pixels into the network's input.
     taps
-        The layers whose activations are kept, to their widths, in ascending order of names.
+        Maps the kept layers to their widths, sorted by name.
     precision
-        ``"float32"`` or ``"mixed"``: what the network computes in.
+        ``"float32"`` or ``"mixed"``: the precision of the network's computation.
     dtype
-        ``"float32"`` or ``"float16"``: what the features are stored in.
+        ``"float32"`` or ``"float16"``: the data type of the stored features.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> other = replace(cache.recipe, resize="crop")
+    >>> cache.recipe.differences(other)
+    [Difference(field='resize', ours='squash', theirs='crop')]
     """
 
     decode_version: int
@@ -61,7 +70,7 @@ class Recipe:
     dtype: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON knows them."""
+        """Return the fields, ready for JSON."""
         return asdict(self) | {"input_size": list(self.input_size), "taps": dict(self.taps)}
 
     def to_json(self) -> str:
@@ -70,12 +79,12 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read a recipe back.
+        """Parse a recipe from its JSON text.
 
         Raises
         ------
         CacheFormatError
-            If the text is not a recipe, field by field.
+            If the text is not a valid recipe; the message names the fields.
         """
         try:
             fields: dict[str, Any] = json.loads(text)
@@ -95,12 +104,12 @@ class Recipe:
         return hashlib.sha256(self.to_json().encode("ascii")).hexdigest()
 
     def stored_dtype(self, tap: str) -> np.dtype[Any]:
-        """Return the type a tap is stored in: the recipe's, but float32 for probabilities, whose tail would be 0."""
+        """Return the data type of a tap in the cache; probabilities are float32, as small ones would become 0."""
         return np.dtype("<f4") if tap == "predictions" or self.dtype == "float32" else np.dtype("<f2")
 
     @property
     def row_bytes(self) -> int:
-        """Bytes that the features of one image take."""
+        """The size in bytes of the features of one image."""
         return sum(width * self.stored_dtype(tap).itemsize for tap, width in self.taps.items())
 
     def differences(self, other: "Recipe") -> list[Difference]:
@@ -120,6 +129,31 @@ class Recipe:
         if self.dtype not in {"float32", "float16"}:
             problems.append(f"dtype is {self.dtype!r}, expected 'float32' or 'float16'")
         return problems
+
+
+def require_recipe(found: Recipe, wanted: Recipe, where: object, remedy: str = _REPLACE) -> None:
+    """Compare the recipe of a cache or of an unfinished run with the one that is wanted.
+
+    Parameters
+    ----------
+    found, wanted
+        The two recipes.
+    where
+        The path of ``found``, for the message.
+    remedy
+        What the user can do, for the message.
+
+    Raises
+    ------
+    RecipeError
+        If they differ; the message lists the fields, and ``differences`` holds them.
+    """
+    differences = found.differences(wanted)
+    if differences:
+        listed = "; ".join(f"{d.field} is {d.ours!r}, wanted {d.theirs!r}" for d in differences)
+        error = RecipeError(f"{where} was made with another recipe: {listed}; {remedy}")
+        error.differences = differences
+        raise error
 
 
 def _is_count(value: object) -> bool:

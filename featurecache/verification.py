@@ -1,4 +1,4 @@
-"""The use case ``verify``: whether a cache is as it was written, and is what its recipe makes of the images."""
+"""The use case ``verify``: checks that a cache is undamaged and that its features match the images."""
 
 import os
 from collections import Counter
@@ -6,41 +6,50 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import compress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.protocol import Backbone
-from featurecache.batches import image_batches
 from featurecache.cache import FeatureCache
-from featurecache.decode import PIXEL_LIMIT, DecodeRules
 from featurecache.errors import CacheFormatError, ManifestError, OptionError
-from featurecache.manifest import SPLITS
-from featurecache.names import decode_name, listed
-from featurecache.source import Source, as_stored, recipe_of, source_of
-from featurecache.store import require_recipe
+from featurecache.images.batches import image_batches
+from featurecache.images.decode import DecodeRules
+from featurecache.images.image_source import ImageSource
+from featurecache.images.manifest import ImageEntry
+from featurecache.images.names import shown_name
+from featurecache.images.sources import open_source
+from featurecache.images.splits import SPLITS
+from featurecache.named_backbone import NamedBackbone, as_stored, recipe_of, source_of
+from featurecache.options import RunOptions, check_without_words
+from featurecache.recipe import require_recipe
+from featurecache.text import counted, listed
 
 TOLERANCE = 1e-2
-"""Largest relative error that is no problem: devices differ by as much (clip-retrieval#264)."""
+"""The largest accepted relative error; results of different devices can differ this much (clip-retrieval#264)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found.
+    """The result of `verify`.
 
     Parameters
     ----------
     problems
-        What is wrong with the cache, one line each; empty if it is whole.
+        One line for each problem; empty if the cache is undamaged.
     recomputed
-        Rows that were extracted again.
+        The number of rows that were extracted again.
     max_relative_error
-        Over these rows and all taps the largest difference, divided by the row's largest absolute value; None if no
+        The largest difference over these rows and all taps, divided by the row's largest absolute value; None if no
         row was extracted again.
     skipped
-        Chosen rows whose images are no longer there or have changed.
+        The number of chosen rows whose images are missing, have changed, or are no longer accepted.
+
+    Examples
+    --------
+    >>> featurecache.verify(cache.path).to_dict()
+    {'ok': True, 'problems': [], 'recomputed': 0, 'max_relative_error': None, 'skipped': 0}
     """
 
     problems: tuple[str, ...]
@@ -50,7 +59,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there is no problem."""
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,81 +78,107 @@ def verify(
     *,
     recompute: int = 0,
     backbone: Backbone | None = None,
-    images: str | os.PathLike[str] | None = None,
+    images: str | os.PathLike[str] | ImageSource | None = None,
     weights: str | None = None,
     device: str = "auto",
     engine: str = "auto",
     batch_size: int | None = None,
     seed: int = 0,
+    progress: Callable[[int, int, str], object] = lambda *_: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Verification:
-    """Check a cache's structure, order and checksums, and if wanted some rows against their images.
+    """Check the structure, order and checksums of a cache; optionally compare rows with their images.
 
     Parameters
     ----------
     recompute
-        How many rows, chosen at random, are extracted again.
+        The number of random rows to extract again and compare.
     backbone
-        The network itself, if it is none of the catalogue.
+        The backbone itself, if it is not in the catalogue.
     images
-        The folder that the paths are relative to, if it is no longer where the extraction found it.
+        The folder that the paths are relative to, or another image source, if it differs from the one that was
+        extracted.
     weights
-        The network's weights, if they are no longer where the extraction found them.
+        The network's weights, if they have moved since the extraction.
     device, engine
         As in `featurecache.extract`.
     batch_size
-        Images in a forward pass; the engine's own number if not given.
+        Images per forward pass; the engine's default if None.
     seed
-        What the choice of rows follows from.
+        The seed of the random choice of rows.
+    progress
+        Called with how many blocks of rows or images are done, of how many, and with the current step.
     notify
-        Is told in one line what is about to take long.
+        Called with one-line status messages for the user.
 
     Raises
     ------
-    OptionError
-        If ``recompute`` is negative.
+    UnknownNameError, OptionError
+        If ``recompute`` is negative, or another option is out of its range.
     RecipeError, WeightsError, DeviceError, EngineError
-        If the network cannot be had, or is not the one of the recipe.
+        If the network is not available, or is not the network of the recipe.
     ManifestError
-        If none of the chosen rows' images can be found as they were.
+        If the images of all chosen rows are missing or have changed, or their folder is not recorded.
+
+    Examples
+    --------
+    >>> from featurecache.backbones.fake import FakeBackbone
+    >>> found = featurecache.verify(cache.path, recompute=3, backbone=FakeBackbone())
+    >>> found.ok, found.recomputed, found.max_relative_error
+    (True, 3, 0.0)
     """
+    check_without_words(RunOptions, batch_size=batch_size, device=device, engine=engine)
     if recompute < 0:
         raise OptionError(f"recompute is {recompute}; expected a whole number from 0 on")
     try:
         cache = FeatureCache.open(cache_path)
-        problems = [*_disorder(cache), *cache.problems()]
+        problems = [
+            *_disorder(cache),
+            *cache.problems(lambda done, total: progress(done, total, "comparing checksums")),
+        ]
     except CacheFormatError as e:
         return Verification((str(e),))
-    if not recompute or problems:
+    if not recompute or problems or not len(cache):
         return Verification(tuple(problems))
-    provenance, recipe = cache.provenance, cache.recipe
+    made_by, recipe = cache.made_by, cache.recipe
     source = source_of(
         backbone or recipe.backbone,
-        weights or str(provenance.get("weights_source")),
+        weights or made_by.weights_source or recipe.weights,
         taps=tuple(recipe.taps),
         device=device,
         precision=recipe.precision,
         engine=engine,
         notify=notify,
     )
-    rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter, max_pixels=PIXEL_LIMIT)
+    rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter, max_pixels=made_by.pixel_limit)
     network = recipe_of(source.spec, rules, recipe.dtype)
-    require_recipe(recipe, network, cache.path, "name the weights it was made with by --weights")
+    require_recipe(recipe, network, cache.path, "give the weights it was made with by --weights")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(cache))[:recompute])
-    root = Path(images if images is not None else str(provenance.get("images")))
-    rows, error = _compared(cache, chosen, root, rules, source=source, batch_size=batch_size or source.batch_size)
+    images = made_by.images if images is None else images
+    if images is None:
+        raise ManifestError(f"{cache.path} does not record the folder of its images; give it by --images")
+    originals = open_source(images)
+    rows, error = _compared(
+        cache,
+        chosen,
+        originals,
+        rules,
+        source=source,
+        batch_size=batch_size or source.batch_size,
+        progress=lambda done, total: progress(done, total, "extracting rows again"),
+    )
     if not rows:
         raise ManifestError(
-            f"none of the {len(chosen)} images that were chosen are as they were in {root}; name the folder that "
+            f"all {len(chosen)} chosen images in {originals.name} are missing or have changed; give the folder that "
             "the paths are relative to with --images"
         )
     if not error <= TOLERANCE:
-        problems.append(f"rows differ from their images by {error:.2g} relative, more than {TOLERANCE:g}")
+        problems.append(f"rows differ from their images by a relative error of {error:.2g}, more than {TOLERANCE:g}")
     return Verification(tuple(problems), rows, error if np.isfinite(error) else None, len(chosen) - rows)
 
 
 def _disorder(cache: FeatureCache) -> list[str]:
-    """Return what is wrong with the order of rows and the sets of paths, by the rules of the format."""
+    """Return one line for each violation of the format's rules on the order of rows and on unique paths."""
     images, failures = cache.index.images, cache.index.failures
     problems = []
     splits = [split.decode("ascii") for split in images["split"].tolist()]
@@ -153,38 +188,44 @@ def _disorder(cache: FeatureCache) -> list[str]:
     paths = Counter([*images["path"], *failures["path"]])
     twice = [path for path, count in paths.items() if count > 1]
     if twice:
-        problems.append(f"{len(twice):,} path(s) stand in more than one row: {listed(twice)}")
+        problems.append(f"{counted(len(twice), 'path')} in more than one row: {listed(map(shown_name, twice))}")
     return problems
 
 
 def _compared(
-    cache: FeatureCache, chosen: NDArray[np.intp], root: Path, rules: DecodeRules, *, source: Source, batch_size: int
+    cache: FeatureCache,
+    chosen: NDArray[np.intp],
+    originals: ImageSource,
+    rules: DecodeRules,
+    *,
+    source: NamedBackbone,
+    batch_size: int,
+    progress: Callable[[int, int], object],
 ) -> tuple[int, float]:
-    """Extract the chosen rows again whose images have the bytes that were cached; return how many, and the error."""
+    """Extract the chosen rows with unchanged images again; return their number and the largest error."""
     network: Backbone | None = None
-    compared, largest = 0, 0.0
+    looked_at, compared, largest = 0, 0, 0.0
     images = cache.index.images
-
-    def file_of(row: int) -> bytes:
-        return os.path.join(os.fsencode(root), decode_name(images["path"][row]))  # noqa: PTH118 - pathlib takes no bytes
-
-    with closing(image_batches(chosen.tolist(), file_of, rules, batch_size=batch_size, failures={})) as batches:
+    rows_of = {images["path"][row]: row for row in chosen.tolist()}
+    entries = [ImageEntry(path, -1, "") for path in rows_of]
+    with closing(image_batches(entries, originals, rules, batch_size=batch_size, failures={})) as batches:
         for batch in batches:
-            same = [
-                sha256.encode() == images["sha256"][row] for row, sha256 in zip(batch.items, batch.sha256, strict=True)
-            ]
+            found = [rows_of[entry.path] for entry in batch.entries]
+            same = [sha256.encode() == images["sha256"][row] for row, sha256 in zip(found, batch.sha256, strict=True)]
             if any(same):
                 network = network or source.start(batch_size, len(chosen))
-                rows = list(compress(batch.items, same))
+                rows = list(compress(found, same))
                 error = _largest_error(cache, rows, network.forward(batch.pixels[same]))
                 compared, largest = compared + len(rows), float(np.maximum(largest, error))
+            looked_at += len(found)
+            progress(looked_at, len(entries))
     return compared, largest
 
 
 def _largest_error(cache: FeatureCache, rows: list[int], features: Mapping[str, NDArray[np.float32]]) -> float:
     """Return the largest difference over rows and taps, relative to each row's largest absolute value.
 
-    A value that is not finite makes it NaN or infinite.
+    The result is NaN or infinite if a value is.
     """
     largest = 0.0
     for tap in cache.taps:

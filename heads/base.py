@@ -1,25 +1,27 @@
-"""What a head is: a fit that may be watched, and a predictor in plain NumPy that can be stored.
+"""The contract of heads: an abstract `Head` with ``fit`` and ``predict_proba``, and the fitted model that is stored.
 
-Every head learns in its own way and hands over a `Predictor`: a few arrays that give the same probabilities without
-the library that learned them. What is trained here is therefore exactly what a stored head predicts later. This module
-imports NumPy and nothing heavier.
+A head learns with any library and returns a `FittedModel`: arrays from which plain NumPy computes the probabilities.
+So a stored head predicts exactly what the trained one does, without the library that trained it. This module imports
+nothing heavier than NumPy.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol, Self, TypeAlias, final
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heads.epochs import Monitor
 from heads.errors import ArtifactError, HeadError, TrainingError
+from heads.notices import Notice
+from heads.parameters import HeadSpec
 from heads.rows import Features, Floats, Labels, Targets, finite, first_not_finite
 
 
 class Classifier(Protocol):
-    """Anything fitted that gives probabilities: a head, a stored head, a scikit-learn estimator."""
+    """A fitted classifier: a head, a stored head, or a scikit-learn estimator."""
 
     @property
     def classes_(self) -> Labels:
@@ -31,29 +33,46 @@ class Classifier(Protocol):
         ...
 
 
-class Predictor(Protocol):
-    """What a head has learned: named arrays, from which probabilities follow without the library that learned them."""
+class FittedModel(Protocol):
+    """What a head has learned: named arrays, and the probabilities that NumPy computes from them.
+
+    Examples
+    --------
+    >>> head.model.width
+    16
+    >>> sorted(head.model.arrays)
+    ['coef', 'intercept', 'mean', 'scale']
+    """
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that is stored of it."""
+        """The arrays that are stored."""
         ...
 
     @property
     def width(self) -> int:
-        """The number of features that it takes, d."""
+        """The number of features, d."""
         ...
 
     @classmethod
     def from_arrays(
         cls, arrays: Mapping[str, NDArray[Any]], *, classes: int, width: int, params: Mapping[str, Any]
     ) -> Self:
-        """Rebuild it for so many classes and features, from stored arrays and the head's parameters.
+        """Rebuild a model from stored arrays.
+
+        Parameters
+        ----------
+        arrays
+            What `arrays` returned, read from a file that may be damaged or forged.
+        classes, width
+            The number of classes, k, and of features, d.
+        params
+            The parameters of the head.
 
         Raises
         ------
         ArtifactError
-            Unless all arrays are exactly as they must be, and finite.
+            If names, shapes, dtypes or values of the arrays are not as they must be.
         """
         ...
 
@@ -62,100 +81,47 @@ class Predictor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One pass over the training rows.
-
-    Parameters
-    ----------
-    epoch
-        Its number, from 1.
-    loss, accuracy
-        Mean cross-entropy (nats, without any penalty, rows weighted by class if the head was told to) and accuracy of
-        the training rows, each row as it was seen: a running mean while the weights moved.
-    valid_loss, valid_accuracy
-        The same of the validation rows, unweighted, all with the weights at the end of the epoch, and with a loss of at
-        most 36.04 for a row; None without such rows.
-    """
-
-    epoch: int
-    loss: float
-    accuracy: float
-    valid_loss: float | None
-    valid_accuracy: float | None
-
-
-Learned: TypeAlias = tuple[Predictor, tuple[str, ...]]
-
-
-class Monitor:
-    """Watches a training: keeps every epoch's record, and passes it on. A head without epochs has nothing to report.
-
-    Parameters
-    ----------
-    X, y
-        Validation rows, shapes (n, d) and (n,); heads do not learn from them, but may choose an epoch by them. None
-        for no such rows.
-    on_epoch
-        Called with each epoch's record as soon as it is known.
-    earlier, kept
-        The epochs of the training that this one goes on with, and the number of the one whose weights it begins with.
-
-    Attributes
-    ----------
-    epochs : list of Epoch
-        All records, the earlier ones included.
-    kept : int or None
-        The number of the epoch whose weights the head has; None for heads without epochs.
-    """
-
-    def __init__(
-        self,
-        X: Features | None = None,
-        y: Labels | None = None,
-        on_epoch: Callable[[Epoch], object] | None = None,
-        earlier: Sequence[Epoch] = (),
-        kept: int | None = None,
-    ) -> None:
-        self.epochs = list(earlier)
-        self.kept = kept
-        self.valid = (X, y) if X is not None and y is not None and len(y) else None
-        self._on_epoch = on_epoch
-
-    def record(self, loss: float, accuracy: float, valid: tuple[float, float] | None) -> Epoch:
-        """Record an epoch: its running means, and loss and accuracy of the validation rows if there are any."""
-        valid_loss, valid_accuracy = valid or (None, None)
-        epoch = Epoch(len(self.epochs) + 1, loss, accuracy, valid_loss, valid_accuracy)
-        self.epochs.append(epoch)
-        self.kept = epoch.epoch
-        if self._on_epoch is not None:
-            self._on_epoch(epoch)
-        return epoch
+Learned: TypeAlias = tuple[FittedModel, tuple[Notice, ...]]
 
 
 class Head(ABC):
-    """A classifier on features: scikit-learn's contract, and a predictor that can be stored.
+    """Base class of heads: a classifier on features with scikit-learn's ``fit`` and ``predict_proba``.
 
-    A family of heads implements `_learn` alone; that rows can be trained on is checked here, once for all. A family
-    whose heads share work if they are fitted on the same rows implements `_learn_together` besides, and one that can
-    go on from what a head has learned implements `_go_on`.
+    A head is a keyword-only dataclass. Its fields are its parameters, and it declares them in ``spec``. It implements
+    `_learn_together`, or inherits `IndependentHead` and implements `_learn`. A head that can continue the training of
+    another one implements `_continue_from` as well. A head whose training is random has a further field ``seed``.
 
     Attributes
     ----------
+    spec : HeadSpec
+        Class attribute: name, summary, parameters, default grid and limits of the head.
+    model_class : type of FittedModel
+        Class attribute: the class of ``model_``, which rebuilds it from stored arrays.
     classes_ : NDArray
-        The class indices that occurred in ``y``, shape (k,), ascending: the columns of `predict_proba`.
+        The class indices in ``y``, shape (k,), ascending: the columns of `predict_proba`.
     names_ : tuple of str
-        The names of ``classes_``; empty if `fit` was told none.
-    predictor_ : Predictor
+        The names of ``classes_``; empty if `fit` was called without names.
+    model_ : FittedModel
         What was learned.
-    warnings_ : tuple of str
-        What the user must know about the training, such as that it did not converge.
+    warnings_ : tuple of Notice
+        Warnings about the training, such as that it did not converge.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X, y = np.array([[0.0], [0.1], [5.0], [5.1]]), np.array([0, 0, 1, 1])
+    >>> fitted = heads.make_head("centroid").fit(X, y)
+    >>> fitted.predict_proba(X).argmax(axis=1)
+    array([0, 0, 1, 1])
     """
+
+    spec: ClassVar[HeadSpec]
+    model_class: ClassVar[type[FittedModel]]
 
     classes_: Labels
     names_: tuple[str, ...]
-    predictor_: Predictor
-    warnings_: tuple[str, ...]
+    model_: FittedModel
+    warnings_: tuple[Notice, ...]
 
     @final
     def fit(
@@ -165,63 +131,112 @@ class Head(ABC):
         *,
         names: Sequence[str] = (),
         monitor: Monitor | None = None,
-        start: Predictor | None = None,
+        start: FittedModel | None = None,
     ) -> Self:
         """Learn from labelled rows.
 
         Parameters
         ----------
         X
-            Features, shape (n, d), float16, float32 or float64; never changed, may be a read-only memory map.
+            Features, shape (n, d), float16, float32 or float64. They are not changed and may be a read-only memory map,
+            or `featurecache.Rows`, which heads with ``spec.by_blocks`` read by blocks, and others as a whole.
         y
             Class indices, shape (n,), at least 0.
         names
-            The name of each class, by index; few heads ask for them.
+            The name of each class, by index. Few heads use them.
         monitor
-            Watches the epochs, of heads that have any.
+            Receives the record of each epoch, if the head has epochs.
         start
-            What a head of this kind has learned on rows of the same classes, to go on from.
+            The model of a trained head of the same kind and classes, to continue from.
 
         Raises
         ------
         TrainingError
-            If the rows cannot be trained on, the training diverged, or the head cannot go on from a start.
+            If the rows cannot train a head, the training diverged, or the head cannot continue from a start.
         """
-        targets = self._prepare(X, y, names)
+        X, targets = self._prepare(X, y, names)
         monitor = monitor or Monitor()
-        learned = self._learn(X, targets, monitor) if start is None else self._go_on(start, X, targets, monitor)
-        self.predictor_, self.warnings_ = learned
+        if start is None:
+            (learned,) = self._learn_together([self], X, targets, [monitor])
+        else:
+            learned = self._continue_from(start, X, targets, monitor)
+        if isinstance(learned, TrainingError):
+            raise learned
+        self.model_, self.warnings_ = learned
         return self
 
     @final
     def predict_proba(self, X: Features) -> Floats:
         """Return the probability of each of ``classes_``, shape (n, k), for features of shape (n, d)."""
-        if not hasattr(self, "predictor_"):
+        if not hasattr(self, "model_"):
             raise HeadError(f"this {type(self).__name__} has not been trained: call fit first")
-        return self.predictor_.predict_proba(X)
+        return self.model_.predict_proba(X)
 
     @final
-    def _prepare(self, X: Features, y: Labels, names: Sequence[str]) -> Targets:
-        """Check rows and set the classes; return positions in them, shape (n,)."""
+    def _prepare(self, X: Features, y: Labels, names: Sequence[str]) -> tuple[Features, Targets]:
+        """Check the rows and set the classes; return features to learn from, and each label's position, shape (n,)."""
+        X = X if self.spec.by_blocks else np.asarray(X)
         require_trainable(X, y)
         self.classes_, targets = np.unique(y, return_inverse=True)
         self.names_ = tuple(names[index] for index in self.classes_) if names else ()
-        return targets
+        return X, targets
+
+    @classmethod
+    @abstractmethod
+    def _learn_together(
+        cls, heads: Sequence[Self], X: Features, targets: Targets, monitors: Sequence[Monitor]
+    ) -> list[Learned | TrainingError]:
+        """Train one or more heads of this class on the same rows.
+
+        Parameters
+        ----------
+        heads
+            The heads, with ``classes_`` set. They differ at most in the parameters that ``spec.shared`` names.
+        X
+            Features, shape (n, d), checked by `require_trainable`: an array, or, for heads with ``spec.by_blocks``, an
+            array or `featurecache.Rows`.
+        targets
+            The position of each label in ``classes_``, shape (n,).
+        monitors
+            One for each head.
+
+        Returns
+        -------
+        list
+            For each head its model and warnings, or the error that stopped it. One failure does not stop the others.
+
+        Raises
+        ------
+        TrainingError
+            If no head can be trained on these rows.
+        """
+
+    def _continue_from(
+        self, start: FittedModel, X: Features, targets: Targets, monitor: Monitor
+    ) -> Learned | TrainingError:
+        """Train this head as `_learn_together` does, but from the model of an earlier training."""
+        del start, X, targets, monitor
+        return TrainingError(f"a {type(self).__name__} is not trained in epochs, so it cannot continue from a head")
+
+
+class IndependentHead(Head):
+    """Base class of heads that share no work with others trained on the same rows."""
 
     @abstractmethod
     def _learn(self, X: Features, targets: Targets, monitor: Monitor) -> Learned:
-        """Learn from rows whose ``targets``, shape (n,), are positions in ``classes_``; return warnings besides."""
+        """Train this head on features (n, d) and targets (n,), positions in ``classes_``; return model and warnings.
 
-    def _go_on(self, start: Predictor, X: Features, targets: Targets, monitor: Monitor) -> Learned:
-        """Learn as `_learn` does, but from a start."""
-        del start, X, targets, monitor
-        raise TrainingError(f"a {type(self).__name__} is not trained in epochs, there is nothing to go on with")
+        Raises
+        ------
+        TrainingError
+            If the training fails.
+        """
 
+    @final
     @classmethod
     def _learn_together(
         cls, heads: Sequence[Self], X: Features, targets: Targets, monitors: Sequence[Monitor]
     ) -> list[Learned | TrainingError]:
-        """Learn with several heads on the same rows; a head that fails does not stop the others."""
         results: list[Learned | TrainingError] = []
         for head, monitor in zip(heads, monitors, strict=True):
             try:
@@ -231,42 +246,33 @@ class Head(ABC):
         return results
 
 
-def only_or_raise(results: Sequence[Learned | TrainingError]) -> Learned:
-    """Return what the only head of a `Head._learn_together` has learned, or raise why it has not."""
-    (learned,) = results
-    if isinstance(learned, TrainingError):
-        raise learned
-    return learned
-
-
 def fit_together(
     heads: Sequence[Head], X: Features, y: Labels, *, names: Sequence[str] = (), monitors: Sequence[Monitor] = ()
 ) -> list[TrainingError | None]:
-    """Fit heads of one family on the same rows, sharing what work they can.
+    """Fit several heads of one class on the same rows, sharing work where the class can.
 
-    Heads may differ in the parameters that their row of the catalogue calls shared, and in no others. What each
-    learns is, up to rounding, what it would learn by itself.
+    Each head learns, up to rounding, what `Head.fit` would learn.
 
     Parameters
     ----------
     heads
-        Heads of the same class.
+        Heads of the same class. They may differ only in the parameters that ``spec.shared`` names.
     X, y, names
         As in `Head.fit`.
     monitors
-        One for each head, or none at all.
+        One for each head, or none.
 
     Returns
     -------
     list
-        For each head None, or the error for which it has learned nothing.
+        For each head None, or the error that stopped its training.
 
     Raises
     ------
     TrainingError
-        If the rows cannot be trained on.
+        If the rows cannot train any head.
     """
-    targets = heads[0]._prepare(X, y, names)
+    X, targets = heads[0]._prepare(X, y, names)
     for head in heads[1:]:
         head.classes_, head.names_ = heads[0].classes_, heads[0].names_
     watching = monitors or [Monitor() for _ in heads]
@@ -275,13 +281,16 @@ def fit_together(
         if isinstance(learned, TrainingError):
             faults.append(learned)
         else:
-            head.predictor_, head.warnings_ = learned
+            head.model_, head.warnings_ = learned
             faults.append(None)
     return faults
 
 
 def require_trainable(X: Features, y: Labels) -> None:
-    """Raise `TrainingError` unless rows of features (n, d) and their labels (n,) can train a head."""
+    """Raise `TrainingError` unless features (n, d) and labels (n,) can train a head.
+
+    They must be finite, have labels of at least 0, and be of at least two classes.
+    """
     if X.ndim != 2 or y.ndim != 1 or len(X) != len(y) or X.shape[1] == 0:  # noqa: PLR2004
         raise TrainingError(f"features of shape {X.shape} and labels of shape {y.shape}, expected (n, d) and (n,)")
     if X.dtype.kind != "f" or y.dtype.kind not in "iu":
@@ -302,14 +311,21 @@ def checked_arrays(
     shapes: Mapping[str, tuple[int, ...]],
     dtypes: Mapping[str, type[np.generic]] = MappingProxyType({}),
 ) -> dict[str, NDArray[Any]]:
-    """Return stored arrays that are exactly these names and shapes, float64 where ``dtypes`` names nothing else.
+    """Return stored arrays after a check of their names, shapes and dtypes; not of their values.
 
-    That their values are finite, and whatever else they must be, is for the predictor that is made of them to check.
+    Parameters
+    ----------
+    arrays
+        The arrays by name.
+    shapes
+        The expected shape of each array; no other array is allowed.
+    dtypes
+        The expected dtypes; float64 for arrays that are not named here.
 
     Raises
     ------
     ArtifactError
-        If they are not; all that is wrong at once.
+        If they differ from what is expected; the message names every difference.
     """
     if set(arrays) != set(shapes):
         raise ArtifactError(f"the arrays are {', '.join(sorted(arrays))}; expected {', '.join(sorted(shapes))}")
@@ -325,5 +341,5 @@ def checked_arrays(
 
 
 def not_finite(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
-    """Return one line for each array that holds a value that is not finite."""
+    """Return one line for each array with values that are not finite."""
     return [f"{name} holds values that are not finite" for name, array in arrays.items() if not finite(array)]

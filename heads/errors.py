@@ -1,37 +1,37 @@
-"""The errors that heads raise, one tree below featurecache's own; every one is also the builtin it specialises.
+"""Errors of heads. They form one tree below featurecache's own; most of them are the matching builtin too.
 
 ::
 
     FeatureCacheError
     └── HeadError
-        ├── ParameterError   (ValueError)   a head's parameter that does not exist, or a value that it cannot take
-        ├── RowError         (ValueError)   something is wrong with rows; it knows the first of them
-        │   ├── TrainingError                rows that no head can be trained on, or a training that diverged
-        │   └── EvaluationError              rows that a head cannot be used or judged on
-        ├── ArtifactError    (ValueError)   a head's files are damaged, or are not what they were taken for
-        └── MismatchError    (ValueError)   a head used on features of another recipe, tap, width or classes
+        ├── ParameterError   (ValueError)   unknown parameter, or a value out of its range
+        ├── RowError         (ValueError)   base class of errors about rows; knows the first row at fault
+        │   ├── TrainingError                rows cannot train a head, or the training diverged
+        │   └── EvaluationError              a head cannot predict or be evaluated on rows
+        ├── ArtifactError    (ValueError)   the files of a head are damaged, or there is no head
+        └── MismatchError    (ValueError)   features of another recipe, tap, width or classes than the head's
 """
 
 from featurecache.errors import FeatureCacheError
 
 
 class HeadError(FeatureCacheError):
-    """Anything that this package raises on purpose; its message is one line that names the remedy."""
+    """Base class of all errors of `heads`. The message is one line that names the remedy."""
 
 
 class ParameterError(HeadError, ValueError):
-    """A head's parameter that does not exist, or a value that it cannot take."""
+    """A head has no such parameter, or the value is out of the parameter's range."""
 
 
 class RowError(HeadError, ValueError):
-    """Rows that something is wrong with; never raised as such.
+    """Base class of errors about rows; never raised itself.
 
     Parameters
     ----------
     message
         What is wrong.
     row
-        The first row at fault, counted from 0 in what was given; None if it is no single row.
+        The first row at fault, counted from 0 in the given rows; None if no single row is at fault.
     """
 
     def __init__(self, message: str, row: int | None = None) -> None:
@@ -40,16 +40,16 @@ class RowError(HeadError, ValueError):
 
 
 class TrainingError(RowError):
-    """Rows that no head can be trained on, or a training that diverged."""
+    """The rows cannot train a head, or the training diverged."""
 
 
 class EvaluationError(RowError):
-    """Rows that a head cannot be used or judged on."""
+    """A head cannot predict these rows, or cannot be evaluated on them."""
 
 
 class ArtifactError(HeadError, ValueError):
-    """A head's files are damaged, or are not what they were taken for."""
+    """The files of a head are damaged, or there is no head."""
 
 
 class MismatchError(HeadError, ValueError):
-    """A head used on features of another recipe, tap, width or classes."""
+    """The features have another recipe, tap, width or classes than the head."""

@@ -1,15 +1,12 @@
-"""What can be set of a head: declared parameters, checked before anything is computed.
-
-This module imports no library that learns, so that listing heads and checking parameters is instant.
-"""
+"""Declarations of heads: parameters with types, bounds and defaults, checked before anything is computed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Literal, TypeAlias
 
 import numpy as np
 
+from featurecache.text import did_you_mean
 from heads.errors import ParameterError
 
 Value: TypeAlias = bool | int | float | str
@@ -21,24 +18,24 @@ _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One declared parameter of a head.
+    """The declaration of a parameter of a head.
 
     Parameters
     ----------
     name
-        What it is called, in Python and on the command line.
+        Its name, in Python and on the command line.
     kind
-        What its values are.
+        The type of its values; ``"sizes"`` are whole numbers separated by commas.
     default
-        Its value if none is given.
+        Its default.
     help
-        What it does, in one line.
+        What it does, one sentence.
     low, high
-        The smallest and the largest number allowed; None for no bound.
+        The smallest and the largest allowed number; None for no bound.
     above, below
-        Numbers that values must exceed, or stay under; None for no such bound.
+        Exclusive bounds; None for no bound.
     choices
-        The words allowed: all there is to the kind ``"choice"``, and besides numbers for the others.
+        The allowed words: the only values of the kind ``"choice"``, further values of other kinds.
 
     Examples
     --------
@@ -65,7 +62,7 @@ class Parameter:
 
     @property
     def expected(self) -> str:
-        """What its values are, in words."""
+        """A description of the allowed values."""
         if self.kind == "choice":
             return f"one of {', '.join(self.choices)}"
         if self.kind == "bool":
@@ -78,14 +75,14 @@ class Parameter:
         return " or ".join((*self.choices, number))
 
     def check(self, value: object) -> Value:
-        """Return a Python value as this parameter's own type; raise `ParameterError` if it cannot take it."""
+        """Return a value converted to the type of this parameter; raise `ParameterError` if it is not allowed."""
         checked = self._converted(value)
         if checked is None:
             raise ParameterError(f"{self.name} is {value!r}, expected {self.expected}")
         return checked
 
     def parse(self, text: str) -> Value:
-        """Return the value that a text stands for; raise `ParameterError` if it stands for none."""
+        """Return the value that a text represents; raise `ParameterError` if there is none."""
         value: object = text
         try:
             if self.kind == "bool":
@@ -97,7 +94,7 @@ class Parameter:
         return self.check(value)
 
     def to_dict(self) -> dict[str, object]:
-        """Return what a catalogue shows of it, ready for JSON."""
+        """Return what ``featurecache heads`` shows, ready for JSON."""
         return {"default": self.default, "type": self.kind, "expected": self.expected, "help": self.help}
 
     def _converted(self, value: object) -> Value | None:
@@ -126,7 +123,7 @@ class Parameter:
 
 
 def _sizes(numbers: Iterable[object]) -> str | None:
-    """Return whole numbers of at least 1 as a text, separated by commas; None if they are something else."""
+    """Return whole numbers of at least 1 as a text, separated by commas; None for anything else."""
     texts = [str(number).strip() for number in numbers]
     if not 0 < len(texts) <= _SIZES or not all(
         text.isdecimal() and text.isascii() and len(text) <= _DIGITS and int(text) >= 1 for text in texts
@@ -137,43 +134,48 @@ def _sizes(numbers: Iterable[object]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """One row of the catalogue of heads.
+    """The declaration of a head; the class attribute ``spec`` of its class.
 
     Parameters
     ----------
     name
-        What the head is called.
+        Its name.
     summary
-        What it is, in one line.
+        What it is, one sentence.
     parameters
-        What can be set.
-    head, predictor
-        Where its class and the class of its predictor live, as ``"module:Class"``; imported on use.
+        Its parameters.
     libraries
-        The distributions that it learns with.
+        The installed packages that train it; their versions are recorded.
     shared
-        Parameters in which heads may differ that are fitted together; see `heads.base.fit_together`.
+        Parameters in which heads that are trained together may differ.
     fixed
-        Parameters that cannot be changed when going on with a trained head.
+        Parameters that a continued training cannot change. Empty for heads that cannot be continued.
     grid
-        What a sweep tries if it is told nothing else: parameter to values; all others have their defaults.
+        The default grid of a sweep: values of parameters; the others have their defaults.
     taps
-        The taps that it can take; empty if it can take any.
+        The taps that it can be trained on; empty for any.
     measured_rows
-        Most training rows that its accuracy in training is measured on; None for all.
+        Largest number of training rows that its train accuracy is measured on; None for all.
+    by_blocks
+        Whether it reads features by blocks of rows, so that they may be larger than memory. It may get
+        `featurecache.Rows`; other heads get an array.
+
+    Examples
+    --------
+    >>> heads.head_spec("logreg").values({"C": 10})["C"]
+    10.0
     """
 
     name: str
     summary: str
     parameters: tuple[Parameter, ...]
-    head: str
-    predictor: str
     libraries: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     grid: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     taps: tuple[str, ...] = ()
     measured_rows: int | None = None
+    by_blocks: bool = False
 
     def parameter(self, name: str) -> Parameter:
         """Return the parameter of this name; raise `ParameterError` if there is none."""
@@ -183,17 +185,15 @@ class HeadSpec:
         names = [parameter.name for parameter in self.parameters]
         if not names:
             raise ParameterError(f"unknown parameter {name!r}: {self.name} has none")
-        close = get_close_matches(name, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ParameterError(f"unknown parameter {name!r}{hint} (parameters: {', '.join(names)})")
+        raise ParameterError(f"unknown parameter {name!r}{did_you_mean(name, names)} (parameters: {', '.join(names)})")
 
     def values(self, params: Mapping[str, object]) -> dict[str, Value]:
-        """Return the value of every parameter, checked: those given, and the defaults of the others.
+        """Return the checked value of every parameter: the given one, or the default.
 
         Raises
         ------
         ParameterError
-            If a parameter does not exist or cannot take its value; all faults at once.
+            If a parameter does not exist or cannot have its value; the message names all faults.
         """
         values = {parameter.name: parameter.default for parameter in self.parameters}
         faults = []
@@ -207,5 +207,20 @@ class HeadSpec:
         return values
 
     def to_dict(self) -> dict[str, object]:
-        """Return what a catalogue shows of it, ready for JSON."""
-        return {"summary": self.summary, "params": {each.name: each.to_dict() for each in self.parameters}}
+        """Return what ``featurecache heads`` shows, ready for JSON."""
+        return {
+            "summary": self.summary,
+            "params": {parameter.name: parameter.to_dict() for parameter in self.parameters},
+        }
+
+
+def format_parameters(params: Mapping[str, object]) -> str:
+    """Return parameters and their values as one text.
+
+    Examples
+    --------
+    >>> heads.format_parameters({"C": 1.0, "standardize": True})
+    'C=1, standardize=True'
+    """
+    texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in params.items()}
+    return ", ".join(f"{name}={text}" for name, text in texts.items()) or "no parameters"

@@ -1,63 +1,73 @@
-"""The use case: from image files to what a head says about them, by the recipe that the head was trained with."""
+"""The use case ``predict``: classifies image files with a `Predictor`, and returns a predictions table."""
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.batches import image_batches
-from featurecache.decode import DecodeRules
 from featurecache.errors import NoImagesError
-from featurecache.manifest import from_files
-from featurecache.source import as_stored, recipe_of, source_of
-from heads.table import PredictionsTable
+from featurecache.images.batches import image_batches
+from featurecache.images.decode import dark_images
+from featurecache.images.manifest import Manifest, from_files
+from featurecache.images.names import shown_names
+from heads.evaluation.predictions import PredictionsTable
+from heads.notices import Notice, to_dicts
+from heads.predictor import Predictor, ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from featurecache.backbones.protocol import Backbone
-    from featurecache.batches import ImageBatch
-    from featurecache.manifest import ImageEntry
+    from featurecache.images.failures import Failure
     from heads.artifact import TrainedHead
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What a head says about image files.
+    """The predictions of a head for image files.
 
     Parameters
     ----------
     table
-        A row for each image that could be used, in the order given.
+        One row per usable image, in the given order.
     failures
-        Path of every other image, to the reason.
+        Maps the path of each other image to its failure.
+    warnings
+        Warnings about images.
+
+    Examples
+    --------
+    >>> from featurecache.backbones.fake import FakeBackbone
+    >>> prediction = heads.predict(head, [images / "valid" / "dark"], backbone=FakeBackbone())
+    >>> [next(iter(ranked)) for ranked in prediction.ranked(top=1)]
+    ['dark', 'dark', 'dark', 'dark', 'dark', 'dark', 'dark', 'dark']
     """
 
     table: PredictionsTable
-    failures: Mapping[str, str]
+    failures: Mapping[str, Failure]
+    warnings: tuple[Notice, ...] = ()
 
     def ranked(self, top: int | None = None) -> Iterator[dict[str, float]]:
-        """Yield, for each row of the table, classes to their probabilities, the most probable first.
+        """Yield for each row a mapping of classes to probabilities, the most probable first.
 
         Parameters
         ----------
         top
-            How many classes of each image, at least 1; all if not given.
+            The number of classes per image, at least 1; all if None.
         """
         classes = self.table.classes
         for row in self.table.probabilities:
-            best = np.argsort(-row, kind="stable")[:top]  # of equal ones the first, as in the table
-            yield {classes[index]: float(row[index]) for index in best}
+            yield ranked(classes, row, top)
 
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
-        """Return everything, ready for JSON; of each image only the ``top`` most probable classes, if given."""
+        """Return everything, ready for JSON, with all classes or the ``top`` most probable ones per image."""
         classes = self.table.classes
         if top is None:
             probabilities = [dict(zip(classes, row, strict=True)) for row in self.table.probabilities.tolist()]
@@ -69,13 +79,14 @@ class Prediction:
                 {"path": path, "class": classes[index], "probabilities": values}
                 for path, index, values in zip(self.table.paths, self.table.predicted, probabilities, strict=True)
             ],
-            "failures": [{"path": path, "reason": reason} for path, reason in self.failures.items()],
+            "failures": [{"path": path} | failure.to_dict() for path, failure in self.failures.items()],
+            "warnings": to_dicts(self.warnings),
         }
 
 
 def predict(
     head: TrainedHead,
-    images: Sequence[Path],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Manifest,
     *,
     backbone: Backbone | None = None,
     weights: str | None = None,
@@ -83,6 +94,8 @@ def predict(
     workers: int | None = None,
     device: str = "auto",
     engine: str = "auto",
+    max_pixels: int | None = None,
+    progress: Callable[[int, int], object] = lambda *_: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Prediction:
     """Classify image files, and all images in folders.
@@ -90,66 +103,82 @@ def predict(
     Parameters
     ----------
     head
-        A trained head; its recipe says how images are decoded and which network they go through.
+        A trained head; its recipe determines the decoding and the network.
     images
-        Files and folders.
+        A file or folder, several of them, or a manifest of any source (see `featurecache.from_source`).
     backbone
-        The network itself, if it is none of the catalogue.
+        The backbone itself, if it is not in the catalogue.
     weights
-        Where the network's weights are, if they are no longer where the extraction found them.
+        The network's weights, if they have moved since the extraction.
     batch_size
-        Images in a forward pass; the engine's own number if not given.
+        Images per forward pass; the engine's default if None.
     workers, device, engine
         As in `featurecache.extract`.
+    max_pixels
+        A larger image is a failure; the limit of the extraction that the head comes from if None.
+    progress
+        Called after every batch with the number of images that are done, and of all.
     notify
-        Is told in one line what a person might want to know.
+        Called with one-line status messages for the user.
 
     Raises
     ------
     NoImagesError
-        If there is no image, or none that can be used.
+        If there are no images, or none that can be used.
     MismatchError
-        If the network or its weights are not those that the head was trained with.
+        If the network or its weights differ from those of the head.
+    UnknownNameError, OptionError
+        If an option is out of its range.
     WeightsError, DeviceError, EngineError
-        If the network cannot be had.
+        If the network is not available.
+
+    Examples
+    --------
+    >>> from featurecache.backbones.fake import FakeBackbone
+    >>> prediction = heads.predict(head, [images / "valid"], backbone=FakeBackbone())
+    >>> len(prediction.table), prediction.failures
+    (16, {})
     """
-    manifest = from_files(images)
-    recipe = head.recipe
-    source = source_of(
-        backbone or recipe.backbone,
-        weights or head.weights_source,
-        taps=(head.tap,),
+    if isinstance(images, str | os.PathLike):
+        images = [images]
+    manifest = images if isinstance(images, Manifest) else from_files([Path(path) for path in images])
+    predictor = Predictor(
+        {head.name: head},
+        backbone=backbone,
+        weights=weights,
+        batch_size=batch_size,
+        workers=workers,
         device=device,
-        precision=recipe.precision,
         engine=engine,
+        max_pixels=max_pixels,
         notify=notify,
     )
-    rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter)
-    head.check_recipe(recipe_of(source.spec, rules, recipe.dtype), head.tap)
-    failures: dict[ImageEntry, str] = {}
-    size = batch_size or source.batch_size
-    batches = image_batches(manifest.entries, manifest.file, rules, batch_size=size, failures=failures, workers=workers)
-    with closing(batches):
-        paths, probabilities = _probabilities(head, partial(source.start, size, len(manifest.entries)), batches)
+    failures: dict[str, Failure] = {}
+    dark: list[str] = []
+    batches = image_batches(
+        manifest.entries,
+        manifest.source,
+        predictor.rules,
+        batch_size=predictor.batch_size,
+        failures=failures,
+        on_dark=dark.append,
+        workers=workers,
+    )
+    paths: list[str] = []
+    rows: list[NDArray[np.float64]] = []
+    with closing(batches), predictor:
+        for batch in batches:
+            rows.append(predictor.probabilities(batch.pixels)[head.name])
+            paths += [entry.path for entry in batch.entries]
+            progress(len(paths) + len(failures), len(manifest))
+    names = [*paths, *failures]
+    shown = dict(zip(names, shown_names(names), strict=True))
+    failures = {shown[path]: failure for path, failure in failures.items()}
     if not paths:
-        entry, reason = next(iter(failures.items()))
-        raise NoImagesError(f"none of the {len(failures)} images can be used; the first is {entry.path}: {reason}")
+        path, failure = next(iter(failures.items()))
+        raise NoImagesError(f"none of the {len(failures)} images can be used; the first is {path}: {failure.reason}")
     nothing = np.full(len(paths), "", dtype=object)
     unlabelled = np.full(len(paths), -1, dtype=np.int64)
-    table = PredictionsTable(np.array(paths, dtype=object), nothing, unlabelled, probabilities, head.classes)
-    return Prediction(table, {entry.path: reason for entry, reason in failures.items()})
-
-
-def _probabilities(
-    head: TrainedHead, start: Callable[[], Backbone], batches: Iterable[ImageBatch[ImageEntry]]
-) -> tuple[list[str], NDArray[np.float64]]:
-    """Return the paths and the probabilities, shape (n, k), of all images; the network starts if there is one."""
-    network: Backbone | None = None
-    paths: list[str] = []
-    rows: list[NDArray[np.float64]] = [np.empty((0, len(head.classes)))]
-    for batch in batches:
-        network = network or start()
-        features = as_stored(network.forward(batch.pixels), head.tap, head.recipe)
-        rows.append(head.predict_proba(features.astype(np.float32, copy=False)))
-        paths += [entry.path for entry in batch.items]
-    return paths, np.concatenate(rows)
+    paths = [shown[path] for path in paths]
+    table = PredictionsTable(np.array(paths, dtype=object), nothing, unlabelled, np.concatenate(rows), head.classes)
+    return Prediction(table, failures, dark_images(dark))

@@ -1,8 +1,9 @@
-"""Rows of features by blocks: what every family of heads needs of them, in plain NumPy.
+"""Operations on rows of features that all families share, in NumPy and block by block.
 
-Features may be a memory map larger than memory: nothing here copies them as a whole, unless it is asked to.
+Features may be larger than memory: a memory map, or `featurecache.Rows`. Only `Scaling.applied` copies them as a whole.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
@@ -10,21 +11,53 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.rows import Rows, read_ahead
 from heads.errors import EvaluationError, MismatchError
 
-Features: TypeAlias = NDArray[np.floating[Any]]
+Features: TypeAlias = NDArray[np.floating[Any]] | Rows
+"""Rows and features, shape (n, d): an array in memory, a memory map, or rows that are read when they are indexed."""
+
 Labels: TypeAlias = NDArray[np.integer[Any]]
 Targets: TypeAlias = NDArray[np.intp]
 Floats: TypeAlias = NDArray[np.float64]
 
 _BLOCK_VALUES = 2**21  # values of a block of rows; 16 MiB in float64
+LARGE_BYTES = 2**30  # in float32; larger features are read in the order of the file as far as possible
 
 
-def row_blocks(X: Features) -> Iterator[slice]:
-    """Yield consecutive rows that together are all rows, few enough at a time for any width."""
-    count = max(1, _BLOCK_VALUES // max(1, X.shape[1]))
+def row_blocks(X: Features, values: int | None = None) -> Iterator[slice]:
+    """Yield consecutive slices that cover all rows; their length depends on the width.
+
+    The system is asked to read the next block of large features while one is used.
+
+    Parameters
+    ----------
+    X
+        Features, shape (n, d).
+    values
+        Largest number of values of a block; 16 MiB in float64 if it is not given.
+
+    Examples
+    --------
+    >>> list(row_blocks(np.zeros((5, 2**20))))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    count = max(1, (values or _BLOCK_VALUES) // max(1, X.shape[1]))
+    far = large(X)
     for start in range(0, len(X), count):
+        if far:
+            read_ahead(X, slice(start + count, start + 2 * count))
         yield slice(start, min(start + count, len(X)))
+
+
+def large(X: Features) -> bool:
+    """Whether features take more than 1 GiB in float32, on every machine."""
+    return float32_bytes(X) > LARGE_BYTES
+
+
+def float32_bytes(X: Features) -> int:
+    """Return how many bytes features take in float32."""
+    return math.prod(X.shape) * np.dtype(np.float32).itemsize
 
 
 def finite(values: NDArray[np.floating[Any]]) -> bool:
@@ -33,7 +66,7 @@ def finite(values: NDArray[np.floating[Any]]) -> bool:
 
 
 def first_not_finite(X: Features) -> int | None:
-    """Return the number of the first row that holds a value that is not finite; None if there is none."""
+    """Return the number of the first row with a value that is not finite; None if there is none."""
     for rows in row_blocks(X):
         if not finite(X[rows]):
             return int(rows.start + np.argmin(np.isfinite(X[rows]).all(axis=1)))
@@ -41,27 +74,35 @@ def first_not_finite(X: Features) -> int | None:
 
 
 def mean_and_scale(X: Features) -> tuple[Floats, Floats]:
-    """Return the mean and the standard deviation of every feature, shapes (d,), of rows (n, d), by blocks, in float64.
+    """Return mean and standard deviation of every feature, shapes (d,), float64, of rows (n, d), in one pass.
 
-    A feature that is constant but for rounding, by the bound of scikit-learn's ``StandardScaler``, or whose deviation
-    float32 cannot hold, gets the scale 1.
+    The scale is 1 for a feature that is constant within rounding, by the bound of scikit-learn's ``StandardScaler``, or
+    that has a deviation too small for float32.
     """
-    n, epsilon = len(X), np.finfo(np.float64).eps
-    total, squares = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    n, total, squares = 0, np.zeros(X.shape[1]), np.zeros(X.shape[1])
     for rows in row_blocks(X):
-        total += X[rows].sum(axis=0, dtype=np.float64)
+        block, count = X[rows], rows.stop - rows.start
+        sums = block.sum(axis=0, dtype=np.float64)
+        deviations = block - sums / count
+        squares += np.square(deviations, out=deviations).sum(axis=0)
+        if n:  # joins the deviations from two means (Chan, Golub and LeVeque 1983)
+            squares += np.square(sums / count - total / n) * (n * count / (n + count))
+        total, n = total + sums, n + count
     mean = total / n
-    for rows in row_blocks(X):
-        squares += np.square(X[rows] - mean).sum(axis=0)
-    variance = squares / n
+    return mean, scale_of(mean, squares / n, n)
+
+
+def scale_of(mean: Floats, variance: Floats, n: int) -> Floats:
+    """Return the scale of features with this mean and variance in n rows; see `mean_and_scale`. Shapes (d,)."""
+    epsilon = np.finfo(np.float64).eps
     constant = variance <= n * epsilon * variance + (n * mean * epsilon) ** 2
     scale = np.sqrt(variance)
-    return mean, np.where(constant | (scale < np.finfo(np.float32).tiny), 1.0, scale)
+    return np.where(constant | (scale < np.finfo(np.float32).tiny), 1.0, scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scaling:
-    """What features are standardised with: ``(X - mean) / scale``.
+    """A standardisation of features: ``(X - mean) / scale``.
 
     Parameters
     ----------
@@ -73,12 +114,12 @@ class Scaling:
     scale: Floats
 
     @classmethod
-    def of(cls, X: Features, *, standardize: bool) -> Self:
-        """Measure it in rows (n, d), or take the one that leaves features as they are."""
+    def from_rows(cls, X: Features, *, standardize: bool) -> Self:
+        """Compute it from rows (n, d), or return the identity if ``standardize`` is false."""
         return cls(*mean_and_scale(X)) if standardize else cls(np.zeros(X.shape[1]), np.ones(X.shape[1]))
 
-    def applied(self, X: Features) -> Features:
-        """Return standardised rows (n, d), C-contiguous: float64 if ``X`` is, else float32; a copy in any case."""
+    def applied(self, X: Features) -> NDArray[np.floating[Any]]:
+        """Return a standardised copy of rows (n, d), C-contiguous: float64 if ``X`` is float64, else float32."""
         dtype = np.float64 if X.dtype == np.float64 else np.float32
         mean, scale = self.mean.astype(dtype), self.scale.astype(dtype)
         standardised = np.empty(X.shape, dtype)
@@ -91,7 +132,12 @@ class Scaling:
 def class_weights(targets: Targets, k: int, class_weight: str) -> Floats:
     """Return the weight of a row of each of k classes, shape (k,): 1, or n / (k * rows of the class) if ``balanced``.
 
-    The formula is scikit-learn's (King and Zeng 2001).
+    The formula is that of scikit-learn (King and Zeng 2001).
+
+    Examples
+    --------
+    >>> class_weights(np.array([0, 0, 0, 1]), 2, "balanced").tolist()
+    [0.6666666666666666, 2.0]
     """
     if class_weight != "balanced":
         return np.ones(k)
@@ -99,16 +145,16 @@ def class_weights(targets: Targets, k: int, class_weight: str) -> Floats:
 
 
 def by_blocks(X: Features, width: int, k: int, probabilities_of: Callable[[Floats], Floats]) -> Floats:
-    """Return what a function says about rows (n, d), shape (n, k), calling it with a few float64 rows at a time.
+    """Return the results of a function for rows (n, d), shape (n, k); it is called with blocks of float64 rows.
 
     Raises
     ------
     MismatchError
-        If rows have another number of features than ``width``.
+        If the rows do not have ``width`` features.
     EvaluationError
-        If a row holds a number that is not finite, or what is computed of it is not.
+        If a row has a value that is not finite, or a result that is not finite.
     """
-    if X.ndim != 2 or X.shape[1] != width:  # noqa: PLR2004
+    if len(X.shape) != 2 or X.shape[1] != width:  # noqa: PLR2004
         raise MismatchError(
             f"the features have shape {X.shape}, the head was trained on (n, {width}); take the tap that it was "
             "trained on"
@@ -116,7 +162,7 @@ def by_blocks(X: Features, width: int, k: int, probabilities_of: Callable[[Float
     results = np.empty((len(X), k))
     for rows in row_blocks(X):
         block = X[rows].astype(np.float64)
-        # the sum of a row is finite only if all of it is, and costs one pass less than looking at each number
+        # the sum of a row is not finite if any of its values is not; it takes one pass less than a test of each value
         with np.errstate(over="ignore", invalid="ignore"):
             usable = np.isfinite(block.sum(axis=1))
         if not usable.all():
@@ -132,10 +178,10 @@ def by_blocks(X: Features, width: int, k: int, probabilities_of: Callable[[Float
 
 
 def loss_and_accuracy(probabilities: NDArray[np.floating[Any]], classes: Labels, y: Labels) -> tuple[float, float]:
-    """Return the mean cross-entropy in nats, and the accuracy, of probabilities (n, k) for labels (n,).
+    """Return mean cross-entropy in nats, and accuracy, of probabilities (n, k) for labels (n,).
 
-    A label that is not among ``classes`` has probability 0, which counts as the smallest spacing of float64 at 1 (a
-    loss of 36.04), as in scikit-learn's ``log_loss``.
+    A label that is not among ``classes`` has probability 0. Probabilities are clipped at the spacing of float64 at 1, a
+    loss of 36.04, as in scikit-learn's ``log_loss``.
     """
     columns = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
     known = classes[columns] == y

@@ -1,4 +1,4 @@
-"""Which rows train a head and which judge it; where a cache has no valid split, rows are held out by their content."""
+"""Which rows train a head and which evaluate it: splits, rows held out by content, and folds."""
 
 from __future__ import annotations
 
@@ -10,29 +10,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurecache.errors import UnknownNameError
-from heads.errors import ParameterError
+from featurecache.images.splits import SPLITS, split_named
+from heads.errors import EvaluationError, ParameterError
+from heads.notices import Code, Notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-    from featurecache.cache import FeatureSet
+    from featurecache.cache import FeatureCache, FeatureSet
 
 TRAIN, VALID = "train", "valid"
+ALL = "all"  # every row, whatever its split
+NO_FOLD = -1
+FEWEST_FOLDS = 2
 _HASH_RANGE = 2**64
 
 
 @dataclass(frozen=True, slots=True)
 class Holdout:
-    """A rule that holds rows out of training, by their content: equal content is always on the same side.
+    """A rule that holds rows out of training by their content, so that rows of equal content stay together.
 
     Parameters
     ----------
     fraction
-        The expected part of the rows that is held out, at least 0 and below 1.
+        The expected share of held-out rows, at least 0 and below 1.
     seed
-        Another seed gives another choice of rows.
+        The seed of the choice.
 
     Examples
     --------
@@ -48,28 +53,46 @@ class Holdout:
             raise ParameterError(f"holdout is {self.fraction}, expected at least 0 and below 1")
 
     def holds_out(self, sha256: str) -> bool:
-        """Return the side of one content, given its SHA-256 in hexadecimal digits."""
+        """Return whether rows with this SHA-256, in hexadecimal digits, are held out."""
         digest = hashlib.sha256(f"{self.seed}:{sha256}".encode()).digest()
         return int.from_bytes(digest[:8], "big") < self.fraction * _HASH_RANGE
 
 
+def labelled_images(cache: FeatureCache, tap: str) -> FeatureSet:
+    """Return all rows of a cache with labels, paths and hashes, but no features: shape (n, 0)."""
+    from featurecache.cache import FeatureSet
+
+    images = cache.index.images
+    return FeatureSet(
+        X=np.empty((len(cache), 0), np.float32),
+        y=images["label"].astype(np.int64),
+        paths=cache.paths,
+        splits=images["split"].astype(str).astype(object),
+        sha256=images["sha256"].astype(str).astype(object),
+        classes=cache.classes,
+        split=None,
+        tap=tap,
+        recipe=cache.recipe,
+    )
+
+
 def has_valid_split(features: FeatureSet) -> bool:
-    """Return whether any labelled row is in the valid split, so that nothing need be held out."""
+    """Return whether a labelled row is in the valid split, so that no rows need to be held out."""
     return bool(np.any(_labelled(features) & (features.splits == VALID)))
 
 
 def roles(features: FeatureSet, holdout: Holdout | None) -> NDArray[np.object_]:
-    """Return what each row is used as: ``"train"``, ``"valid"``, ``"test"``, or ``""`` for rows that are not used.
+    """Return the role of each row: ``"train"``, ``"valid"``, ``"test"``, or ``""`` for rows that are not used.
 
-    Rows in the train split train. If no labelled row is in it, the rows in no split take its place. If there is no
-    labelled row in the valid split either, the training rows that ``holdout`` holds out are valid.
+    The role of a row is its split. If the train split has no labelled row, rows without a split have the role train. If
+    the valid split has no labelled row, the training rows that ``holdout`` holds out have the role valid.
 
     Parameters
     ----------
     features
         All rows of a cache; their number is n.
     holdout
-        The rule for caches without a valid split; None holds nothing out.
+        The rule for caches without a valid split; None to hold out no rows.
 
     Returns
     -------
@@ -87,24 +110,34 @@ def roles(features: FeatureSet, holdout: Holdout | None) -> NDArray[np.object_]:
 
 
 def rows_of_role(features: FeatureSet, role: str, holdout: Holdout | None) -> FeatureSet:
-    """Return the rows, labelled or not, that are used as ``"train"``, ``"valid"`` or ``"test"``; see `roles`.
+    """Return the rows of a role, or all rows for the role ``"all"``, labelled or not; see `roles`.
 
-    Rows that lie together are returned without a copy.
+    Consecutive rows are returned without a copy.
 
     Raises
     ------
     UnknownNameError
-        If no row is used as that.
+        If there is no such role.
+    EvaluationError
+        If no row has this role; the message counts the rows that there are.
     """
+    if role == ALL:
+        return features
+    role = split_named(role) or role
+    if role not in SPLITS:
+        raise UnknownNameError("split", role, {*filter(None, SPLITS), ALL})
     assigned = roles(features, holdout)
-    rows = np.flatnonzero(assigned == role)
+    rows = np.flatnonzero(assigned == role if role else features.splits == "")
     if not len(rows):
-        raise UnknownNameError("split", role, {name or "(in no split)" for name in assigned})
+        raise EvaluationError(
+            f"no row is in {f'the {role} split' if role else 'no split'}: the rows are {count_text(features.splits)}; "
+            f"choose a split that has rows, or all rows with --split {ALL}"
+        )
     return take_rows(features, rows)
 
 
 def training_rows(features: FeatureSet, holdout: Holdout | None) -> tuple[FeatureSet, FeatureSet]:
-    """Return the labelled rows that train a head and those that judge it while it trains; either may be empty.
+    """Return the labelled training rows and the labelled validation rows; either may be empty.
 
     Parameters
     ----------
@@ -118,15 +151,93 @@ def training_rows(features: FeatureSet, holdout: Holdout | None) -> tuple[Featur
     return train, valid
 
 
+def rows_digest(sha256: NDArray[np.object_], y: NDArray[np.int64]) -> str:
+    """Return the SHA-256 of the contents and labels of rows, whatever their order and names; see `TrainingRecord`.
+
+    Examples
+    --------
+    >>> rows_digest(np.array(["aa", "bb"]), np.array([0, 1])) == rows_digest(np.array(["bb", "aa"]), np.array([1, 0]))
+    True
+    """
+    lines = sorted(f"{content} {label}" for content, label in zip(sha256, y.tolist(), strict=True))
+    return hashlib.sha256("\n".join(lines).encode("ascii")).hexdigest()
+
+
+def same_content(valid: FeatureSet, train: FeatureSet) -> list[Notice]:
+    """Return a warning if valid rows have the content of training rows."""
+    same = int(np.count_nonzero(has_content_of(valid, train.sha256)))
+    if not same:
+        return []
+    message = f"{same} of the {len(valid)} valid rows have the content of a training row: their accuracy is optimistic"
+    return [Notice(Code.SAME_CONTENT, message)]
+
+
+def has_content_of(features: FeatureSet, sha256: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Return which rows have one of these contents, shape (n,)."""
+    contents = set(sha256)
+    return np.fromiter((content in contents for content in features.sha256), np.bool_, len(features))
+
+
 def take_rows(features: FeatureSet, rows: NDArray[np.intp]) -> FeatureSet:
-    """Return the rows of these ascending numbers, as a view of the features if they lie together."""
+    """Return the rows of these ascending numbers, as a view of the features if they are consecutive."""
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
         return features.take(slice(int(rows[0]), int(rows[-1]) + 1))
     return features.take(rows)
 
 
+def folds_of(
+    y: NDArray[np.int64], groups: NDArray[np.intp], sha256: NDArray[np.object_], *, folds: int, seed: int
+) -> NDArray[np.intp]:
+    """Assign rows to folds: a group stays in one fold, and the rows of each class are spread evenly over the folds.
+
+    Groups are assigned one after the other, large ones first, groups of equal size in an order that depends on their
+    contents and the seed. Each group goes to the fold with the fewest rows of its most frequent class. So the order of
+    the rows does not matter, and a class of at least two groups has rows in at least two folds. A class may have fewer
+    groups than there are folds.
+
+    Parameters
+    ----------
+    y
+        Class indices, shape (n,), at least 0.
+    groups
+        The group number of each row, shape (n,). Rows of one group stay together.
+    sha256
+        The hash of each row's content, shape (n,). Rows of equal content must be in one group.
+    folds
+        Number of folds, at least 2.
+    seed
+        Different seeds give different folds.
+
+    Returns
+    -------
+    NDArray
+        The fold of each row, shape (n,), 0 to ``folds - 1``.
+    """
+    assigned = np.full(len(y), NO_FOLD, np.intp)
+    rows_of_class = np.zeros((int(y.max(initial=0)) + 1, folds), np.intp)
+    rows_of_fold = np.zeros(folds, np.intp)
+    for rows in _shuffled_groups(groups, sha256, seed):
+        counts = np.bincount(y[rows], minlength=len(rows_of_class))
+        fold = np.lexsort((rows_of_fold, rows_of_class[counts.argmax()]))[0]
+        rows_of_class[:, fold] += counts
+        rows_of_fold[fold] += len(rows)
+        assigned[rows] = fold
+    return assigned
+
+
+def _shuffled_groups(groups: NDArray[np.intp], sha256: NDArray[np.object_], seed: int) -> list[NDArray[np.intp]]:
+    """Return the rows of each group: large groups first, groups of equal size in a random order."""
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
+
+    def key(rows: NDArray[np.intp]) -> tuple[int, str]:
+        return -len(rows), hashlib.sha256(f"{seed}:{min(sha256[rows])}".encode()).hexdigest()
+
+    return sorted(members, key=key)
+
+
 def count_text(names: Iterable[str]) -> str:
-    """Return how often each split's name occurs, as words.
+    """Return the number of rows in each split, as text.
 
     Examples
     --------

@@ -1,33 +1,42 @@
-"""The use case: from a cache to a trained head."""
+"""The use case ``train``: trains a head on the features of a cache."""
 
 from __future__ import annotations
 
-import hashlib
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from featurecache.backbones.catalog import in_network_order
+from featurecache.images.classes import class_warnings
+from featurecache.memory import free_memory
+from featurecache.options import MAX_PIXELS
+from featurecache.text import in_units, listed
 from heads.artifact import TrainedHead, TrainingRecord
-from heads.base import Monitor
-from heads.catalog import head_spec, make_head
+from heads.catalog import head_spec, load_heads, make_head
+from heads.epochs import Monitor
 from heads.errors import EvaluationError, MismatchError, ParameterError, TrainingError
-from heads.splits import Holdout, count_text, has_valid_split, roles, training_rows
+from heads.notices import Code, Notice
+from heads.rows import float32_bytes, row_blocks
+from heads.splits import Holdout, count_text, has_valid_split, roles, rows_digest, same_content, training_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from featurecache.cache import FeatureCache, FeatureSet
-    from heads.base import Classifier, Epoch, Head
+    from featurecache.provenance import Provenance
+    from heads.base import Classifier, Head
+    from heads.epochs import Epoch
     from heads.parameters import HeadSpec, Value
+    from heads.rows import Features
 
-OUTPUTS = ("logits", "predictions")  # taps that are the network's own answer
+OUTPUTS = ("logits", "predictions")  # taps with the network's own classification
 DEFAULT_HEAD = "softmax"
 DEFAULT_HOLDOUT = 0.2
-_UNEVEN = 0.05  # difference of what is held out and what was to be that is said
-NO_VALID_ROWS = "there are no valid rows: nothing says how the head does on images that it has not seen"
+_UNEVEN = 0.05  # a larger difference between the actual and the requested share of held-out rows gives a warning
 
 
 def train(
@@ -39,59 +48,152 @@ def train(
     seed: int = 0,
     holdout: float | None = None,
     start: TrainedHead | None = None,
+    labels: Mapping[str, str | None] | None = None,
     on_epoch: Callable[[Epoch], object] | None = None,
 ) -> TrainedHead:
     """Train a head on the labelled training rows of a cache.
 
-    The rows of the valid split judge the head and never teach it, though a head may choose an epoch by them. A cache
-    without one has ``holdout`` of its training rows held out for that, chosen by content (`heads.splits`); the choice
-    is recorded, so that an evaluation of the valid split meets the same rows.
+    The rows of the valid split do not train the head, but a head may choose its best epoch by them. Without a valid
+    split, the part ``holdout`` of the training rows is held out, chosen by content (`heads.Holdout`). The head records
+    this choice, so that an evaluation of the valid split uses the same rows.
 
     Parameters
     ----------
     cache
         The features.
     head
-        The head's name in the catalogue; that of ``start``, or softmax, if not given.
+        The head's name in the catalogue; if None, that of ``start``, or softmax.
     tap
-        The layer whose features it takes; may be left out if the cache has only one.
+        The tap whose features to use; optional if the cache has only one.
     params
-        The head's parameters; those not given have the values of ``start``, or the catalogue's defaults.
+        The head's parameters; missing ones have the values of ``start``, or the catalogue's defaults.
     seed
-        What the head's random choices and the rows held out follow from.
+        The seed of the head's random choices and of the choice of held-out rows.
     holdout
-        The part of the training rows that is held out where the cache has no valid split; 0 for none. 0.2 if not given.
+        The part of the training rows to hold out if the cache has no valid split; 0 for none; 0.2 if None.
     start
-        A head to go on with, of a kind that is trained in epochs: from its weights, on the same tap, with the rows that
-        were held out from it held out again. Its optimizer's memory is not kept.
+        A head to continue, of a family that is trained in epochs. Training starts from its weights, on the same tap,
+        with the same held-out rows. The state of its optimizer is not kept.
+    labels
+        Labels that replace those of the cache, by path; see `featurecache.FeatureCache.with_labels`. The head records a
+        warning that counts the paths that the cache does not have.
     on_epoch
-        Called with the record of each epoch, of heads that have any.
+        Called with the record of each epoch, for heads that are trained in epochs.
 
     Raises
     ------
     UnknownNameError
-        If there is no such head or tap.
+        If the head or the tap does not exist.
     ParameterError
-        If a parameter does not exist or cannot take its value, the tap is left out and the cache has several, or the
-        head to go on with does not allow what is asked for.
+        If a parameter or its value is not valid, if the cache has several taps and none is given, or if ``start`` does
+        not allow the request.
     MismatchError
-        If the head to go on with was trained on another tap, recipe or classes.
+        If ``start`` was trained on another tap, recipe or classes.
     TrainingError
-        If the rows cannot be trained on, or the training diverged.
+        If the rows are not suitable for training, or the training diverged.
+
+    Examples
+    --------
+    >>> head = heads.train(cache, "centroid", tap="features")
+    >>> head.training.n_train, head.training.valid_accuracy
+    (32, 1.0)
     """
-    spec = head_spec(head or (start.name if start else DEFAULT_HEAD))
-    values = _values(spec, params or {}, start)
-    untrained = make_head(spec.name, seed=seed, **values)
-    rule = _holdout(holdout, seed, start)
-    features = cache.features(head_tap(cache, spec, tap or (start.tap if start else None)))
+    training = Training.asked(head, params=params, seed=seed, holdout=holdout, start=start)
+    chosen = head_tap(cache, training.spec, tap or (start.tap if start else None))
+    relabelled = cache if labels is None else cache.with_labels(labels)
+    features = relabelled.features(chosen)
+    return training.on(
+        features,
+        made_by=cache.made_by,
+        notices=unmatched_labels(features, labels or {}),
+        on_epoch=on_epoch,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is to be trained, checked before any row is read; make one with `Training.asked`.
+
+    Parameters
+    ----------
+    spec, values
+        The family, and the values of all its parameters.
+    seed
+        The seed of all random choices.
+    rule
+        Which rows are held out where there is no valid split.
+    start
+        The head to continue; None for a new head.
+    """
+
+    spec: HeadSpec
+    values: Mapping[str, Value]
+    seed: int
+    rule: Holdout
+    start: TrainedHead | None
+
+    @classmethod
+    def asked(
+        cls,
+        head: str | None,
+        *,
+        params: Mapping[str, object] | None = None,
+        seed: int = 0,
+        holdout: float | None = None,
+        start: TrainedHead | None = None,
+    ) -> Self:
+        """Check what a caller asks for; see `train`, also for errors."""
+        spec = head_spec(head or (start.name if start else DEFAULT_HEAD))
+        training = cls(spec, _values(spec, params or {}, start), seed, _holdout(holdout, seed, start), start)
+        training.untrained()
+        return training
+
+    def untrained(self) -> Head:
+        """Return the head, untrained."""
+        return make_head(self.spec.name, seed=self.seed, **self.values)
+
+    def on(
+        self,
+        features: FeatureSet,
+        *,
+        made_by: Provenance,
+        notices: Iterable[Notice] = (),
+        on_epoch: Callable[[Epoch], object] | None = None,
+    ) -> TrainedHead:
+        """Train the head on the labelled training rows of a feature set.
+
+        Parameters
+        ----------
+        features
+            The rows of all splits.
+        made_by
+            What made the features.
+        notices
+            Warnings about the rows that the head records beside its own.
+        on_epoch
+            As in `train`, also for errors.
+        """
+        return _trained(self, features, made_by, notices, on_epoch)
+
+
+def _trained(
+    training: Training,
+    features: FeatureSet,
+    made_by: Provenance,
+    notices: Iterable[Notice],
+    on_epoch: Callable[[Epoch], object] | None,
+) -> TrainedHead:
+    spec, seed, rule, start = training.spec, training.seed, training.rule, training.start
+    untrained = training.untrained()
     if start is not None:
         start.check(features)
     train_rows, valid_rows = training_rows(features, rule)
     require_rows(features, train_rows)
+    require_memory(spec, train_rows.X)
     if start is not None:
         _require_classes(start, train_rows)
-    begun = start.training if start else None
-    earlier, kept = (begun.epochs, begun.kept_epoch) if begun else ((), None)
+    record = start.training if start else None
+    earlier, kept = (record.epochs, record.kept_epoch) if record else ((), None)
     monitor = Monitor(valid_rows.X, valid_rows.y, on_epoch, earlier, kept)
     began = time.perf_counter()
     fitted = _fit(untrained, train_rows, valid_rows, monitor, start)
@@ -99,12 +201,13 @@ def train(
     class_counts = np.bincount(train_rows.y, minlength=len(features.classes))
     return TrainedHead(
         name=spec.name,
-        params=values,
+        params=training.values,
         tap=features.tap,
         classes=features.classes,
         trained_classes=tuple(fitted.classes_.tolist()),
         recipe=features.recipe,
-        weights_source=str(cache.provenance.get("weights_source", features.recipe.weights)),
+        weights_source=made_by.weights_source or features.recipe.weights,
+        max_pixels=max(made_by.max_pixels or 0, MAX_PIXELS),
         training=TrainingRecord(
             n_train=len(train_rows),
             n_valid=len(valid_rows),
@@ -112,7 +215,7 @@ def train(
             class_counts=tuple(class_counts.tolist()),
             seed=seed,
             holdout=None if has_valid_split(features) or not rule.fraction else rule,
-            rows_sha256=_digest(train_rows),
+            rows_sha256=rows_digest(train_rows.sha256, train_rows.y),
             continues=start.identity if start else None,
             epochs=tuple(monitor.epochs),
             kept_epoch=monitor.kept,
@@ -121,92 +224,107 @@ def train(
             seconds=seconds,
             versions=_versions(("numpy", *spec.libraries)),
             warnings=(
+                *notices,
                 *fitted.warnings_,
                 *_other_rows(start, train_rows),
-                *_notes(features, rule, train_rows, valid_rows, spec),
+                *same_content(valid_rows, train_rows),
+                *class_warnings(features.classes),
+                *_notices(features, rule, train_rows, valid_rows, spec),
             ),
         ),
-        predictor=fitted.predictor_,
+        model=fitted.model_,
     )
 
 
+def unmatched_labels(features: FeatureSet, labels: Mapping[str, str | None]) -> list[Notice]:
+    """Return a warning that counts the labels that no row has got."""
+    unknown = labels.keys() - set(features.paths.tolist())
+    if not unknown:
+        return []
+    message = (
+        f"{len(unknown):,} of {len(labels):,} given labels are of no row of the cache: {listed(unknown)}; "
+        "paths must be those of the cache"
+    )
+    return [Notice(Code.UNMATCHED_LABELS, message)]
+
+
 def _values(spec: HeadSpec, params: Mapping[str, object], start: TrainedHead | None) -> dict[str, Value]:
-    """Return every parameter's value; raise `ParameterError` for one that a head to go on with does not allow."""
+    """Return every parameter's value; raise `ParameterError` for one that ``start`` does not allow."""
     if start is None:
         return spec.values(params)
     if spec.name != start.name:
-        raise ParameterError(f"head: the head to go on with is {start.name!r}, not {spec.name!r}; train a new one")
+        raise ParameterError(f"head: the head to continue is {start.name!r}, not {spec.name!r}; train a new one")
     if not spec.fixed:
         raise TrainingError(
-            f"head: {spec.name} is not trained in epochs, there is nothing to go on with; train a new one"
+            f"head: {spec.name} is not trained in epochs, so its training cannot continue; train a new one"
         )
     values = spec.values({**start.params, **params})
     changed = [f"{name} is {start.params[name]!r}" for name in spec.fixed if values[name] != start.params[name]]
     if changed:
-        raise ParameterError(f"in the head to go on with {', '.join(changed)}, and it stays so; train a new head")
+        raise ParameterError(f"in the head to continue, {', '.join(changed)}, which cannot change; train a new head")
     return values
 
 
 def _holdout(asked: float | None, seed: int, start: TrainedHead | None) -> Holdout:
-    """Return the rule for caches without a valid split: that of the head to go on with, whose rows it must not meet."""
+    """Return the rule that holds rows out; a continued head keeps its rule."""
     if start is None:
         return Holdout(DEFAULT_HOLDOUT if asked is None else asked, seed)
     rule = start.training.holdout or Holdout(0.0, seed)
     if asked is not None and asked != rule.fraction:
         raise ParameterError(
-            f"holdout: the head to go on with was trained with {rule.fraction:g}, asked for is {asked:g}; "
-            "leave it out, so that the rows that judge it stay those that it has not seen"
+            f"holdout: the head to continue was trained with {rule.fraction:g}, got {asked:g}; "
+            "leave it out to keep the same rows held out"
         )
     return rule
 
 
 def feature_tap(cache: FeatureCache, spec: HeadSpec, tap: str | None) -> str | None:
-    """Return the tap that a head takes if nobody says which: the last one below the network's own outputs.
+    """Return the requested tap, or the head's default: the last tap below the network's own outputs.
 
     Raises
     ------
     ParameterError
-        If the head cannot take it.
+        If the head cannot use the tap.
     """
-    below = [name for name in cache.taps if name not in OUTPUTS]
+    below = [name for name in in_network_order(cache.recipe.backbone, cache.taps) if name not in OUTPUTS]
     return head_tap(cache, spec, tap or (below[-1] if below and not spec.taps else None))
 
 
 def head_tap(cache: FeatureCache, spec: HeadSpec, tap: str | None) -> str | None:
-    """Return the tap that a head is to take, or the only one that it can.
+    """Return the requested tap, or the only tap that the head can use.
 
     Raises
     ------
     ParameterError
-        If it can take several and none is named, or cannot take the one that is.
+        If no tap is requested and several are possible, or the head cannot use the requested one.
     """
     possible = [name for name in cache.taps if not spec.taps or name in spec.taps]
     if tap is None and len(possible) > 1:
         taps = ", ".join(f"{name} ({cache.taps[name]})" for name in possible)
-        raise ParameterError(f"the cache holds several taps: {taps}; say with --tap which one the head shall take")
+        raise ParameterError(f"the cache has several taps: {taps}; choose one with --tap")
     chosen = tap or next(iter(possible), None)
     if spec.taps and chosen not in spec.taps:
         raise ParameterError(
-            f"tap: the head {spec.name!r} takes {' or '.join(spec.taps)}, not {chosen or ', '.join(cache.taps)}"
+            f"tap: the head {spec.name!r} uses {' or '.join(spec.taps)}, not {chosen or ', '.join(cache.taps)}"
         )
     return chosen
 
 
 def _require_classes(start: TrainedHead, train_rows: FeatureSet) -> None:
-    """Raise `MismatchError` unless the training rows are of the classes that the head to go on with has learned."""
+    """Raise `MismatchError` unless the training rows have exactly the classes that ``start`` was trained on."""
     present = tuple(np.unique(train_rows.y).tolist())
     if present != start.trained_classes:
         known, found = (
             ", ".join(start.classes[index] for index in classes) for classes in (start.trained_classes, present)
         )
         raise MismatchError(
-            f"trained_classes: the head to go on with has learned {known}, the training rows are of {found}; "
+            f"trained_classes: the head to continue was trained on {known}, the training rows have {found}; "
             "train a new head"
         )
 
 
 def require_rows(features: FeatureSet, train_rows: FeatureSet) -> None:
-    """Raise `TrainingError` unless there are enough training rows, saying where the labelled rows are."""
+    """Raise `TrainingError` unless there are enough training rows; the message counts the labelled rows by split."""
     labelled = features.splits[features.y >= 0]
     if not len(labelled):
         raise TrainingError(
@@ -215,7 +333,7 @@ def require_rows(features: FeatureSet, train_rows: FeatureSet) -> None:
     if not len(train_rows):
         raise TrainingError(
             f"there are no training rows: the labelled rows are {count_text(labelled)}; put images into a train split, "
-            "or hold out fewer"
+            "or hold out fewer rows"
         )
     present = np.unique(train_rows.y)
     if len(present) == 1:
@@ -229,13 +347,25 @@ def require_rows(features: FeatureSet, train_rows: FeatureSet) -> None:
         )
 
 
+def require_memory(spec: HeadSpec, X: Features) -> None:
+    """Raise `TrainingError` if a head holds all features in memory and there is no room for these, shape (n, d)."""
+    needed, free = float32_bytes(X), free_memory()
+    if not spec.by_blocks and needed > free:
+        able = ", ".join(name for name, other in load_heads()[0].items() if other.by_blocks)
+        n, d = X.shape
+        raise TrainingError(
+            f"the head {spec.name!r} holds all features in memory: {n:,} x {d:,} take {in_units(needed)}, and "
+            f"{in_units(free)} are free; take a head that reads them by blocks ({able}), or fewer rows"
+        )
+
+
 def _fit(
     head: Head, train_rows: FeatureSet, valid_rows: FeatureSet, monitor: Monitor, start: TrainedHead | None
 ) -> Head:
-    """Fit a head; where a row is at fault, name its image."""
-    predictor = start.predictor if start else None
+    """Fit a head; errors about a row name its image."""
+    model = start.model if start else None
     try:
-        return head.fit(train_rows.X, train_rows.y, names=train_rows.classes, monitor=monitor, start=predictor)
+        return head.fit(train_rows.X, train_rows.y, names=train_rows.classes, monitor=monitor, start=model)
     except TrainingError as e:
         if e.row is None:
             raise
@@ -244,58 +374,80 @@ def _fit(
         raise TrainingError(f"{valid_rows.paths[e.row]}: {e}" if e.row is not None else str(e), e.row) from e
 
 
-def _other_rows(start: TrainedHead | None, train_rows: FeatureSet) -> list[str]:
-    """Return a warning if the head to go on with has learned from other rows than these."""
-    if start is None or start.training.rows_sha256 == _digest(train_rows):
+def _other_rows(start: TrainedHead | None, train_rows: FeatureSet) -> list[Notice]:
+    """Return a warning if the head to continue was trained on other rows."""
+    if start is None or start.training.rows_sha256 == rows_digest(train_rows.sha256, train_rows.y):
         return []
-    return ["the head to go on with was trained on other rows; some of those that judge may be among them"]
+    message = "the head to continue was trained on other rows, which may include rows that evaluate it now"
+    return [Notice(Code.OTHER_ROWS, message)]
 
 
 def _measured(train_rows: FeatureSet, spec: HeadSpec) -> FeatureSet:
-    """Return the training rows, or evenly spaced ones of them if the head says that all would take too long."""
+    """Return the rows for the train accuracy: all training rows, or an evenly spaced sample for slow heads."""
     n, most = len(train_rows), spec.measured_rows
     return train_rows if most is None or n <= most else train_rows.take(np.linspace(0, n - 1, most).astype(np.intp))
 
 
-def _notes(
+def _notices(
     features: FeatureSet, rule: Holdout, train_rows: FeatureSet, valid_rows: FeatureSet, spec: HeadSpec
-) -> list[str]:
-    """Return what the user must know about the rows, one line each."""
+) -> list[Notice]:
+    """Return the warnings about the rows."""
     unlabelled = int(np.count_nonzero(features.y < 0))
     unused = int(np.count_nonzero((features.y >= 0) & (roles(features, rule) == "")))
-    missing, unjudged = (
+    missing, unvalidated = (
         [name for index, name in enumerate(features.classes) if index not in set(rows.y.tolist())]
         for rows in (train_rows, valid_rows)
     )
     measured = len(_measured(train_rows, spec))
     both = len(train_rows) + len(valid_rows)
     uneven = abs(len(valid_rows) / both - rule.fraction) > _UNEVEN and not has_valid_split(features)
-    notes = {
-        f"{unlabelled} rows without a label were not used": unlabelled,
-        f"{unused} labelled rows in no split were not used, since there is a train split": unused,
-        NO_VALID_ROWS: not len(valid_rows),
-        f"{len(valid_rows)} of {both} rows are held out to judge, though {rule.fraction:g} of them were to be: "
-        "which ones they are follows from their content alone": uneven,
-        f"no row that judges is of the class {', '.join(unjudged)}": len(valid_rows) and unjudged,
-        f"no training row is of the class {', '.join(missing)}: its probability will always be 0": missing,
-        f"the train accuracy is that of {measured} of {len(train_rows)} rows": measured < len(train_rows),
-    }
-    return [note for note, holds in notes.items() if holds]
-
-
-def _digest(rows: FeatureSet) -> str:
-    """Return the SHA-256 that says which rows these are, whatever their order and names; see `TrainingRecord`."""
-    lines = sorted(f"{content} {label}" for content, label in zip(rows.sha256, rows.y.tolist(), strict=True))
-    return hashlib.sha256("\n".join(lines).encode("ascii")).hexdigest()
+    notices: list[tuple[object, Code, str]] = [
+        (unlabelled, Code.UNLABELLED_ROWS, f"{unlabelled} rows without a label were not used"),
+        (
+            unused,
+            Code.UNUSED_ROWS,
+            f"{unused} labelled rows in no split were not used, since there is a train split",
+        ),
+        (
+            not len(valid_rows),
+            Code.NO_VALID_ROWS,
+            "there are no valid rows: the accuracy on new images is unknown",
+        ),
+        (
+            uneven,
+            Code.UNEVEN_HOLDOUT,
+            f"{len(valid_rows)} of {both} rows are held out, although {rule.fraction:g} of them were requested: "
+            "rows are chosen by their content alone",
+        ),
+        (
+            len(valid_rows) and unvalidated,
+            Code.CLASS_NOT_EVALUATED,
+            f"no valid row is of the class {', '.join(unvalidated)}",
+        ),
+        (
+            missing,
+            Code.CLASS_NOT_TRAINED,
+            f"no training row is of the class {', '.join(missing)}: its probability will always be 0",
+        ),
+        (
+            measured < len(train_rows),
+            Code.ACCURACY_OF_SAMPLE,
+            f"the train accuracy was measured on {measured} of {len(train_rows)} rows",
+        ),
+    ]
+    return [Notice(code, message) for holds, code, message in notices if holds]
 
 
 def _accuracy(fitted: Classifier, rows: FeatureSet) -> float:
-    predicted = fitted.classes_[np.argmax(fitted.predict_proba(rows.X), axis=1)]
-    return float(np.mean(predicted == rows.y))
+    right = 0
+    for block in row_blocks(rows.X):
+        predicted = fitted.classes_[np.argmax(fitted.predict_proba(rows.X[block]), axis=1)]
+        right += int(np.count_nonzero(predicted == rows.y[block]))
+    return right / len(rows)
 
 
 def _versions(distributions: Iterable[str]) -> dict[str, str]:
-    """Return the installed version of each distribution that has one."""
+    """Return the installed versions of the distributions that are installed."""
     versions = {}
     for name in distributions:
         with suppress(PackageNotFoundError):

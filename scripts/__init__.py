@@ -1,1 +1,1 @@
-"""The command line: the only place that parses arguments, prints and exits."""
+"""Programs for developers that run from a clone: benchmarks and generated documents."""

@@ -1,18 +1,133 @@
-"""What all tests share: real photographs and a real browser, and the rule that CI never goes without them."""
+"""Fixtures and rules of all tests: number of processes, memory, real photographs and a real browser.
 
+In CI the real photographs and the browser must be there.
+"""
+
+import ctypes
+import fcntl
+import gc
 import os
 import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# a busy machine may take seconds for what otherwise takes a millisecond
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
+
+# TensorFlow's allocator for oneDNN keeps freed memory; malloc returns what it maps, here everything of 1 MiB or more
+os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+# workers and children get their memory in large pages: many small ones take a tenth of the processor time
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+M_MMAP_THRESHOLD = -3
+ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
+MAX_WORKERS = 4
+VGG16 = "VGG16"  # the files of tests that hold it, here or in a child, 1 GB or more: they run one after another
+VGG16_FILES = {
+    "tests/cli/test_demo.py",
+    "tests/cli/test_real_data.py",
+    "tests/cli/lesson/test_structure.py",
+    "tests/featurecache/backbones/test_catalog.py",
+    "tests/featurecache/backbones/test_conformance.py",
+    "tests/featurecache/backbones/test_engines.py",
+    "tests/featurecache/backbones/test_fidelity.py",
+    "tests/featurecache/backbones/test_filters.py",
+    "tests/featurecache/backbones/test_loading.py",
+    "tests/featurecache/backbones/test_network.py",
+    "tests/featurecache/backbones/test_numba_engine.py",
+}
+MEMORY_OF_A_WORKER = 2 << 30  # bytes
+GROWTH = 200 << 20  # bytes by which a process may grow before networks are released
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Return how many processes ``-n auto`` starts: none (0) where only files are named, which run in this process."""
+    paths = [Path(argument.partition("::")[0]) for argument in config.args]
+    if not any(path.is_dir() for path in paths):
+        return 0
+    from featurecache.processors import processor_count
+
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(processor_count(), memory // MEMORY_OF_A_WORKER, MAX_WORKERS))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Return a scheduler that gives a worker whole files, in their order, and all with VGG16 to the same worker."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # not by numbers of tests: long files have few of them
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return VGG16 if file in VGG16_FILES else file
+
+    return Scheduling(config, log)
+
+
+def _resident():
+    """Return this process's resident memory in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _release_memory():
+    """Free Keras's networks that nothing refers to, and return freed memory to the system."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session(free_memory=False)
+    _collect()
+
+
+def _collect():
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory_of_a_module():
+    """Release the networks of a module of tests when it has run."""
+    before = _resident()
+    yield
+    if _resident() - before > GROWTH:
+        _release_memory()
+
+
+@pytest.fixture(autouse=True)
+def _bounded_memory_of_a_test():
+    """Release the networks of a test when it has run, so that the next one can build its own."""
+    before = _resident()
+    yield
+    if _resident() - before > GROWTH:
+        _collect()
+
+
+@pytest.fixture(scope="session")
+def release_memory():
+    """Return a function that frees networks that nothing refers to."""
+    return _release_memory
+
 
 def pytest_collection_modifyitems(items):
-    """Skip the tests of real data where there is none; in CI they run, and fail if it is missing."""
-    if SHARED_DATA.is_dir() or os.environ.get("CI"):
+    """Begin with the whole programs of ``tests/`` itself, which take long; skip tests of real data where it is missing.
+
+    In CI tests of real data fail then, unless FEATURECACHE_REAL_DATA=absent.
+    """
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    must_run = os.environ.get("CI") and os.environ.get("FEATURECACHE_REAL_DATA") != "absent"
+    if SHARED_DATA.is_dir() or must_run:
         return
     skip = pytest.mark.skip(reason=f"no real data at {SHARED_DATA}")
     for item in items:
@@ -22,8 +137,76 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """Return the folder of real photographs and weights that lies beside the repository."""
+    """Return the folder of real photographs and weights beside the repository."""
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Return a function that fills a folder once, for all processes of this test run.
+
+    Called with the folder's name and with a function that takes the empty folder and fills it; returns the folder.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    base.mkdir(exist_ok=True)
+
+    def make(name, fill):
+        folder, finished = base / name, base / f"{name}.finished"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not finished.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                finished.touch()
+        return folder
+
+    return make
+
+
+def _extract_photographs(images, folder, weights):
+    """Run ``featurecache extract`` with the pretrained MobileNetV2; write ``catsdogs.h5`` and the ledger."""
+    program = Path(sys.executable).with_name("featurecache")
+    command = (program, "extract", images, folder / "catsdogs.h5", "--backbone", "mobilenet_v2", "--weights", weights)
+    environment = os.environ | {"KERAS_HOME": str(folder / "keras")}
+    with (folder / "extract.json").open("w") as out:
+        subprocess.run([*command, "--json"], stdout=out, env=environment, check=True)
+
+
+@pytest.fixture(scope="session")
+def mobilenet_weights(shared_data):
+    """Return the file of MobileNetV2's ImageNet weights."""
+    return shared_data / "weights" / "mobilenet_v2_1.0_224.weights.h5"
+
+
+@pytest.fixture(scope="session")
+def cats_and_dogs(made_once, shared_data, mobilenet_weights):
+    """Return a folder with a fifth of the real photographs, `catsdogs`, their cache, `catsdogs.h5`, and `extract.json`.
+
+    ``featurecache extract`` made the cache with the pretrained MobileNetV2. All is only to be read.
+    """
+
+    def fill(folder):
+        for directory in sorted((shared_data / "catsdogs").glob("*/*")):
+            chosen = folder / "catsdogs" / directory.relative_to(shared_data / "catsdogs")
+            chosen.mkdir(parents=True)
+            for path in sorted(directory.iterdir())[::5]:
+                (chosen / path.name).symlink_to(path)
+        _extract_photographs(folder / "catsdogs", folder, mobilenet_weights)
+
+    return made_once("cats_and_dogs", fill)
+
+
+@pytest.fixture(scope="session")
+def all_cats_and_dogs(made_once, shared_data, mobilenet_weights):
+    """Return the same of all 1,500 photographs; it takes five times as long."""
+
+    def fill(folder):
+        (folder / "catsdogs").symlink_to(shared_data / "catsdogs")
+        _extract_photographs(folder / "catsdogs", folder, mobilenet_weights)
+
+    return made_once("all_cats_and_dogs", fill)
 
 
 @pytest.fixture(autouse=True)
@@ -33,17 +216,43 @@ def _no_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Return a real Chromium."""
+@pytest.fixture(scope="session")
+def default_signals():
+    """Return a context manager in which signals have their usual effect on this process and its children.
+
+    A shell that starts pytest in the background makes it ignore SIGINT, nohup SIGHUP, and child processes inherit that.
+    """
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+
+    @contextmanager
+    def restored():
+        before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    return restored
+
+
+@pytest.fixture(scope="session")
+def browser_path():
+    """Return the path of Chromium."""
     if CHROMIUM is None:
         _unavailable("there is no chromium, chromium-browser or google-chrome")
+    return CHROMIUM
+
+
+@pytest.fixture(scope="module")
+def browser(browser_path):
+    """Return a real Chromium."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         _unavailable("playwright is not installed")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         yield browser
         browser.close()
 
@@ -56,14 +265,17 @@ def _unavailable(reason):
 
 @pytest.fixture
 def open_page(browser):
-    """Open a page; whatever it then says on the console, asks for or throws is a fault."""
+    """Open a page; whatever it then says on the console, asks of others or throws is a fault.
+
+    A service may answer with an error, which the browser itself notes on the console.
+    """
     contexts, faults = [], []
 
     def visit(url, **options):
         contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: faults.append(f"console: {message.type}: {message.text}"))
+        page.set_default_timeout(60_000)
+        page.on("console", lambda message: _is_answer(message) or faults.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on("request", lambda request: faults.append(request.url) if _is_from_outside(request.url, url) else None)
         page.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
@@ -76,5 +288,13 @@ def open_page(browser):
     assert faults == []
 
 
+def _is_answer(message):
+    return message.type == "error" and message.text.startswith("Failed to load resource: ")
+
+
 def _is_from_outside(url, page):
-    return url != page and not url.startswith("data:")
+    """Whether a request leaves the page: the file that it is, or the service that it comes from."""
+    if url.startswith(("data:", "blob:")):
+        return False
+    ours, theirs = urlsplit(page), urlsplit(url)
+    return url != page if ours.scheme == "file" else (theirs.scheme, theirs.netloc) != (ours.scheme, ours.netloc)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TRANSLATED = ["README.md", "docs/lesson.md"]
+TRANSLATED = ["README.md", "docs/walkthrough.md", "docs/lesson.md"]
 HAN = r"[\u4e00-\u9fff]"
 _FENCE = re.compile(r"^ *```.*?^ *```$\n", re.DOTALL | re.MULTILINE)
 _NUMBER = re.compile(r"\d(?:[\d.,]*\d)?")

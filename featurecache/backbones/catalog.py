@@ -1,51 +1,60 @@
-"""The networks that there are, as data: one row each, no framework imported.
+"""The catalogue of networks, as data: one row per network; imports no framework.
 
-Widths and weight files are those of `keras.applications`; `tests/featurecache/backbones` compares them.
+Widths and weight files are those of `keras.applications`; `tests/featurecache/backbones` compares them with Keras.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from featurecache.backbones.protocol import BackboneSpec
-from featurecache.errors import UnknownNameError
+from featurecache.backbones.protocol import Backbone, BackboneSpec
+from featurecache.entry_points import Registry
+from featurecache.errors import EngineError, FeatureCacheError, UnknownNameError
+from featurecache.options import PRECISIONS
 
 _STORAGE = "https://storage.googleapis.com"
-PRECISIONS = ("float32", "mixed")
-DEVICES = ("auto", "cpu", "gpu")
 HEAD_ALONE = ""
+PREPROCESSING = ("caffe", "tf", "none")
+"""The modes of preprocessing that exist; see `NetworkSpec`."""
 
-BGR_MEAN = (103.939, 116.779, 123.68)  # of ImageNet's pixels, as Keras's mode "caffe" has them
+BGR_MEAN = (103.939, 116.779, 123.68)  # mean of ImageNet's pixels, of Keras's mode "caffe"
 
 
 @dataclass(frozen=True, slots=True)
-class Application:
+class NetworkSpec:
     """A network of `keras.applications`.
 
     Parameters
     ----------
     name
-        The name it goes by here.
+        The name of the network in this catalogue.
     constructor, module
-        The constructor and the module of `keras.applications` that make it and preprocess for it.
+        The constructor in `keras.applications`, and the module with its preprocessing.
     input_size
-        Height and width of the input that it was trained with, in pixels.
+        Height and width of the input in pixels, as in its training.
     preprocessing
         Keras's mode: ``caffe`` (BGR minus the ImageNet mean), ``tf`` (to -1..1), ``none`` (inside the network).
     taps
-        The layers that can be tapped, from the input on, to their widths. ``logits`` is the classifier before its
-        softmax, ``avg_pool`` the pooled features under it; all others bear Keras's names.
+        The taps from the input on, and their widths. ``logits`` is the classifier before its
+        softmax, ``avg_pool`` the pooled features below it; other taps have the names of Keras's layers.
     default_taps
-        The taps that are cached if none are named.
+        The taps that are cached by default.
     stages
-        Where fine-tuning may begin, to the first layer that is trained with all above it; `HEAD_ALONE` for none of
-        the network, only what was trained on its features.
+        The stages at which fine-tuning can begin, and the first layer that is trained, together with all layers after
+        it; `HEAD_ALONE` if only the head is trained.
     weights_file, weights_url, weights_md5
         The ImageNet weights: file name in Keras's own folder, download address, and MD5 where Keras pins one.
     imagenet_by_name_only
-        Whether Keras builds the network differently for its ImageNet weights than for a weight file.
+        Whether Keras builds the network differently for its ImageNet weights than for a weight file, as EfficientNet
+        B0 to B7: it scales normalised images once more.
     blocks
-        Of a VGG network, the number of convolutions in each block and their channels; of others nothing.
+        For VGG networks the number of convolutions in each block, and their channels; empty for others.
+
+    Examples
+    --------
+    >>> network = featurecache.find_network("vgg16")
+    >>> dict(network.spec("random:0", ("fc2",), "float32").taps)
+    {'fc2': 4096}
     """
 
     name: str
@@ -63,48 +72,143 @@ class Application:
     blocks: tuple[tuple[int, int], ...] = ()
 
     def spec(self, weights: str, taps: Iterable[str] | None = None, precision: str = "float32") -> BackboneSpec:
-        """Return what identifies this network with these weights, taps and precision.
-
-        Raises
-        ------
-        UnknownNameError
-            If a tap or the precision does not exist.
-        """
-        names = sorted(set(self.default_taps if taps is None else taps))
-        for name in names:
-            if name not in self.taps:
-                raise UnknownNameError(f"tap of {self.name}", name, self.taps)
-        if precision not in PRECISIONS:
-            raise UnknownNameError("precision", precision, PRECISIONS)
-        return BackboneSpec(
-            name=self.name,
-            weights=weights,
-            input_size=self.input_size,
-            preprocessing=self.preprocessing,
-            taps={name: self.taps[name] for name in names},
-            precision=precision,
-        )
+        """Return what identifies this network with these weights, taps and precision; see `backbone_spec`."""
+        return backbone_spec(self, weights, taps, precision)
 
     def stages_below(self, tap: str) -> list[str]:
-        """Return the stages that begin at the layer of a tap or below, so that its activations change with them.
+        """Return the stages that change the activations of a tap: those that begin at its layer or below.
 
-        A stage begins at a layer that can be tapped itself, or below all of them.
+        A stage begins at the layer of a tap, or below all of these layers.
         """
         order = [HEAD_ALONE, *self.taps]
         reach = order.index(tap)
         return [stage for stage, first in self.stages.items() if first not in order or order.index(first) <= reach]
 
 
-def application(name: str) -> Application:
-    """Return the catalogue's row of this name; raise `UnknownNameError` if there is none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalNetwork:
+    """A network that an installed package adds and runs itself; see ``docs/plugins.md``.
+
+    Parameters
+    ----------
+    name
+        The network's name; the same as that of its entry point.
+    input_size
+        Height and width of its input, in pixels.
+    preprocessing
+        A name for the arithmetic between uint8 pixels and the network. Change it when the arithmetic changes.
+    taps
+        The taps from the input on, and their widths.
+    default_taps
+        The taps that are cached by default.
+    identify
+        Called with the value of ``--weights``; returns the identity of these weights, such as ``"sha256:…"`` of a
+        file. Must not load the network. Equal identities must mean equal features. Raises `WeightsError` if there are
+        no such weights. The value is ``"imagenet"`` if the user gives none.
+    start
+        Called as ``start(weights=…, taps=…, batch_size=…, device=…)``; returns the running `Backbone`.
+        ``weights`` is what `identify` was called with, ``taps`` a tuple of names in ascending order, and ``device``
+        ``"auto"``, ``"cpu"`` or ``"gpu"``.
+    batch_size
+        Default number of images in a batch.
+    """
+
+    name: str
+    input_size: tuple[int, int]
+    preprocessing: str
+    taps: Mapping[str, int]
+    default_taps: tuple[str, ...]
+    identify: Callable[[str], str]
+    start: Callable[..., Backbone]
+    batch_size: int = 32
+
+    def spec(self, weights: str, taps: Iterable[str] | None = None, precision: str = "float32") -> BackboneSpec:
+        """Return what identifies this network with these weights, taps and precision; see `backbone_spec`."""
+        return backbone_spec(self, weights, taps, precision)
+
+
+def backbone_spec(
+    network: NetworkSpec | ExternalNetwork, weights: str, taps: Iterable[str] | None, precision: str
+) -> BackboneSpec:
+    """Return what identifies a network with these weights, taps and precision.
+
+    Raises
+    ------
+    UnknownNameError
+        If a tap or the precision does not exist.
+    """
+    names = sorted(set(network.default_taps if taps is None else taps))
+    for name in names:
+        if name not in network.taps:
+            raise UnknownNameError(f"tap of {network.name}", name, network.taps)
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
+    return BackboneSpec(
+        name=network.name,
+        weights=weights,
+        input_size=network.input_size,
+        preprocessing=network.preprocessing,
+        taps={name: network.taps[name] for name in names},
+        precision=precision,
+    )
+
+
+def in_network_order(backbone: str, taps: Iterable[str]) -> list[str]:
+    """Return names of taps in the order of a network's layers, from the input on.
+
+    A network that is not in the catalogue has no known order: its taps are returned as they are given.
+
+    Examples
+    --------
+    >>> in_network_order("vgg16", ["fc2", "flatten", "predictions"])
+    ['flatten', 'fc2', 'predictions']
+    """
+    names = list(taps)
     try:
-        return APPLICATIONS[name]
-    except KeyError:
-        raise UnknownNameError("backbone", name, APPLICATIONS) from None
+        order = list(REGISTRY.find(backbone).taps)
+    except FeatureCacheError:
+        return names
+    return sorted(names, key=lambda name: order.index(name) if name in order else -1)
 
 
-def _vgg(name: str, constructor: str, convolutions: tuple[int, ...], md5: str) -> Application:
-    """Return a VGG network: blocks of 3x3 convolutions, each halved by its pooling layer, then three dense layers."""
+def load_networks() -> tuple[dict[str, NetworkSpec | ExternalNetwork], list[str]]:
+    """Return all networks by name, those of installed packages last, and one line for each that cannot be loaded.
+
+    Examples
+    --------
+    >>> networks, faults = featurecache.load_networks()
+    >>> "vgg16" in networks
+    True
+    """
+    return REGISTRY.load_all()
+
+
+def find_network(name: str) -> NetworkSpec:
+    """Return the Keras network of this name.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no network of this name.
+    EntryPointError
+        If a package has a network of this name that cannot be loaded.
+    EngineError
+        If a package runs the network of this name itself, so that Keras cannot.
+
+    Examples
+    --------
+    >>> featurecache.find_network("vgg16").default_taps
+    ('fc2', 'predictions')
+    """
+    network = REGISTRY.find(name)
+    if isinstance(network, ExternalNetwork):
+        known = ", ".join(NETWORKS)
+        raise EngineError(f"{name} is not a Keras network: a package adds and runs it; this works with {known}")
+    return network
+
+
+def _vgg(name: str, constructor: str, convolutions: tuple[int, ...], md5: str) -> NetworkSpec:
+    """Return a VGG network: blocks of 3x3 convolutions, each followed by a pooling layer, then three dense layers."""
     blocks = tuple(zip(convolutions, (64, 128, 256, 512, 512), strict=True))
     taps: dict[str, int] = {}
     side = 224
@@ -115,7 +219,7 @@ def _vgg(name: str, constructor: str, convolutions: tuple[int, ...], md5: str) -
         taps[f"block{block}_pool"] = prod((side, side, channels))
     taps |= {"flatten": taps["block5_pool"], "fc1": 4096, "fc2": 4096, "logits": 1000, "predictions": 1000}
     file = f"{name}_weights_tf_dim_ordering_tf_kernels.h5"
-    return Application(
+    return NetworkSpec(
         name=name,
         constructor=constructor,
         module=name,
@@ -136,12 +240,12 @@ def _pooled(width: int) -> dict[str, int]:
     return {"avg_pool": width, "logits": 1000, "predictions": 1000}
 
 
-APPLICATIONS: Mapping[str, Application] = {
+NETWORKS: Mapping[str, NetworkSpec] = {
     row.name: row
     for row in (
         _vgg("vgg16", "VGG16", (2, 2, 3, 3, 3), "64373286793e3c8b2b4e3219cbf3544b"),
         _vgg("vgg19", "VGG19", (2, 2, 4, 4, 4), "cbe5617147190e668d6c5d5026f83318"),
-        Application(
+        NetworkSpec(
             name="mobilenet_v2",
             constructor="MobileNetV2",
             module="mobilenet_v2",
@@ -154,7 +258,7 @@ APPLICATIONS: Mapping[str, Application] = {
             weights_url=f"{_STORAGE}/tensorflow/keras-applications/mobilenet_v2/"
             "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
         ),
-        Application(
+        NetworkSpec(
             name="mobilenet",
             constructor="MobileNet",
             module="mobilenet",
@@ -166,7 +270,7 @@ APPLICATIONS: Mapping[str, Application] = {
             weights_file="mobilenet_1_0_224_tf.h5",
             weights_url=f"{_STORAGE}/tensorflow/keras-applications/mobilenet/mobilenet_1_0_224_tf.h5",
         ),
-        Application(
+        NetworkSpec(
             name="resnet50",
             constructor="ResNet50",
             module="resnet",
@@ -180,7 +284,7 @@ APPLICATIONS: Mapping[str, Application] = {
             "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
             weights_md5="2cb95161c43110f7111970584f804107",
         ),
-        Application(
+        NetworkSpec(
             name="efficientnet_b0",
             constructor="EfficientNetB0",
             module="efficientnet",
@@ -196,3 +300,23 @@ APPLICATIONS: Mapping[str, Application] = {
         ),
     )
 }
+
+
+def _accept(name: str, found: object) -> NetworkSpec | ExternalNetwork:
+    """Return the object of an entry point; raise `TypeError` unless it describes a network of this name."""
+    if not isinstance(found, NetworkSpec | ExternalNetwork):
+        raise TypeError(f"a {type(found).__name__} is given, expected a NetworkSpec or an ExternalNetwork")
+    if found.name != name:
+        raise TypeError(f"the network calls itself {found.name!r}")
+    if isinstance(found, NetworkSpec) and found.preprocessing not in PREPROCESSING:
+        raise TypeError(f"its preprocessing is {found.preprocessing!r}, expected one of {', '.join(PREPROCESSING)}")
+    missing = [tap for tap in found.default_taps if tap not in found.taps]
+    if missing or not found.default_taps:
+        raise TypeError(
+            f"default_taps are {', '.join(found.default_taps) or 'none'}; expected some of {', '.join(found.taps)}"
+        )
+    return found
+
+
+REGISTRY: Registry[NetworkSpec | ExternalNetwork] = Registry("featurecache.backbones", "backbone", NETWORKS, _accept)
+"""The networks of `NETWORKS`, and those that installed packages add."""

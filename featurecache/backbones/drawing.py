@@ -1,4 +1,4 @@
-"""The kernels of random networks, drawn with NumPy, so that every engine gets the same ones."""
+"""Draws the kernels of random networks with NumPy, so that every engine gets the same ones."""
 
 import math
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ def draw_kernel(
 ) -> NDArray[np.float32]:
     """Draw the kernel of a convolution or of a dense layer.
 
-    It is Glorot-uniform (Glorot and Bengio 2010), which is Keras's default. One without a bias, which in the
-    catalogue's networks stands before a batch normalisation that has not learnt to rescale, is He-uniform (He et al.
-    2015), so that the signal does not die out.
+    Kernels are Glorot-uniform (Glorot and Bengio 2010), Keras's default. Kernels of layers without a bias are
+    He-uniform (He et al. 2015): in the catalogue's networks an untrained batch normalisation follows them, and with
+    Glorot's scale the signal would vanish.
 
     Parameters
     ----------
     generator
-        Where the numbers come from; each kernel takes as many as it has entries.
+        Source of random numbers; a kernel draws one number for each of its entries.
     shape
         (height, width, inputs, units), or (inputs, units).
     depthwise
-        Whether a unit sees one input alone.
+        Whether each unit has a single input.
     biased
         Whether the layer has a bias.
     """

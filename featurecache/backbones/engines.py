@@ -1,40 +1,41 @@
-"""Which engine runs a network: decided before any of them is loaded."""
+"""Chooses and starts the engine that runs a network; loads no other engine."""
 
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 from featurecache.backbones.batch_size import Resizable, find_batch_size
-from featurecache.backbones.catalog import Application
+from featurecache.backbones.catalog import NetworkSpec
 from featurecache.backbones.protocol import Backbone
 from featurecache.backbones.weights import Weights
 from featurecache.errors import EngineError, UnknownNameError
+from featurecache.options import ENGINES
 
-ENGINES = ("auto", "keras", "numba")
 BATCH_SIZES = {"keras": 32, "numba": 64}
-"""Images of a batch where nothing else is asked for."""
+"""Default numbers of images in a batch."""
 _DEVICE_FILES = ("nvidia*", "kfd", "dxg")  # of NVIDIA's driver, of AMD's, and of GPUs inside WSL
 _DEVICES = Path("/dev")
 
 
-def choose_engine(asked: str, application: Application, *, device: str, precision: str) -> str:
-    """Return ``"keras"`` or ``"numba"``: what was asked for, or the faster of those that can do it.
+def choose_engine(asked: str, network_spec: NetworkSpec, *, device: str, precision: str) -> str:
+    """Return ``"keras"`` or ``"numba"``: the requested engine, or for ``"auto"`` the fastest one available.
 
-    ``"auto"`` leaves it to Keras where there may be a GPU. On a CPU it is numba, if that is installed, for networks of
-    the VGG family in float32.
+    ``"auto"`` is Keras where there may be a GPU. On a CPU it is numba for VGG networks in float32, if numba is
+    installed, else Keras.
 
     Raises
     ------
     UnknownNameError
         If there is no such engine.
     EngineError
-        If the one that was asked for is not installed, or cannot do this.
+        If the requested engine is not installed, or cannot run the network this way.
     """
     if asked not in ENGINES:
         raise UnknownNameError("engine", asked, ENGINES)
     if asked == "keras":
         return asked
-    obstacle = _obstacle(application, device, precision)
+    obstacle = _obstacle(network_spec, device, precision)
     if asked == "numba":
         if obstacle:
             raise EngineError(obstacle)
@@ -44,7 +45,7 @@ def choose_engine(asked: str, application: Application, *, device: str, precisio
 
 def start_engine(
     engine: str,
-    application: Application,
+    network_spec: NetworkSpec,
     weights: Weights,
     *,
     taps: tuple[str, ...],
@@ -52,43 +53,59 @@ def start_engine(
     precision: str,
     device: str,
     images: int = 0,
+    asked: str = "numba",
     notify: Callable[[str], None] = lambda _: None,
 ) -> Backbone:
     """Start a network on an engine that `choose_engine` returned for it.
 
-    Without a batch size the one that is fastest for so many images is found.
+    If ``batch_size`` is None, sizes are measured and the fastest for ``images`` images is used.
+
+    Raises
+    ------
+    EngineError
+        If numba cannot be imported, unless ``asked`` is ``"auto"``: then Keras runs the network.
     """
     size = batch_size or BATCH_SIZES[engine]
     backbone: Resizable
+    if engine == "numba" and asked == "auto" and (fault := _import_fault()):
+        notify(f"numba cannot be loaded ({fault}); using the engine keras instead")
+        engine = "keras"
     if engine == "numba":
-        try:
-            from featurecache.backbones.numba_engine import NumbaBackbone
-        except ImportError as e:
-            raise EngineError(
-                f"numba cannot be loaded ({e}); pip install -U 'featurecache[fast]', or use --engine keras"
-            ) from e
-        backbone = NumbaBackbone(application, weights, taps=taps, batch_size=size)
+        if fault := _import_fault():
+            raise EngineError(f"numba cannot be loaded ({fault}); pip install -U numba, or use --engine keras")
+        from featurecache.backbones.numba_engine import NumbaBackbone
+
+        backbone = NumbaBackbone(network_spec, weights, taps=taps, batch_size=size)
     else:
         from featurecache.backbones.keras_engine import KerasBackbone
 
         backbone = KerasBackbone(
-            application, weights, taps=taps, batch_size=size, precision=precision, device=device, notify=notify
+            network_spec, weights, taps=taps, batch_size=size, precision=precision, device=device, notify=notify
         )
     if batch_size is None:
         find_batch_size(backbone, images, notify)
     return backbone
 
 
-def _obstacle(application: Application, device: str, precision: str) -> str:
-    """Return why numba cannot run this, and what to do about it; nothing if it can."""
-    if not application.blocks:
-        return f"the engine numba does not know {application.name}, only vgg16 and vgg19; use --engine keras"
+def _obstacle(network_spec: NetworkSpec, device: str, precision: str) -> str:
+    """Return why numba cannot run this network, with a remedy; empty if it can."""
+    if not network_spec.blocks:
+        return f"the engine numba does not know {network_spec.name}, only vgg16 and vgg19; use --engine keras"
     if precision != "float32":
         return f"the engine numba computes in float32, not in {precision} precision; use --engine keras"
     if device == "gpu":
         return "the engine numba runs on the CPU; use --engine keras for a GPU, or leave out --device gpu"
     if find_spec("numba") is None:
-        return "the engine numba is not installed; pip install 'featurecache[fast]', or use --engine keras"
+        return "the engine numba is not installed; pip install numba, or use --engine keras"
+    return ""
+
+
+def _import_fault() -> str:
+    """Return why the engine numba cannot compute, for example on a platform without it; empty if it can."""
+    try:
+        import_module("featurecache.backbones.numba_engine")
+    except Exception as e:  # noqa: BLE001 - an installation of numba and NumPy that do not fit may raise anything
+        return " ".join(str(e).split()) or type(e).__name__
     return ""
 
 

@@ -1,4 +1,4 @@
-"""A backbone without a framework: deterministic, quick, and of no use but to tests and examples."""
+"""A fast, deterministic backbone without a framework, for tests and examples."""
 
 from collections.abc import Mapping
 
@@ -9,14 +9,14 @@ from featurecache.backbones.protocol import BackboneSpec, require_images
 
 
 class FakeBackbone:
-    """Mean colours of a grid of patches, projected at random.
+    """A backbone whose features are random projections of the mean colours of 8 x 8 patches.
 
     Parameters
     ----------
     widths
-        Taps to their widths.
+        Names of taps, and their widths.
     seed
-        What the projections are drawn with.
+        Seed of the random projections.
     input_size
         Height and width in pixels, multiples of 8.
     """
@@ -32,7 +32,7 @@ class FakeBackbone:
         self._projections = {tap: generator.standard_normal((8 * 8 * 3, width)) for tap, width in taps.items()}
 
     def forward(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Return every tap's activations, each row computed on its own; see `Backbone.forward`."""
+        """Return every tap's activations; each row is computed separately. See `Backbone.forward`."""
         require_images(images, self.spec.input_size)
         n, height, width, _ = images.shape
         patches = images.reshape(n, 8, height // 8, 8, width // 8, 3).mean(axis=(2, 4)).reshape(n, 1, 8 * 8 * 3) / 255

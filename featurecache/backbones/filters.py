@@ -1,4 +1,4 @@
-"""What the first layer of a network looks for: its filters, in the colours that they see."""
+"""Reads the filters of a network's first convolution, as RGB."""
 
 from contextlib import closing
 from typing import Any
@@ -6,30 +6,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.backbones.catalog import Application
+from featurecache.backbones.catalog import NetworkSpec
+from featurecache.backbones.keras_runtime import load_keras
 from featurecache.backbones.network import build
-from featurecache.backbones.runtime import load_keras
 from featurecache.backbones.vgg import weights_of
 from featurecache.backbones.weights import Weights
 
 
-def first_filters(application: Application, weights: Weights) -> NDArray[np.float32]:
+def first_filters(network_spec: NetworkSpec, weights: Weights) -> NDArray[np.float32]:
     """Return the kernel of a network's first convolution, shape (height, width, 3, filters), channels in RGB order.
 
-    Of a VGG network it is read without a framework; others are built by Keras. Networks that take their channels in
-    BGR order have them turned, so that a filter shows the colour that it sees.
+    The filters of VGG networks are read without a framework; other networks are built by Keras. For networks with BGR
+    input the channels are reversed.
 
     Raises
     ------
     WeightsError
         If the weights are not of this network.
     """
-    if application.blocks:
-        with closing(weights_of(application, weights, 1)) as layers:
+    if network_spec.blocks:
+        with closing(weights_of(network_spec, weights, 1)) as layers:
             kernel = next(layers)[0]
     else:
-        kernel = _first_kernel(build(application, weights))
-    return kernel[:, :, ::-1] if application.preprocessing == "caffe" else kernel
+        first = next(iter(network_spec.taps))  # needs the fewest layers
+        kernel = _first_kernel(build(network_spec, weights, (first,)))
+    return kernel[:, :, ::-1] if network_spec.preprocessing == "caffe" else kernel
 
 
 def _first_kernel(network: Any) -> NDArray[np.float32]:  # noqa: ANN401 - a keras.Model

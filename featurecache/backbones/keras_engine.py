@@ -10,24 +10,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.backbones.catalog import Application
-from featurecache.backbones.network import build, layer_of
-from featurecache.backbones.protocol import require_images
-from featurecache.backbones.runtime import (
+from featurecache.backbones.catalog import NetworkSpec
+from featurecache.backbones.keras_runtime import (
     compiled,
-    dtype_policy,
     find_device,
+    fixed_settings,
     is_out_of_memory,
     load_keras,
     placed,
+    threads_that_matter,
     versions,
 )
+from featurecache.backbones.network import build, layer_of
+from featurecache.backbones.protocol import require_images
 from featurecache.backbones.weights import Weights
 from featurecache.errors import DeviceError
+from featurecache.provenance import environment_settings
+
+_TRIALS = 4  # images at least on which a smaller batch is tried
 
 
 class _DeviceMemory:
-    """Who may use the device's memory: several passes, or, once one did not fit beside others, one at a time."""
+    """Admits passes to the device's memory: several at once, but only one at a time after one ran out of memory."""
 
     def __init__(self) -> None:
         self._changed = Condition()
@@ -35,7 +39,7 @@ class _DeviceMemory:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Use it beside other passes, as long as it has sufficed for all."""
+        """Admit a pass beside others, as long as no pass has run out of memory."""
         with self._changed:
             self._changed.wait_for(lambda: self._users == 0 or not self._scarce)
             self._users += 1
@@ -48,7 +52,7 @@ class _DeviceMemory:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Use it when no other pass does; from now on there is one at a time."""
+        """Wait until no other pass runs, and admit one at a time from now on."""
         with self._changed:
             self._scarce = True
         with self.shared():
@@ -60,35 +64,34 @@ class KerasBackbone:
 
     Parameters
     ----------
-    application
-        The catalogue's row.
+    network_spec
+        The network, from the catalogue.
     weights
         Weights for it, from `featurecache.backbones.weights.resolve_weights`.
     taps
         The layers to return; the network's default ones if not given.
     batch_size
-        Images in a forward pass; fewer are padded, so that there is one shape. It is halved where the device's memory
-        does not suffice.
+        Images in a forward pass; a smaller batch is padded. It is halved when the device runs out of memory.
     precision
         ``"float32"``, or ``"mixed"`` for half precision with float32 results.
     device
         ``"auto"`` (a GPU where there is one), ``"cpu"`` or ``"gpu"``.
     notify
-        Is told, in one line, when the device's memory does not suffice and batches become smaller.
+        Called with a one-line message when the device runs out of memory and batches become smaller.
 
     Raises
     ------
     UnknownNameError
         If a tap, the precision or the device does not exist.
     WeightsError
-        If the weights are another network's.
+        If the weights belong to another network.
     DeviceError
-        If a GPU was asked for and there is none.
+        If a GPU is requested and there is none.
     """
 
     def __init__(
         self,
-        application: Application,
+        network_spec: NetworkSpec,
         weights: Weights,
         *,
         taps: tuple[str, ...] | None = None,
@@ -97,38 +100,71 @@ class KerasBackbone:
         device: str = "auto",
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.spec = application.spec(weights.identity, taps, precision)
+        self.spec = network_spec.spec(weights.identity, taps, precision)
         self._device, self._notify = find_device(device), notify
-        with placed(self._device), dtype_policy("mixed_float16" if precision == "mixed" else "float32"):
-            network = build(application, weights)
+        policy = "mixed_float16" if precision == "mixed" else "float32"
+        with placed(self._device), fixed_settings(policy):
+            network = build(network_spec, weights, self.spec.taps, dtype_policy=policy)
             outputs = {tap: layer_of(network, tap).output for tap in self.spec.taps}
             model = load_keras().Model(network.inputs, outputs)
-        self._compiled = partial(compiled, model, _preprocessing(application), _finished)
+        self._compiled = partial(compiled, model, _preprocessing(network_spec), _finished)
         self.resize(batch_size)
 
     def resize(self, batch_size: int) -> None:
-        """Take batches of another size from now on."""
+        """Set the batch size."""
         self._memory = _DeviceMemory()
         self._compile(batch_size)
 
     def _compile(self, batch_size: int) -> None:
-        with placed(self._device):
-            self._pass = batch_size, self._compiled((batch_size, *self.spec.input_size, 3))
+        with placed(self._device), fixed_settings():
+            self._passes = {batch_size: self._compiled((batch_size, *self.spec.input_size, 3))}
 
     @property
     def batch_size(self) -> int:
         """Images of a pass."""
-        return self._pass[0]
+        return max(self._passes)
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The sizes that are compiled; see `SmallBatches`."""
+        return tuple(sorted(self._passes))
+
+    def prepare_small_batches(self) -> None:
+        """Compile the sizes 1, 2, 4, … as well; see `SmallBatches`.
+
+        Libraries choose their code by the shape of a batch. So a size is tried on images first.
+        """
+        images = _trial_images((self.batch_size, *self.spec.input_size, 3))
+        expected = self.forward(images)
+        small = 1
+        while small < self.batch_size:
+            with placed(self._device), fixed_settings():
+                forward = self._compiled((small, *self.spec.input_size, 3))
+                found = [forward(images[start : start + small]) for start in range(0, max(small, _TRIALS), small)]
+            rows = small * len(found)
+            if all(
+                np.concatenate([batch[tap] for batch in found]).tobytes() == values[:rows].tobytes()
+                for tap, values in expected.items()
+            ):
+                self._passes = self._passes | {small: forward}
+            small *= 2
 
     @property
     def passes_at_once(self) -> int:
-        """Two on a GPU, so that copies of one pass can go on while another is computed; PyTorch would queue them."""
+        """Two on a GPU, to copy data of one pass while another is computed; one with PyTorch, which queues passes."""
         return 2 if self._device == "gpu" and load_keras().backend.backend() != "torch" else 1
 
     @property
     def provenance(self) -> Mapping[str, str]:
-        """What runs it; the batch size is the one that the device's memory allowed."""
-        return {"engine": "keras", **versions(), "device": self._device, "batch_size": str(self.batch_size)}
+        """The engine, its versions, the device, the batch size that the device's memory allowed, and the settings."""
+        return {
+            "engine": "keras",
+            **versions(),
+            **threads_that_matter(),
+            "device": self._device,
+            "batch_size": str(self.batch_size),
+            **environment_settings(),
+        }
 
     def forward(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return every tap's activations in one pass; see `Backbone.forward`."""
@@ -143,7 +179,7 @@ class KerasBackbone:
         return {tap: np.concatenate([batch[tap] for batch in batches]) for tap in self.spec.taps}
 
     def _forward_some(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Return what becomes of the first images, as many as the device's memory suffices for."""
+        """Return the activations of the first batch of images; halve the batch size if memory runs out."""
         try:
             with self._memory.shared():
                 return self._forward_batch(images)
@@ -160,19 +196,21 @@ class KerasBackbone:
                     self._halve(e)
 
     def _halve(self, error: Exception) -> None:
-        """Go on with batches of half the size; raise `DeviceError` if a batch is a single image already."""
+        """Halve the batch size; raise `DeviceError` if it is 1 already."""
         size = self.batch_size
         if size == 1:
             raise DeviceError(
                 f"the {self._device}'s memory does not suffice for one image: end other programs that use it, or pass "
                 "--device cpu"
             ) from error
-        self._notify(f"the {self._device}'s memory does not suffice for {size} images: going on with {size // 2}")
+        self._notify(f"the {self._device}'s memory does not suffice for {size} images: continuing with {size // 2}")
         self._compile(size // 2)
 
     def _forward_batch(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        size, forward = self._pass
-        padded = images = images[:size]
+        passes = self._passes
+        images = images[: max(passes)]
+        size = min(size for size in passes if size >= len(images))
+        forward, padded = passes[size], images
         if len(images) < size:
             padded = np.zeros((size, *images.shape[1:]), np.uint8)
             padded[: len(images)] = images
@@ -180,10 +218,16 @@ class KerasBackbone:
             return {tap: output[: len(images)] for tap, output in forward(padded).items()}
 
 
-def _finished(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every tap's activations as float32 of shape (batch, d), from what its layer puts out.
+def _trial_images(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return images from noise to one colour, shape (n, height, width, 3)."""
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return (noise // (1 + np.arange(shape[0]) * 255 // shape[0])[:, None, None, None]).astype(np.uint8)
 
-    It runs beside the Keras model, not in it: there its operations would need names that no layer has.
+
+def _finished(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the activations of every tap from the outputs of its layer: float32, shape (batch, d).
+
+    This is not part of the Keras model, where its operations would become layers with names of their own.
     """
     ops = load_keras().ops
     finished = {}
@@ -193,8 +237,8 @@ def _finished(outputs: Mapping[str, Any]) -> dict[str, Any]:
     return finished
 
 
-def _preprocessing(application: Application) -> Callable[[Any], Any]:
-    """Return Keras's own preprocessing of this network, from uint8 to what the network takes."""
+def _preprocessing(network_spec: NetworkSpec) -> Callable[[Any], Any]:
+    """Return Keras's own preprocessing of this network, from uint8 pixels to the input of the network."""
     keras = load_keras()
-    preprocess = getattr(keras.applications, application.module).preprocess_input
+    preprocess = getattr(keras.applications, network_spec.module).preprocess_input
     return lambda images: preprocess(keras.ops.cast(images, "float32"), data_format="channels_last")

@@ -1,57 +1,73 @@
-"""The catalogue's networks as Keras models: built with their weights, described layer by layer, fed with pixels."""
+"""Builds the catalogue's networks as Keras models, and describes their layers."""
 
-import warnings
+import re
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featurecache.backbones.catalog import BGR_MEAN, Application
+from featurecache.backbones.catalog import BGR_MEAN, PREPROCESSING, NetworkSpec
 from featurecache.backbones.drawing import draw_kernel
-from featurecache.backbones.runtime import channels_last, dtype_policy, load_keras
-from featurecache.backbones.weights import Weights, not_of_this_network
-from featurecache.errors import WeightsError
+from featurecache.backbones.keras_runtime import fixed_settings, load_keras
+from featurecache.backbones.weights import Weights
+from featurecache.errors import EngineError, WeightsError
 
-# files that older versions of Keras wrote: the layers are there, a second listing of the same layers is not
-_HARMLESS_WARNING = r"Skipping nested container at '_operations_by_depth"
-
-# what Keras and h5py raise at files that are damaged, or are something else
-_LOADING_ERRORS = (ValueError, OSError, LookupError, TypeError, AttributeError, RuntimeError)
-
-# what goes into a sigmoid that is to be close to 1
+# a sigmoid of this is close to 1
 _OPEN = 8.0
 
+_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)  # of Keras's EfficientNets
 
-def build(application: Application, weights: Weights | None = None) -> Any:  # noqa: ANN401 - a keras.Model
+
+def build(
+    network_spec: NetworkSpec, weights: Weights, taps: Iterable[str] | None = None, *, dtype_policy: str = "float32"
+) -> Any:  # noqa: ANN401 - a keras.Model
     """Return the network as a Keras model from preprocessed images to logits (its last layer without softmax).
 
     Parameters
     ----------
-    weights
-        None leaves the weights as Keras initialises them.
+    taps
+        The taps that will be used, of all if None. Layers above them may lack their weights, and are zeros then.
+    dtype_policy
+        Keras's name of the precision of the layers.
+
+    Raises
+    ------
+    WeightsError
+        If a weight file is not one of this network; see `read_weight_file`.
     """
-    if weights is not None and weights.path is not None:
-        return _load(application, weights)
-    network = _construct(application, weights=None)
-    if weights is not None and weights.seed is not None:
-        _randomise(network, weights.seed)
+    with fixed_settings(dtype_policy):
+        network = _construct(network_spec)
+        if weights.path is not None:
+            by_name = network_spec.imagenet_by_name_only and weights.source == "imagenet"
+            network = _scaled_for_imagenet(network) if by_name else network
+            _load(network, network_spec, weights.path, taps)
+            if network_spec.imagenet_by_name_only and not by_name and _is_normalised(network):
+                raise WeightsError(
+                    f"{weights.path} was made from Keras's ImageNet weights, and Keras builds {network_spec.name} "
+                    "differently for these; pass --weights imagenet"
+                )
+        elif weights.seed is not None:
+            _randomise(network, weights.seed)
     return network
 
 
-def from_pixels(application: Application, weights: Weights, tap: str) -> Any:  # noqa: ANN401 - a keras.Model
+def from_pixels(network_spec: NetworkSpec, weights: Weights, tap: str) -> Any:  # noqa: ANN401 - a keras.Model
     """Return a Keras model from raw images, (n, height, width, 3) uint8 RGB, to a tap's activations, (n, d) float32.
 
-    It is made of Keras's own layers alone, and computes in float32, so that a saved one loads and gives the same
-    wherever Keras is. The network up to the tap is one layer of it, that bears the network's name. Its batch
-    normalisation is frozen and nothing of it is dropped out, so that it is in training what it is in inference.
+    The model consists of Keras's own layers and computes in float32, so that a saved model loads in every installation
+    of Keras. The network up to the tap is one of its layers and has the network's name. Batch normalisation is frozen
+    and dropout is off, so that the network computes the same in training as in inference.
     """
     keras = load_keras()
-    with dtype_policy("float32"), channels_last():
-        network = build(application, weights)
-        _still(network)
-        part = keras.Model(network.inputs, layer_of(network, tap).output, name=application.name)
-        images = keras.Input((*application.input_size, 3), dtype="uint8", name="images")
-        activations = part(_preprocessed(application, images))
+    with fixed_settings():
+        network = build(network_spec, weights, (tap,))
+        _freeze(network)
+        part = keras.Model(network.inputs, layer_of(network, tap).output, name=network_spec.name)
+        images = keras.Input((*network_spec.input_size, 3), dtype="uint8", name="images")
+        activations = part(_preprocessed(network_spec, images))
         if len(activations.shape) > 2:  # noqa: PLR2004 - (n, d)
             activations = keras.layers.Flatten(name="features")(activations)
         if tap == "predictions":
@@ -59,8 +75,8 @@ def from_pixels(application: Application, weights: Weights, tap: str) -> Any:  #
         return keras.Model(images, activations)
 
 
-def _still(network: Any) -> None:  # noqa: ANN401 - a keras.Model
-    """Let a network be in training what it is in inference."""
+def _freeze(network: Any) -> None:  # noqa: ANN401 - a keras.Model
+    """Freeze batch normalisation and switch off dropout, so that training computes the same as inference."""
     layers = load_keras().layers
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -69,13 +85,18 @@ def _still(network: Any) -> None:  # noqa: ANN401 - a keras.Model
             layer.rate = 0.0
 
 
-def _preprocessed(application: Application, images: Any) -> Any:  # noqa: ANN401 - Keras tensors
-    """Return what the network takes, of uint8 images, by built-in layers that do what the row's preprocessing says."""
+def _preprocessed(network_spec: NetworkSpec, images: Any) -> Any:  # noqa: ANN401 - Keras tensors
+    """Return the input of the network from uint8 images, computed by built-in layers."""
+    if network_spec.preprocessing not in PREPROCESSING:
+        modes = ", ".join(PREPROCESSING)
+        raise EngineError(
+            f"{network_spec.name} has the preprocessing {network_spec.preprocessing!r}; known are {modes}"
+        )
     layers = load_keras().layers
-    if application.preprocessing == "tf":
+    if network_spec.preprocessing == "tf":
         return layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(images)
     numbers = layers.Rescaling(1.0, name="numbers")(images)  # uint8 to float
-    if application.preprocessing == "none":
+    if network_spec.preprocessing == "none":
         return numbers
     layer = layers.Conv2D(3, 1, kernel_initializer="zeros", trainable=False, name="preprocessing")
     preprocessed = layer(numbers)
@@ -84,7 +105,7 @@ def _preprocessed(application: Application, images: Any) -> Any:  # noqa: ANN401
 
 
 def layer_of(network: Any, tap: str) -> Any:  # noqa: ANN401 - Keras has no types
-    """Return the layer that a tap reads: by Keras's name, or the pooling layer, or the classifier."""
+    """Return the layer that a tap reads: the layer of this name, the last pooling layer, or the classifier."""
     if tap in {"logits", "predictions"}:
         return network.layers[-1]
     if tap == "avg_pool":
@@ -94,7 +115,7 @@ def layer_of(network: Any, tap: str) -> Any:  # noqa: ANN401 - Keras has no type
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerSummary:
     """One layer of a network.
 
     Parameters
@@ -104,7 +125,7 @@ class Layer:
     output_shape
         Shape of its output for one image.
     parameters
-        Number of its weights.
+        The number of its weights.
     activation
         The name of its activation function; empty if it has none.
     tap
@@ -119,12 +140,13 @@ class Layer:
     tap: str
 
 
-def describe(application: Application) -> list[Layer]:
-    """Return a network's layers from the input on, as Keras builds it with its softmax."""
-    network = _construct(application, weights=None, activation="softmax")
-    taps = {layer_of(network, tap).name: tap for tap in application.taps if tap != "logits"}
+def describe_network(network_spec: NetworkSpec) -> list[LayerSummary]:
+    """Return the layers of a network from the input on, with the softmax of the classifier."""
+    with fixed_settings():
+        network = _construct(network_spec, activation="softmax")
+    taps = {layer_of(network, tap).name: tap for tap in network_spec.taps if tap != "logits"}
     return [
-        Layer(
+        LayerSummary(
             name=layer.name,
             kind=type(layer).__name__,
             output_shape=tuple(layer.output.shape[1:]),
@@ -136,42 +158,75 @@ def describe(application: Application) -> list[Layer]:
     ]
 
 
-def _construct(application: Application, weights: str | None, activation: str | None = None) -> Any:  # noqa: ANN401
-    """Let Keras build a network."""
+def _construct(network_spec: NetworkSpec, activation: str | None = None) -> Any:  # noqa: ANN401 - a keras.Model
+    """Return a network as Keras builds it, with kernels of zeros: the caller replaces or ignores them.
+
+    Keras draws kernels by default, which takes seconds and 800 MB of temporary memory for VGG16.
+    """
     keras = load_keras()
-    with channels_last():
-        return getattr(keras.applications, application.constructor)(weights=weights, classifier_activation=activation)
+    with keras.utils.custom_object_scope(_zeros()):
+        return getattr(keras.applications, network_spec.constructor)(weights=None, classifier_activation=activation)
 
 
-def _load(application: Application, weights: Weights) -> Any:  # noqa: ANN401 - a keras.Model
-    """Return the network with the weights of a file, every one of its layers, or raise `WeightsError`."""
-    by_name = application.imagenet_by_name_only and weights.source == "imagenet"
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", _HARMLESS_WARNING)
-            network = _construct(application, "imagenet" if by_name else str(weights.path))
-    except _LOADING_ERRORS as e:
-        raise not_of_this_network(weights.path, application, _first_sentence(e)) from e
-    if application.imagenet_by_name_only and not by_name and _is_normalised(network):
-        raise WeightsError(
-            f"{weights.path} was made from Keras's ImageNet weights, and Keras builds {application.name} differently "
-            "for these; pass --weights imagenet"
-        )
-    return network
+def _zeros() -> dict[str, Any]:
+    """Return zeros in place of the initializer that the layers name."""
+    return {"glorot_uniform": load_keras().initializers.Zeros}
+
+
+def _scaled_for_imagenet(network: Any) -> Any:  # noqa: ANN401 - a keras.Model
+    """Return an EfficientNet as Keras builds it for ImageNet weights: normalised images are scaled once more."""
+    keras = load_keras()
+
+    def call(layer: Any, *inputs: Any, **options: Any) -> Any:  # noqa: ANN401 - Keras has no types
+        outputs = layer(*inputs, **options)
+        if isinstance(layer, keras.layers.Normalization):
+            return keras.layers.Rescaling([deviation**-0.5 for deviation in _IMAGENET_DEVIATION])(outputs)
+        return outputs
+
+    with keras.utils.custom_object_scope(_zeros()):
+        return keras.models.clone_model(network, call_function=call)
+
+
+def _load(network: Any, network_spec: NetworkSpec, path: Path, taps: Iterable[str] | None) -> None:  # noqa: ANN401
+    """Load the weights of the layers that the taps need; raise `WeightsError` if the file is not of this network."""
+    from featurecache.backbones.weight_file import WeightedLayer, numbered, read_weight_file
+
+    keras_layers = load_keras().layers
+    layers = network.layers
+    names = numbered(_snake_case(type(layer).__name__) for layer in layers)
+    pools = (keras_layers.GlobalAveragePooling2D, keras_layers.GlobalMaxPooling2D, keras_layers.Flatten)
+    below_top = max((place for place, layer in enumerate(layers) if isinstance(layer, pools)), default=len(layers))
+    weighted = [place for place, layer in enumerate(layers) if layer.weights]
+    stored = [
+        WeightedLayer(names[place], tuple(tuple(array.shape) for array in layers[place].weights), place > below_top)
+        for place in weighted
+    ]
+    used = layers if taps is None else [layer_of(network, tap) for tap in taps]
+    last = max(map(layers.index, used))
+    needed = sum(place <= last for place in weighted)
+    with closing(read_weight_file(path, network_spec, stored, needed)) as loaded:
+        for place, arrays in zip(weighted, loaded, strict=False):
+            layers[place].load_own_variables({str(number): array for number, array in enumerate(arrays)})
+
+
+def _snake_case(name: str) -> str:
+    """Return the name of a class as Keras writes it in weight files: ``depthwise_conv2d``."""
+    words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
 
 
 def _is_normalised(network: Any) -> bool:  # noqa: ANN401 - a keras.Model
-    """Whether a layer subtracts a mean that was learnt from images, as Keras's ImageNet weights do."""
+    """Whether a layer subtracts a learned mean, as in the networks that Keras builds for its ImageNet weights."""
     keras = load_keras()
     layers = [layer for layer in network.layers if isinstance(layer, keras.layers.Normalization)]
     return any(bool(keras.ops.any(layer.weights[0])) for layer in layers)
 
 
 def _randomise(network: Any, seed: int) -> None:  # noqa: ANN401 - Keras has no types
-    """Draw the weights of a network with NumPy, so that every backend gets the same ones.
+    """Draw the weights of a network with NumPy, so that they are the same on every backend.
 
-    Kernels are those of `draw_kernel`. All other weights leave a signal as it is: gains 1, offsets 0, batch
-    statistics of mean 0 and variance 1, and gates (sigmoids that multiply channels) open.
+    Kernels are those of `draw_kernel`. All other weights do not change a signal: gains are 1, offsets 0, batch
+    statistics have mean 0 and variance 1, and gates (sigmoids that multiply channels) are close to 1.
     """
     depthwise = load_keras().layers.DepthwiseConv2D
     generator = np.random.default_rng(seed)
@@ -187,8 +242,3 @@ def _randomise(network: Any, seed: int) -> None:  # noqa: ANN401 - Keras has no 
                 values.append(np.full(variable.shape, _OPEN if gate else float(one)).astype(variable.dtype))
         if values:
             layer.set_weights(values)
-
-
-def _first_sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.split(". ")[0].rstrip(".")

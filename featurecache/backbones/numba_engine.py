@@ -1,8 +1,8 @@
 """Runs the VGG networks on a CPU without Keras: Winograd convolutions in threads, dense layers over whole batches.
 
-A group of images goes through the convolutions in one thread: one by one where an image has tiles enough to make matrix
-products fast, and together above, where kernels are far larger than what they see of an image. The dense layers are
-matrix products over the batch.
+A thread takes a group of images through the convolutions. In the lower layers an image has enough tiles for fast matrix
+products, so images are computed one by one. In the upper layers, where kernels are much larger than the image, the
+group shares matrix products. The dense layers are matrix products over the batch.
 """
 
 from collections import deque
@@ -17,28 +17,33 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from featurecache.ahead import ahead
 from featurecache.backbones import winograd
-from featurecache.backbones.catalog import BGR_MEAN, Application
+from featurecache.backbones.catalog import BGR_MEAN, NetworkSpec
 from featurecache.backbones.protocol import require_images
 from featurecache.backbones.vgg import layers_of, weights_of
 from featurecache.backbones.weights import Weights
+from featurecache.prefetch import ahead
+from featurecache.processors import processor_count
+from featurecache.provenance import environment_settings
+
+if getattr(numba.config, "DISABLE_JIT", 0):
+    raise ImportError("NUMBA_DISABLE_JIT is set, and uncompiled it would take hours")
 
 Floats = NDArray[np.float32]
 _Dense = tuple[str, Floats, Floats]  # tap, kernel (inputs, units), bias (units,)
 
-_LARGE = 784  # tiles of an image that has enough for itself; below, images share matrix products
-_ALONE, _TOGETHER = 196, 392  # tiles of a product then and now: fast, and not larger than caches like
-_GROUP = 16  # images that go through the upper convolutions together
-_ROWS = 64  # of a product with a dense layer's weights
-_ALL = 128  # images that all threads together hold at most, each in some 18 MB
-_ONE_THREAD = Lock()  # of those who take BLAS's threads away and give them back, in order
-_FEW_ROWS = 16  # the same where BLAS rounds differently from row to row, which in so many none was seen to do
+_LARGE = 784  # an image with fewer tiles shares matrix products with others
+_ALONE, _TOGETHER = 196, 392  # tiles of a product in the two cases: fast, and small enough for the processor's caches
+_GROUP = 16  # largest number of images that share the upper convolutions
+_ROWS = 64  # rows of a product with a dense layer's weights
+_ALL = 128  # largest number of images in all threads together; an image takes about 18 MB
+_ONE_THREAD = Lock()  # held while BLAS is limited to one thread, so that the limits nest
+_FEW_ROWS = 16  # the same where BLAS rounds rows differently in large products; in products of 16 rows none does
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layer:
-    """A convolution with its ReLU, with the pooling layer above it as well, or that pooling layer alone.
+    """A convolution with its ReLU, the same with the pooling layer that follows, or a pooling layer alone.
 
     Parameters
     ----------
@@ -47,11 +52,11 @@ class _Layer:
     size
         Height and width of its input.
     channels
-        Of its output.
+        Channels of its output.
     pools
         Whether it pools.
     kernel, bias
-        Of a convolution: shapes (36, inputs, channels), transformed, and (channels,).
+        The transformed kernel of the convolution, shape (36, inputs, channels), and its bias, shape (channels,).
     """
 
     tap: str
@@ -68,36 +73,36 @@ class _Layer:
 
     @property
     def tiles(self) -> int:
-        """Tiles of an image of its input."""
+        """Number of tiles of its input, for one image."""
         return winograd.tiles(self.size) ** 2
 
     @property
     def is_lower(self) -> bool:
-        """Whether it sees images one by one."""
+        """Whether images are computed one by one."""
         return self.tiles >= _LARGE
 
     @property
     def block(self) -> int:
-        """Tiles of one of its matrix products, if there are as many."""
+        """Largest number of tiles in one of its matrix products."""
         return _ALONE if self.is_lower else _TOGETHER
 
 
 class _Workspace:
-    """Memory for what a group of images becomes, and their way through the layers in it.
+    """Memory for the activations of a group of images, and the computation of the layers in it.
 
     Parameters
     ----------
     layers
-        From the input on.
+        The layers, from the input on.
     group
-        How many images at most.
+        Largest number of images.
     """
 
     def __init__(self, layers: Sequence[_Layer], group: int) -> None:
         lower = sum(layer.is_lower for layer in layers)
         self._lower, self._upper = layers[:lower], layers[lower:]
         self._pixels = winograd.zeros(1, layers[0].size, 3)
-        counts = [1] * (lower - 1) + [group] * (len(layers) - lower + 1)  # what leaves the lower layers is collected
+        counts = [1] * (lower - 1) + [group] * (len(layers) - lower + 1)  # the last lower layer collects the group
         self._out = {
             layer.tap: winograd.zeros(count, layer.out_size, layer.channels)
             for count, layer in zip(counts, layers, strict=True)
@@ -109,7 +114,7 @@ class _Workspace:
         )
 
     def convolve(self, images: NDArray[np.uint8], out: Mapping[str, Floats]) -> None:
-        """Write what the layers named make of a group of images, flattened as Keras does: row by row, channels last."""
+        """Write the activations of the taps in ``out`` for a group of images, flattened with channels last."""
         for index, image in enumerate(images):
             np.subtract(
                 image[..., ::-1], np.array(BGR_MEAN, np.float32), out=winograd.inside(self._pixels, len(image))[0]
@@ -124,7 +129,7 @@ class _Workspace:
             values = self._apply(layer, values, self._out[layer.tap][place], place, out)
 
     def _apply(self, layer: _Layer, values: Floats, room: Floats, place: slice, out: Mapping[str, Floats]) -> Floats:
-        """Return a layer's activations, in the room for them, and copy them to their place if they are wanted."""
+        """Compute a layer into ``room`` and return that; copy the activations to ``out`` if it has the layer's tap."""
         if layer.kernel is None or layer.bias is None:
             winograd.pool(values, layer.size, room)
         else:
@@ -145,41 +150,41 @@ class _Workspace:
 
 
 class NumbaBackbone:
-    """A VGG network with its weights and preprocessing, on the processors that this process may use.
+    """A VGG network with its weights and preprocessing, run on the processors that this process may use.
 
     Parameters
     ----------
-    application
-        The catalogue's row, of the VGG family.
+    network_spec
+        A VGG network of the catalogue.
     weights
         Weights for it, from `featurecache.backbones.weights.resolve_weights`.
     taps
-        The layers to return; the network's default ones if not given. Nothing beyond the highest is computed.
+        The layers to return; the network's default ones if not given. Layers after the last of them are not computed.
     batch_size
-        Images in a pass of the dense layers; fewer are padded.
+        Images in a pass of the dense layers; a smaller batch is padded.
 
     Raises
     ------
     UnknownNameError
         If a tap does not exist.
     WeightsError
-        If the weights are another network's.
+        If the weights belong to another network.
     """
 
     def __init__(
-        self, application: Application, weights: Weights, *, taps: tuple[str, ...] | None = None, batch_size: int = 64
+        self, network_spec: NetworkSpec, weights: Weights, *, taps: tuple[str, ...] | None = None, batch_size: int = 64
     ) -> None:
-        self.spec = application.spec(weights.identity, taps)
-        self._layers, self._dense = _loaded(application, weights, self.spec.taps)
+        self.spec = network_spec.spec(weights.identity, taps)
+        self._layers, self._dense = _loaded(network_spec, weights, self.spec.taps)
         self._blas = ThreadpoolController()
         self._most = self._images_together()
         self.resize(batch_size)
 
     def resize(self, batch_size: int) -> None:
-        """Take batches of another size from now on."""
+        """Set the batch size."""
         self.batch_size = batch_size
         self._rows = self._rows_together()
-        self._threads = min(_processors(), batch_size)
+        self._threads = min(processor_count(), batch_size)
         self._group = min(self._most, -(-batch_size // self._threads), max(1, _ALL // self._threads))
         self._workspaces: SimpleQueue[_Workspace] = SimpleQueue()
         for _ in range(self._threads):
@@ -187,12 +192,12 @@ class NumbaBackbone:
 
     @property
     def passes_at_once(self) -> int:
-        """One, which takes all processors."""
+        """One: a pass uses all processors."""
         return 1
 
     @property
     def provenance(self) -> Mapping[str, str]:
-        """What runs it."""
+        """The engine, its versions, the device, the number of threads, the batch size, and the settings."""
         return {
             "engine": "numba",
             "numba": numba.__version__,
@@ -200,6 +205,7 @@ class NumbaBackbone:
             "device": "cpu",
             "threads": str(self._threads),
             "batch_size": str(self.batch_size),
+            **environment_settings(),
         }
 
     def forward(self, images: NDArray[np.uint8]) -> dict[str, Floats]:
@@ -212,7 +218,7 @@ class NumbaBackbone:
         return out
 
     def _forward_batch(self, images: NDArray[np.uint8], out: Mapping[str, Floats]) -> None:
-        """Write every tap's activations of at most one batch to where they belong."""
+        """Write the activations of every tap for at most one batch of images into ``out``."""
         last = self._layers[-1]
         wanted = {layer.tap: out[layer.tap] for layer in self._layers if layer.tap in out}
         if not self._dense and "flatten" not in out:
@@ -229,8 +235,8 @@ class NumbaBackbone:
                     room[:] = values[: len(room)]
 
     def _convolve(self, images: NDArray[np.uint8], wanted: Mapping[str, Floats]) -> None:
-        """Write what the convolutional layers make of a batch, in groups, a thread each."""
-        size = min(self._group, -(-len(images) // self._threads))  # so that no thread is without work
+        """Write the activations of the convolutional layers for a batch; each thread computes groups of images."""
+        size = min(self._group, -(-len(images) // self._threads))  # gives every thread work
         groups = [slice(start, start + size) for start in range(0, len(images), size)]
 
         def convolve(group: slice) -> None:
@@ -248,7 +254,7 @@ class NumbaBackbone:
             deque(done, maxlen=0)
 
     def _densely(self, rows: Floats) -> Iterator[tuple[str, Floats]]:
-        """Yield the taps from the first dense layer on, with what they make of rows of ``flatten``."""
+        """Yield the taps of the dense layers with their activations for rows of ``flatten``."""
         for tap, kernel, bias in self._dense:
             rows = rows @ kernel
             rows += bias
@@ -259,7 +265,7 @@ class NumbaBackbone:
             yield "predictions", _softmax(rows)
 
     def _images_together(self) -> int:
-        """Return how many images may share matrix products, so that the row of each is the same as when it is alone."""
+        """Return how many images can share matrix products without a change in the row of any image."""
         with self._blas.limit(limits=1, user_api="blas"):
             alike = all(
                 _are_alike(layer.kernel[0], range(layer.tiles, layer.block + 1, layer.tiles))
@@ -269,29 +275,29 @@ class NumbaBackbone:
         return _GROUP if alike else 1
 
     def _rows_together(self) -> int:
-        """Return how many rows may share a product with a dense layer's weights, for the same reason."""
+        """Return how many rows can share a product with a dense layer's weights without a change in any row."""
         more = min(_ROWS, -(-self.batch_size // _FEW_ROWS) * _FEW_ROWS)
         return more if all(_are_alike(kernel, (_FEW_ROWS, more)) for _, kernel, _ in self._dense) else _FEW_ROWS
 
 
 def _are_alike(kernel: Floats, counts: Sequence[int]) -> bool:
-    """Whether BLAS computes the same row wherever it stands, in products of so many rows with a kernel.
+    """Whether BLAS computes a row equally at every position, in products of each of these numbers of rows.
 
     Some of OpenBLAS's kernels round differently from row to row.
     """
     rows = np.repeat(kernel[np.newaxis, :, 0], max(counts), axis=0)
     products = [rows[:count] @ kernel for count in counts]
-    return all(bool((each == products[0][0]).all()) for each in products)
+    return all(bool((product == products[0][0]).all()) for product in products)
 
 
-def _loaded(application: Application, weights: Weights, taps: Collection[str]) -> tuple[list[_Layer], list[_Dense]]:
-    """Return the convolutional and pooling layers, and the dense ones, up to the highest of some taps."""
-    order = list(application.taps)
+def _loaded(network_spec: NetworkSpec, weights: Weights, taps: Collection[str]) -> tuple[list[_Layer], list[_Dense]]:
+    """Return the convolutional and pooling layers, and the dense ones, up to the last of the taps."""
+    order = list(network_spec.taps)
     top = max(map(order.index, taps))
-    used = [layer for layer in layers_of(application) if order.index(layer.tap) <= top]
+    used = [layer for layer in layers_of(network_spec) if order.index(layer.tap) <= top]
     layers: list[_Layer] = []
-    size = application.input_size[0]
-    with closing(weights_of(application, weights, len(used))) as loaded:
+    size = network_spec.input_size[0]
+    with closing(weights_of(network_spec, weights, len(used))) as loaded:
         weighted = dict.fromkeys(layer.tap for layer in used if layer.kind == "conv2d")
         for tap in order[: order.index("flatten")][: top + 1]:
             if tap in weighted:
@@ -299,7 +305,7 @@ def _loaded(application: Application, weights: Weights, taps: Collection[str]) -
                 layers.append(_Layer(tap, size, len(bias), kernel=winograd.transformed(kernel), bias=bias))
             elif layers[-1].tap in taps:
                 layers.append(_Layer(tap, size, layers[-1].channels, pools=True))
-            else:  # nobody asks for what is pooled
+            else:  # the activations before pooling are not requested
                 layers[-1] = replace(layers[-1], tap=tap, pools=True)
             size = layers[-1].out_size
         names = [layer.tap for layer in used if layer.kind == "dense"]
@@ -307,19 +313,12 @@ def _loaded(application: Application, weights: Weights, taps: Collection[str]) -
     return layers, dense
 
 
-def _processors() -> int:
-    """Return how many processors this process may use: a container's share is less than what the kernel shows."""
-    from joblib import cpu_count
-
-    return int(cpu_count())
-
-
 def _name_of(blas: ThreadpoolController) -> str:
-    """Return which BLAS NumPy multiplies with, and for which processors the code is that it has chosen."""
-    found = [each for each in blas.info() if each["user_api"] == "blas"]
-    of_numpy = [each for each in found if "numpy" in each["filepath"]]  # SciPy's wheels bring another
-    for each in of_numpy or found:
-        return " ".join(str(each[key]) for key in ("internal_api", "version", "architecture") if each.get(key))
+    """Return the name and version of NumPy's BLAS, and the processor whose code it uses."""
+    libraries = [library for library in blas.info() if library["user_api"] == "blas"]
+    of_numpy = [library for library in libraries if "numpy" in library["filepath"]]  # SciPy's wheels bring another
+    for library in of_numpy or libraries:
+        return " ".join(str(library[key]) for key in ("internal_api", "version", "architecture") if library.get(key))
     return "unknown"
 
 

@@ -1,8 +1,8 @@
-"""What a backbone is: a network with its weights and preprocessing, seen as a function from images to activations."""
+"""The interface of a backbone: a network with weights and preprocessing, from images to activations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,9 @@ class BackboneSpec:
     preprocessing
         The name of the arithmetic between uint8 pixels and the network.
     taps
-        The layers whose activations it returns, to their widths, in ascending order of names.
+        The layers whose activations it returns, in ascending order of names, and their widths.
     precision
-        ``"float32"`` or ``"mixed"``: what it computes in.
+        ``"float32"`` or ``"mixed"``: the precision of its computations.
     """
 
     name: str
@@ -37,7 +37,7 @@ class BackboneSpec:
 
 
 def require_images(images: NDArray[np.uint8], input_size: tuple[int, int]) -> None:
-    """Raise `ValueError` if images are not what a backbone of this input size takes."""
+    """Raise `ValueError` unless images are uint8 of shape (n, height, width, 3) with this input size."""
     height, width = input_size
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):  # noqa: PLR2004
         raise ValueError(
@@ -46,26 +46,36 @@ def require_images(images: NDArray[np.uint8], input_size: tuple[int, int]) -> No
 
 
 class Backbone(Protocol):
-    """A network that turns images into activations."""
+    """A network that turns images into activations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from featurecache.backbones.fake import FakeBackbone
+    >>> backbone = FakeBackbone()
+    >>> features = backbone.forward(np.zeros((2, 32, 32, 3), np.uint8))
+    >>> {tap: values.shape for tap, values in features.items()}
+    {'features': (2, 16), 'predictions': (2, 4)}
+    """
 
     @property
     def spec(self) -> BackboneSpec:
-        """What identifies it."""
+        """The fields that identify it."""
         ...
 
     @property
     def provenance(self) -> Mapping[str, str]:
-        """What runs it (framework, versions, device); not part of its identity."""
+        """What computes it (engine, versions, device); not part of its identity."""
         ...
 
     @property
     def batch_size(self) -> int:
-        """Images that it computes at a time; not part of its identity."""
+        """Number of images in a forward pass; not part of its identity."""
         ...
 
     @property
     def passes_at_once(self) -> int:
-        """How many calls of `forward` may be under way at once, in threads; 1 if it is not made for that."""
+        """Number of threads that may call `forward` at the same time; 1 if it is not safe for threads."""
         ...
 
     def forward(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -74,7 +84,7 @@ class Backbone(Protocol):
         Parameters
         ----------
         images
-            RGB pixels, shape (n, height, width, 3), any n, none included; they are not changed.
+            RGB pixels, shape (n, height, width, 3), where n may be 0; they are not changed.
 
         Returns
         -------
@@ -87,4 +97,18 @@ class Backbone(Protocol):
         ValueError
             If the images have another dtype or shape.
         """
+        ...
+
+
+@runtime_checkable
+class SmallBatches(Protocol):
+    """A backbone that computes whole batches of fixed sizes, and can prepare smaller ones for few images."""
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The sizes that are prepared, ascending; other numbers of images are padded to the next one."""
+        ...
+
+    def prepare_small_batches(self) -> None:
+        """Prepare smaller sizes, but only those that give every image the same bits as a full batch."""
         ...

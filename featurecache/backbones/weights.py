@@ -1,4 +1,4 @@
-"""Which weights a network gets, where they lie, and what identifies them; no framework is imported."""
+"""Finds the weights of a network, downloads them if needed, and identifies them; imports no framework."""
 
 import hashlib
 import os
@@ -9,31 +9,49 @@ from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import BinaryIO
 
-from featurecache.backbones.catalog import Application
+from featurecache.backbones.catalog import NetworkSpec
 from featurecache.errors import WeightsError
-from featurecache.memory import Digests, digests
-from featurecache.publish import publishing
+from featurecache.storage.digests import Digests, digests
+from featurecache.storage.files import home_folder, open_regular
+from featurecache.storage.publish import publishing
+from featurecache.text import did_you_mean
 
 DOWNLOAD_TIMEOUT = 5.0
-_SUFFIXES = (".weights.h5", ".h5", ".hdf5")
 _CHUNK = 1 << 20
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of HDF5, at byte 0, 512, 1024, 2048, ...
+_USER_BLOCK = 512
+_OTHER_FILES = (
+    ((b"version https://git-lfs",), "it is a pointer of Git LFS: fetch the file itself with git lfs pull"),
+    ((b"<!doctype", b"<html", b"<?xml"), "it is a web page: download the file itself"),
+    ((b"\x1f\x8b",), "it is compressed with gzip: unpack it"),
+    (
+        (b"pk\x03\x04",),
+        "it is a zip archive, as of a .keras model or of PyTorch: save the weights alone with Keras's "
+        "model.save_weights('NAME.weights.h5')",
+    ),
+)
+"""The beginnings of other files, in lower case, and what to do."""
+
+_BELOW_TOP = ("avg_pool", "flatten")  # taps that are the input of a top
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Weights that are there.
+    """Weights that were found.
 
     Parameters
     ----------
     source
-        What to ask for to get them again: ``"imagenet"``, an absolute path, or ``"random:SEED"``.
+        The text that names them: ``"imagenet"``, an absolute path, or ``"random:SEED"``.
     identity
         ``"sha256:…"`` of the file's bytes, or ``"random:SEED"``.
     path
-        The file; None if they are random.
+        The file; None for random weights.
     seed
-        What random weights are drawn with; None if they are read from a file.
+        The seed of random weights; None for a file.
     """
 
     source: str
@@ -44,7 +62,7 @@ class Weights:
 
 def resolve_weights(
     text: str,
-    application: Application,
+    network_spec: NetworkSpec,
     *,
     download: bool = True,
     rehash: bool = False,
@@ -56,42 +74,72 @@ def resolve_weights(
     ----------
     text
         ``"imagenet"``, the path of a Keras weight file, or ``"random:SEED"``.
-    application
+    network_spec
         The network that they are for.
     download
-        Whether ImageNet weights that are not there are fetched.
+        Whether missing ImageNet weights are downloaded.
     rehash
-        Hash the weight file even if it looks as it did when it was hashed before.
+        Hash the weight file even if its size and modification time have not changed.
     notify
-        Is told, in one line, when a download begins.
+        Called with a one-line message when a download begins.
 
     Raises
     ------
     WeightsError
-        If they cannot be had; the message says which file, from where, and how to pass one.
+        If they are not available; the message names the file, its address, and the option to pass another one.
+
+    Examples
+    --------
+    >>> featurecache.resolve_weights("random:7", featurecache.find_network("vgg16")).identity
+    'random:7'
     """
     if text == "random" or text.startswith("random:"):
         return _random(text)
     if text == "imagenet":
-        return _imagenet(application, download=download, rehash=rehash, notify=notify)
-    path = Path(text).expanduser().absolute()
-    if not path.name.endswith(_SUFFIXES):
-        raise WeightsError(
-            f"weights {text!r} are neither 'imagenet' nor 'random:SEED' nor a weight file ({', '.join(_SUFFIXES)})"
-        )
+        return _imagenet(network_spec, download=download, rehash=rehash, notify=notify)
+    path = Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - pathlib raises an error for an unknown user
     found = _digests(path, rehash=rehash)
-    if application.imagenet_by_name_only and found.md5 == application.weights_md5:
+    if network_spec.imagenet_by_name_only and found.md5 == network_spec.weights_md5:
         raise WeightsError(
-            f"{path} is Keras's own ImageNet file, and Keras builds {application.name} differently for it: "
-            f"put it at {_keras_folder() / application.weights_file} and pass --weights imagenet"
+            f"{path} is Keras's own ImageNet file, and Keras builds {network_spec.name} differently for it: "
+            f"put it at {_keras_folder() / network_spec.weights_file} and pass --weights imagenet"
         )
     return Weights(source=str(path), identity=f"sha256:{found.sha256}", path=path)
 
 
-def not_of_this_network(path: Path | None, application: Application, why: str) -> WeightsError:
-    """Return the error that says that a file holds other weights than those of this network, or none."""
+def unreadable(path: Path, error: OSError) -> WeightsError:
+    """Return the error for a file that the operating system does not let us read."""
+    remedy = "give the path of another one"
+    if isinstance(error, FileNotFoundError):
+        hint = did_you_mean(path.name, ("imagenet", "random:0")).removeprefix("; ")
+        remedy = f"expected imagenet, random:SEED, or the path of a weight file{hint and f' ({hint})'}"
+    elif isinstance(error, PermissionError):
+        remedy = "make it readable for this user, or give the path of another one"
+    reason = (error.strerror or str(error)).lower()
+    return WeightsError(f"the weight file {path} cannot be read: {reason}; {remedy}")
+
+
+def damaged(path: Path, network_spec: NetworkSpec, why: str) -> WeightsError:
+    """Return the error for a file that HDF5 cannot read."""
+    is_keras_own = path == _keras_folder() / network_spec.weights_file
+    remedy = "delete it and pass --weights imagenet" if is_keras_own else "copy or download it again"
+    return WeightsError(f"the weight file {path} is damaged or incomplete ({why}); {remedy}")
+
+
+def lacks_top(path: Path, network_spec: NetworkSpec, why: str) -> WeightsError:
+    """Return the error for a file of this network without the classifier that a tap needs."""
+    below = [tap for tap in network_spec.taps if tap in _BELOW_TOP]
+    remedy = f", or --taps {below[-1]}, for which the file suffices" if below else ""
     return WeightsError(
-        f"{path} is not a weight file of {application.name} ({why}); "
+        f"{path} lacks the top of {network_spec.name}, its ImageNet classifier ({why}); "
+        f"pass a file that was saved with include_top=True{remedy}"
+    )
+
+
+def not_of_this_network(path: Path, network_spec: NetworkSpec, why: str) -> WeightsError:
+    """Return the error for a file that does not hold the weights of this network."""
+    return WeightsError(
+        f"{path} is not a weight file of {network_spec.name} ({why}); "
         "pass that network's file, or the --backbone that this file belongs to"
     )
 
@@ -104,16 +152,16 @@ def _random(text: str) -> Weights:
     return Weights(source=f"random:{seed}", identity=f"random:{seed}", seed=seed)
 
 
-def _imagenet(application: Application, *, download: bool, rehash: bool, notify: Callable[[str], None]) -> Weights:
-    path = _keras_folder() / application.weights_file
+def _imagenet(network_spec: NetworkSpec, *, download: bool, rehash: bool, notify: Callable[[str], None]) -> Weights:
+    path = _keras_folder() / network_spec.weights_file
     if not path.exists():
         if not download:
-            raise _unavailable(application, path, "it is not there")
-        _download(application, path, notify)
+            raise _unavailable(network_spec, path, "it is not there")
+        _download(network_spec, path, notify)
     found = _digests(path, rehash=rehash)
-    if application.weights_md5 not in {None, found.md5}:
+    if network_spec.weights_md5 not in {None, found.md5}:
         raise WeightsError(
-            f"{path} is damaged or incomplete: its MD5 is {found.md5}, expected {application.weights_md5}; "
+            f"{path} is damaged or incomplete: its MD5 is {found.md5}, expected {network_spec.weights_md5}; "
             "delete it and run the same command again"
         )
     return Weights(source="imagenet", identity=f"sha256:{found.sha256}", path=path)
@@ -122,29 +170,29 @@ def _imagenet(application: Application, *, download: bool, rehash: bool, notify:
 def _keras_folder() -> Path:
     """Return where Keras keeps downloaded weights."""
     home = os.environ.get("KERAS_HOME")
-    return (Path(home) if home else Path.home() / ".keras") / "models"
+    return (Path(home) if home else home_folder() / ".keras") / "models"
 
 
-def _download(application: Application, path: Path, notify: Callable[[str], None]) -> None:
-    """Fetch a weight file to where Keras looks for it; whole or not at all."""
+def _download(network_spec: NetworkSpec, path: Path, notify: Callable[[str], None]) -> None:
+    """Download a weight file to the folder where Keras looks for it; nothing stays if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        request = urllib.request.urlopen(application.weights_url, timeout=DOWNLOAD_TIMEOUT)  # noqa: S310 - https
+        request = urllib.request.urlopen(network_spec.weights_url, timeout=DOWNLOAD_TIMEOUT)  # noqa: S310 - https
         with closing(request) as response, publishing(path, replace=True) as draft:
             size = int(response.headers.get("Content-Length", 0))
-            notify(f"downloading {application.weights_url} ({size / 1e6:.0f} MB) to {path}")
+            notify(f"downloading {network_spec.weights_url} ({size / 1e6:.0f} MB) to {path}")
             offset = 0
-            for chunk in _received(response, size, application, path):
+            for chunk in _received(response, size, network_spec, path):
                 draft.write(chunk, offset)
                 offset += len(chunk)
     except (OSError, HTTPException) as e:
         if isinstance(e, urllib.error.HTTPError):
             e.close()
-        raise _unavailable(application, path, f"downloading failed: {getattr(e, 'reason', e)}") from e
+        raise _unavailable(network_spec, path, f"downloading failed: {getattr(e, 'reason', e)}") from e
 
 
-def _received(response: HTTPResponse, size: int, application: Application, path: Path) -> Iterator[bytes]:
-    """Yield what comes over the network; raise `WeightsError` at the end unless it is the whole file, undamaged."""
+def _received(response: HTTPResponse, size: int, network_spec: NetworkSpec, path: Path) -> Iterator[bytes]:
+    """Yield the received bytes; raise `WeightsError` at the end if the file is incomplete or damaged."""
     md5, received = hashlib.md5(usedforsecurity=False), 0
     try:
         while chunk := response.read(_CHUNK):
@@ -152,26 +200,47 @@ def _received(response: HTTPResponse, size: int, application: Application, path:
             received += len(chunk)
             yield chunk
     except (OSError, HTTPException) as e:
-        raise _unavailable(application, path, f"downloading failed after {received} of {size} bytes: {e}") from e
+        raise _unavailable(network_spec, path, f"downloading failed after {received} of {size} bytes: {e}") from e
     if received != size:
         raise _unavailable(
-            application, path, f"downloading failed: the connection broke after {received} of {size} bytes"
+            network_spec, path, f"downloading failed: the connection broke after {received} of {size} bytes"
         )
-    if application.weights_md5 not in {None, md5.hexdigest()}:
-        raise _unavailable(application, path, f"what came has the MD5 {md5.hexdigest()}, not {application.weights_md5}")
+    if network_spec.weights_md5 not in {None, md5.hexdigest()}:
+        raise _unavailable(
+            network_spec, path, f"the received file has the MD5 {md5.hexdigest()}, not {network_spec.weights_md5}"
+        )
 
 
-def _unavailable(application: Application, path: Path, why: str) -> WeightsError:
+def _unavailable(network_spec: NetworkSpec, path: Path, why: str) -> WeightsError:
     why = " ".join(why.split())
     return WeightsError(
-        f"the ImageNet weights of {application.name} are not available ({why}); fetch {application.weights_url} "
+        f"the ImageNet weights of {network_spec.name} are not available ({why}); fetch {network_spec.weights_url} "
         f"and save it as {path}, or pass --weights PATH, or --weights random:0 for untrained ones"
     )
 
 
 def _digests(path: Path, *, rehash: bool) -> Digests:
+    """Return the digests of a file; raise `WeightsError` if it cannot be read, or is no HDF5 file."""
     try:
-        return digests(path, rehash=rehash)
+        found = digests(path, rehash=rehash)
+        with open_regular(path) as stream:
+            _require_hdf5(path, stream)
     except OSError as e:
-        reason = (e.strerror or str(e)).lower()
-        raise WeightsError(f"the weight file {path} cannot be read: {reason}; give the path of another one") from e
+        raise unreadable(path, e) from e
+    return found
+
+
+def _require_hdf5(path: Path, stream: BinaryIO) -> None:
+    """Raise `WeightsError`, which names what the file is instead, unless it has the signature of HDF5."""
+    beginning = stream.read(_USER_BLOCK)
+    size = stream.seek(0, os.SEEK_END)
+    offset = 0
+    while offset < size:
+        stream.seek(offset)
+        if stream.read(len(_SIGNATURE)) == _SIGNATURE:
+            return
+        offset = 2 * offset or _USER_BLOCK
+    start = beginning.lstrip().lower()
+    known = [what for beginnings, what in _OTHER_FILES if start.startswith(beginnings)]
+    what = known[0] if known else f"it begins with {beginning[:8]!r}" if beginning else "it is empty"
+    raise WeightsError(f"{path} is not an HDF5 file, as Keras's weight files are: {what}")

@@ -1,12 +1,12 @@
-"""3x3 convolutions by Winograd's minimal filtering, F(4x4, 3x3): fewer multiplications than the sum has.
+"""3x3 convolutions by Winograd's minimal filtering, F(4x4, 3x3), with a quarter of the multiplications.
 
-For each tile of 4 x 4 outputs the 6 x 6 inputs and the 3 x 3 kernel are transformed, multiplied, and the products
-transformed back (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks"): 36 multiplications instead
-of 144 for each pair of channels. For all tiles and channels together these are 36 matrix products, which NumPy's BLAS
-computes; numba compiles the transformations. The points of the transformation are 0, infinity, and the square roots of
-1/2 and of 2 with both signs, whose errors are smaller than those of 1 and 2.
+For each tile of 4 x 4 outputs, the 6 x 6 inputs and the 3 x 3 kernel are transformed and multiplied, and the products
+are transformed back (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks"): 36 multiplications
+instead of 144 for each pair of channels. For all tiles and channels together these are 36 matrix products, which
+NumPy's BLAS computes; numba compiles the transformations. The points of the transformation are 0, infinity, and the
+square roots of 1/2 and of 2 with both signs; their rounding errors are smaller than those of 1 and 2.
 
-Images lie in memory channels last, each on a border of zeros: (n, side, side, channels) with ``side = padded(size)``.
+Images are stored with channels last and a border of zeros: (n, side, side, channels) with ``side = padded(size)``.
 """
 
 from collections.abc import Callable
@@ -18,37 +18,41 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-TILE = 4  # outputs of a tile, each way
-FIELD = TILE + 2  # inputs that they are made of
+TILE = 4  # height and width of a tile's outputs
+FIELD = TILE + 2  # height and width of the inputs that they depend on
 
-_NEAR, _FAR = 0.5**0.5, 2**0.5  # the points, but for their signs
-_HALF, _TWO, _BOTH = np.float32(0.5), np.float32(2), np.float32(2.5)  # their squares, and the sum of these
+_NEAR, _FAR = 0.5**0.5, 2**0.5  # the points, without their signs
+_HALF, _TWO, _BOTH = (
+    np.float32(0.5),
+    np.float32(2),
+    np.float32(2.5),
+)  # the squares of the points, and the sum of the squares
 _A, _B = np.float32(_NEAR), np.float32(_FAR)
 _A_CUBED, _B_CUBED = np.float32(_NEAR**3), np.float32(_FAR**3)
 _ZERO = np.float32(0)
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function compiled when it is first called; later processes find the machine code on the disk."""
+    """Compile a function at its first call, and keep the machine code on disk for later processes."""
     try:
         compiled: Callable[..., Any] = njit(function, nogil=True, fastmath={"contract"}, cache=True)
-    except RuntimeError:  # numba finds no folder that it may write to
+    except RuntimeError:  # there is no folder that numba can write to
         compiled = njit(function, nogil=True, fastmath={"contract"})
     return compiled
 
 
 def tiles(size: int) -> int:
-    """Return how many tiles cover an image of this height or width, each way."""
+    """Return how many tiles cover this height or width."""
     return -(-size // TILE)
 
 
 def padded(size: int) -> int:
-    """Return height or width in memory: whole tiles, and the border."""
+    """Return the height or width in memory: whole tiles and the border."""
     return tiles(size) * TILE + 2
 
 
 def transformed(kernel: Floats) -> Floats:
-    """Return a kernel, (3, 3, inputs, units), as `convolve` takes it: (36, inputs, units)."""
+    """Transform a kernel, shape (3, 3, inputs, units), for `convolve`: shape (36, inputs, units)."""
     near, far = 2 * _NEAR**2 * (_NEAR**2 - _FAR**2), 2 * _FAR**2 * (_FAR**2 - _NEAR**2)
     rows = [[1.0, 0, 0]]
     rows += [[1 / scale, p / scale, p * p / scale] for p, scale in ((_NEAR, near), (-_NEAR, near))]
@@ -59,7 +63,7 @@ def transformed(kernel: Floats) -> Floats:
 
 
 def zeros(count: int, size: int, channels: int) -> Floats:
-    """Return memory for images without border of this height and width."""
+    """Return zeroed memory for images; ``size`` is their height and width without the border."""
     return np.zeros((count, padded(size), padded(size), channels), np.float32)
 
 
@@ -69,7 +73,7 @@ def inside(values: Floats, size: int) -> Floats:
 
 
 def memory(block: int, kernel: Floats) -> tuple[int, int]:
-    """Return how many floats `convolve` needs for the inputs and for the products of a block."""
+    """Return how many floats `convolve` needs for the inputs of a block, and for its products."""
     inputs, units = kernel.shape[1:]
     return FIELD**2 * block * inputs, FIELD**2 * block * units
 
@@ -85,7 +89,7 @@ def convolve(
     block: int,
     memory: tuple[Floats, Floats],
 ) -> None:
-    """Write the ReLU of a convolution with stride 1 and zero padding, or the largest of each 2 x 2 values of it.
+    """Write the ReLU of a convolution with stride 1 and zero padding; if ``pooled``, the maximum of each 2 x 2 values.
 
     Parameters
     ----------
@@ -94,11 +98,11 @@ def convolve(
     size
         Their height and width without border.
     kernel, bias
-        Of shape (36, inputs, units), from `transformed`, and (units,).
+        Shape (36, inputs, units), from `transformed`, and shape (units,).
     out
-        Shape (n, side, side, units) with ``side = padded(size)``, or of half the size; its border is left as it is.
+        Shape (n, side, side, units) with ``side = padded(size)``, or half the size if ``pooled``; the border stays.
     pooled
-        Whether to pool.
+        Whether to apply 2 x 2 max pooling.
     block
         Tiles of one matrix product.
     memory
@@ -109,8 +113,8 @@ def convolve(
     for first in range(0, total, block):
         count = min(block, total - first)
         taken, made = (
-            each[: FIELD**2 * count * channels].reshape(FIELD**2, count, channels)
-            for each, channels in zip(memory, (inputs, units), strict=True)
+            buffer[: FIELD**2 * count * channels].reshape(FIELD**2, count, channels)
+            for buffer, channels in zip(memory, (inputs, units), strict=True)
         )
         _take_tiles(values, size, first, taken)
         np.matmul(taken, kernel, out=made)
@@ -119,7 +123,7 @@ def convolve(
 
 @_compiled
 def pool(values: Floats, size: int, out: Floats) -> None:
-    """Write the largest of each 2 x 2 values into images of half the size; both with their borders."""
+    """Write the maximum of each 2 x 2 values into images of half the size; both have borders."""
     for image in range(values.shape[0]):
         for row in range(size // 2):
             for column in range(size // 2):
@@ -137,7 +141,7 @@ def _larger(a: Any, b: Any) -> Any:  # noqa: ANN401 - numba infers it
 
 @_compiled
 def _take_tiles(values: Floats, size: int, first: int, taken: Floats) -> None:
-    """Transform tiles, from the one numbered ``first`` on: taken[:, t] is that of tile ``first + t``."""
+    """Transform the inputs of tiles from number ``first`` on: taken[:, t] is tile ``first + t``."""
     across, channels = (size + TILE - 1) // TILE, values.shape[3]
     half = np.empty((FIELD, FIELD, channels), np.float32)
     for t in range(taken.shape[1]):
@@ -182,7 +186,7 @@ def _taken(d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any) -> Any:  # noqa
 
 @_compiled
 def _put_tiles(made: Floats, bias: Floats, size: int, first: int, out: Floats, pooled: bool) -> None:  # noqa: FBT001, PLR0917
-    """Transform products back, and write the ReLU where the tiles belong; pooled if they are to be."""
+    """Transform products back, and write the ReLU of the tiles into the images, with pooling if ``pooled``."""
     across, units = (size + TILE - 1) // TILE, made.shape[2]
     half = np.empty((TILE, FIELD, units), np.float32)
     whole = np.empty((TILE, TILE, units), np.float32)
@@ -212,7 +216,7 @@ def _put_tiles(made: Floats, bias: Floats, size: int, first: int, out: Floats, p
 
 @_compiled
 def _place(whole: Floats, bias: Floats, size: int, out: Floats, image: int, i: int, j: int) -> None:  # noqa: PLR0917
-    """Write a tile whose first output is (i, j), as far as it lies in the image."""
+    """Write the part of a tile that lies in the image; its first output is (i, j)."""
     for a in range(min(TILE, size - i)):
         for b in range(min(TILE, size - j)):
             for c in range(whole.shape[2]):
@@ -221,7 +225,7 @@ def _place(whole: Floats, bias: Floats, size: int, out: Floats, image: int, i: i
 
 @_compiled
 def _place_pooled(whole: Floats, bias: Floats, size: int, out: Floats, image: int, i: int, j: int) -> None:  # noqa: PLR0917
-    """Write the largest of each 2 x 2 of such a tile."""
+    """Write the maximum of each 2 x 2 values of a tile."""
     for a in range(min(TILE, size - i) // 2):
         for b in range(min(TILE, size - j) // 2):
             for c in range(whole.shape[2]):
@@ -232,7 +236,7 @@ def _place_pooled(whole: Floats, bias: Floats, size: int, out: Floats, image: in
 
 @_compiled
 def _relu(value: Any) -> Any:  # noqa: ANN401 - numba infers it
-    return _ZERO if value < _ZERO else value  # what is not a number stays so
+    return _ZERO if value < _ZERO else value  # keeps NaN
 
 
 @_compiled

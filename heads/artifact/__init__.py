@@ -1,4 +1,7 @@
-"""A trained head and the two files that it is stored as."""
+"""Trained heads, and the two files that store a head.
+
+Private: `heads` has the public names.
+"""
 
 from heads.artifact.record import TrainingRecord
 from heads.artifact.trained import TrainedHead, require_free

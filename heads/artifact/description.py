@@ -1,4 +1,4 @@
-"""What ``head.json`` must look like, and the reading of one that nobody vouches for."""
+"""The structure of ``head.json``, and the parser that checks an untrusted file."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ from heads.errors import ArtifactError
 FORMAT, FORMAT_VERSION = "featurecache-head", 1
 DESCRIPTION = "head.json"
 
-# What head.json must hold. A type stands for a value of exactly that type, a list for any number of such values, a
-# tuple for alternatives, a dictionary for exactly these names; dict alone is checked by what reads it.
+# The structure of head.json. A type stands for a value of exactly this type, a list for any number of such values, a
+# tuple for alternatives, a dictionary for exactly these names. The reader checks the content of a plain dict.
 _SCHEMA: dict[str, Any] = {
     "format": str,
     "format_version": int,
@@ -48,32 +48,33 @@ _SCHEMA: dict[str, Any] = {
         "valid_accuracy": (float, type(None)),
         "seconds": float,
         "versions": dict,
-        "warnings": [str],
+        "warnings": [({"code": str, "message": str}, str)],  # a plain text was written before notices had codes
     },
     "tensors_sha256": str,
     "sha256": str,
 }
+_OPTIONAL = {"max_pixels": int}  # missing from older heads, and from those with the default
 
 
 def checksum(description: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the canonical JSON of everything but ``sha256`` itself."""
+    """Return the SHA-256 of the canonical JSON of all members except ``sha256``."""
     content = {name: value for name, value in description.items() if name != "sha256"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def parse(description: bytes) -> dict[str, Any]:
-    """Return the content of ``head.json``, of the exact structure that this version writes, and undamaged.
+    """Return the content of ``head.json`` after checking its structure and checksum.
 
     Raises
     ------
     ArtifactError
-        Naming the first thing that is wrong.
+        If the file is damaged or has another structure; the message names the first fault.
     """
     try:
         data = json.loads(description, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as e:
-        raise ArtifactError(f"{DESCRIPTION} is damaged, it is not JSON: {e}") from e
+        raise ArtifactError(f"{DESCRIPTION} is damaged, it is not JSON: {e}; copy or train the head again") from e
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ArtifactError(f"{DESCRIPTION} does not describe a head: its format is not {FORMAT!r}")
     if data.get("format_version") != FORMAT_VERSION:
@@ -81,15 +82,18 @@ def parse(description: bytes) -> dict[str, Any]:
             f"{DESCRIPTION} has format_version {data.get('format_version')!r}, this program reads {FORMAT_VERSION}; "
             "use the version of featurecache that wrote it"
         )
-    fault = _fault(data, _SCHEMA, "")
+    fault = _fault(data, _SCHEMA | {name: kind for name, kind in _OPTIONAL.items() if name in data}, "")
     if fault:
         raise ArtifactError(f"{DESCRIPTION}: {fault}")
     try:
         json.dumps(data, ensure_ascii=False).encode()
     except UnicodeEncodeError as e:
-        raise ArtifactError(f"{DESCRIPTION}: a text in it is no Unicode") from e
+        raise ArtifactError(f"{DESCRIPTION}: a text in it is not valid Unicode") from e
     if checksum(data) != data["sha256"]:
-        raise ArtifactError(f"{DESCRIPTION} was changed after it was written: its SHA-256 is not the one recorded")
+        raise ArtifactError(
+            f"{DESCRIPTION} was changed after it was written: its SHA-256 is not the one recorded; "
+            "copy or train the head again"
+        )
     return data
 
 
@@ -107,7 +111,7 @@ def _finite(text: str) -> float:
 
 
 def _fault(value: object, schema: Any, where: str) -> str | None:  # noqa: ANN401 - see _SCHEMA
-    """Return what is wrong with a value, by its place in the file; None if nothing is."""
+    """Return the first fault of a value with its place in the file; None if there is none."""
     if isinstance(schema, tuple):
         faults = [_fault(value, alternative, where) for alternative in schema]
         return None if None in faults else faults[0]
@@ -116,10 +120,10 @@ def _fault(value: object, schema: Any, where: str) -> str | None:  # noqa: ANN40
         return f"{where} is {type(value).__name__}, expected {expected.__name__}"
     parts: list[tuple[object, Any, str]] = []
     if isinstance(value, list):
-        parts = [(each, schema[0], f"{where}[{number}]") for number, each in enumerate(value)]
+        parts = [(item, schema[0], f"{where}[{number}]") for number, item in enumerate(value)]
     elif isinstance(value, dict) and isinstance(schema, dict):
         if value.keys() != schema.keys():
             missing, extra = sorted(schema.keys() - value.keys()), sorted(value.keys() - schema.keys())
-            return f"{where or 'the file'} lacks {missing or 'nothing'} and has {extra or 'nothing'} besides"
+            return f"{where or 'the file'} lacks {missing or 'nothing'} and has {extra or 'nothing'} in addition"
         parts = [(value[name], schema[name], f"{where}.{name}".lstrip(".")) for name in schema]
     return next(filter(None, (_fault(*part) for part in parts)), None)

@@ -1,12 +1,14 @@
-"""How a head was trained: what is kept of it, and the reading of it."""
+"""The record of a training, as ``head.json`` stores it."""
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from heads.artifact.description import DESCRIPTION
-from heads.base import Epoch
+from heads.epochs import Epoch
 from heads.errors import ArtifactError, ParameterError
+from heads.notices import Code, Notice
 from heads.splits import Holdout
 
 
@@ -17,29 +19,34 @@ class TrainingRecord:
     Parameters
     ----------
     n_train, n_valid, n_unlabelled
-        Number of rows that trained it, that judged it meanwhile, and that were left out for want of a label.
+        Numbers of training rows, of valid rows, and of rows without a label, which were not used.
     class_counts
-        Number of training rows of each of the cache's classes.
+        Number of training rows of each class of the cache.
     seed
-        What the random choices followed from.
+        The seed of the random choices.
     holdout
-        The rule by which valid rows were held out; None if the cache has a valid split, or nothing was held out.
+        The rule that held out valid rows; None if the cache has a valid split, or nothing was held out.
     rows_sha256
-        SHA-256 of the training rows: a line of content hash, space, class index for each, sorted.
+        SHA-256 of the training rows: one line per row with content hash, space and class index, sorted.
     continues
-        The ``sha256`` of the stored head that the training went on from; None if it began anew.
+        The ``sha256`` of the head that the training continued; None for a new head.
     epochs
-        One record per epoch, those of the head it went on from included; empty for heads without epochs.
+        One record per epoch, including those of the continued head; empty for heads without epochs.
     kept_epoch
         The number of the epoch whose weights were kept; None for heads without epochs.
     train_accuracy, valid_accuracy
-        Accuracy of the finished head; None without valid rows.
+        Accuracy of the finished head; the latter is None without valid rows.
     seconds
         Wall time of the training.
     versions
-        Distributions that took part, to their versions.
+        Maps the distributions that trained the head to their versions.
     warnings
-        What the user must know, one line each.
+        Warnings for the user.
+
+    Examples
+    --------
+    >>> head.training.n_train, head.training.class_counts
+    (32, (16, 16))
     """
 
     n_train: int
@@ -56,28 +63,44 @@ class TrainingRecord:
     valid_accuracy: float | None
     seconds: float
     versions: Mapping[str, str]
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as in ``head.json``."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {
+            "holdout": self.holdout and asdict(self.holdout),
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            # unchanged after reading, so that an old head without codes keeps its identity
+            "warnings": [notice.to_dict() if notice.code else notice.message for notice in self.warnings],
+        }
 
 
 def read_record(data: dict[str, Any], classes: tuple[str, ...]) -> TrainingRecord:
-    """Return the record that ``head.json`` holds, or raise `ArtifactError` for the first thing that is wrong."""
+    """Return the record in ``head.json``; raise `ArtifactError` for the first fault."""
     counts = tuple(data["class_counts"])
     if len(counts) != len(classes) or min(counts) < 0 or sum(counts) != data["n_train"]:
-        raise ArtifactError(f"{DESCRIPTION}: class_counts are not the training rows of each class")
+        raise ArtifactError(f"{DESCRIPTION}: class_counts do not match the training rows")
     if not all(isinstance(version, str) for version in data["versions"].values()):
         raise ArtifactError(f"{DESCRIPTION}: versions are not texts")
     try:
         holdout = Holdout(**data["holdout"]) if data["holdout"] else None
     except ParameterError as e:
         raise ArtifactError(f"{DESCRIPTION}: {e}") from e
+    if not all(isinstance(stored, str) or stored["code"] for stored in data["warnings"]):
+        raise ArtifactError(f"{DESCRIPTION}: a warning has an empty code; a warning without a code is a text")
     epochs = tuple(Epoch(**epoch) for epoch in data["epochs"])
     numbers: list[int | None] = [epoch.epoch for epoch in epochs]
     if numbers != list(range(1, len(epochs) + 1)) or data["kept_epoch"] not in (numbers or [None]):
-        raise ArtifactError(f"{DESCRIPTION}: epochs are not numbered from 1 on, or kept_epoch is none of them")
+        raise ArtifactError(f"{DESCRIPTION}: epochs are not numbered from 1, or kept_epoch is not one of them")
     sequences = {
         "class_counts": counts,
         "holdout": holdout,
         "epochs": epochs,
-        "warnings": tuple(data["warnings"]),
+        "warnings": tuple(map(_notice, data["warnings"])),
     }
     return TrainingRecord(**(data | sequences))
+
+
+def _notice(stored: str | dict[str, str]) -> Notice:
+    return Notice(Code.UNKNOWN, stored) if isinstance(stored, str) else Notice.from_dict(stored)

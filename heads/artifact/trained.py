@@ -1,8 +1,7 @@
 """A trained head, stored as ``head.json`` and ``head.safetensors``, two files that cannot run code.
 
-``head.json`` says all that must be known of the head, and holds the SHA-256 of both files' contents; the arrays lie
-in ``head.safetensors``. Reading them needs NumPy and safetensors alone, trusts nothing that they say, and unpickles
-nothing.
+``head.json`` describes the head and has the SHA-256 of both files; ``head.safetensors`` has the arrays. Reading them
+needs NumPy and safetensors only, checks everything, and unpickles nothing.
 """
 
 from __future__ import annotations
@@ -11,20 +10,25 @@ import errno
 import hashlib
 import json
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.errors import CacheFormatError, OutputError, UnknownNameError
-from featurecache.publish import in_units, publish_directory, require_place
+from featurecache.errors import CacheFormatError, EntryPointError, OutputError, UnknownNameError
+from featurecache.images.classes import same_name
+from featurecache.options import MAX_PIXELS, PIXEL_LIMIT
 from featurecache.recipe import Recipe
+from featurecache.storage.output_errors import require_place
+from featurecache.storage.publish import publish_directory
+from featurecache.text import counted, in_units
 from heads.artifact.description import DESCRIPTION, FORMAT, FORMAT_VERSION, checksum, parse
 from heads.artifact.record import TrainingRecord, read_record
-from heads.base import Predictor
-from heads.catalog import head_spec, predictor_class
+from heads.base import FittedModel
+from heads.catalog import head_spec, model_class
 from heads.errors import ArtifactError, MismatchError, ParameterError
+from heads.notices import to_dicts
 from heads.parameters import Value
 from heads.rows import Features, Floats
 
@@ -44,26 +48,36 @@ _LIMITS = {DESCRIPTION: MAX_DESCRIPTION_BYTES, TENSORS: MAX_TENSOR_BYTES}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedHead:
-    """A head with all that decides where it may be used.
+    """A trained head, with the recipe, tap and classes of the features that it can be used on.
 
     Parameters
     ----------
     name, params
         The head's name in the catalogue, and the value of each of its parameters.
     tap
-        The layer whose features it takes.
+        The tap whose features it uses.
     classes
-        Every class of the cache that it was trained on, in order: the columns of its probabilities.
+        All classes of the cache that it was trained on, in order: the columns of its probabilities.
     trained_classes
         The indices of the classes that occurred in training, ascending.
     recipe
-        What determined the features that it was trained on.
+        The recipe of the features that it was trained on.
     weights_source
-        How the network's weights were named when they were extracted.
+        The value of the option ``weights`` of the extraction.
     training
-        How it was trained.
-    predictor
-        What it learned.
+        The record of its training.
+    model
+        The fitted model.
+    max_pixels
+        The limit of the extraction: `heads.predict` refuses larger images, unless another limit is given.
+
+    Examples
+    --------
+    >>> path = head.save(folder / "head")
+    >>> heads.TrainedHead.load(path)
+    <TrainedHead: centroid on features, 2 classes, 32 training rows>
+    >>> head.predict_proba(cache.features("features", "valid").X).shape
+    (16, 2)
     """
 
     name: str
@@ -74,11 +88,16 @@ class TrainedHead:
     recipe: Recipe
     weights_source: str
     training: TrainingRecord
-    predictor: Predictor
+    model: FittedModel
+    max_pixels: int = MAX_PIXELS
+
+    def __repr__(self) -> str:
+        rows = counted(self.training.n_train, "training row")
+        return f"<TrainedHead: {self.name} on {self.tap}, {len(self.classes):,} classes, {rows}>"
 
     @property
     def classes_(self) -> NDArray[np.int64]:
-        """The class index of each column of probabilities: all of them, in order."""
+        """The class index of each column of probabilities, in order."""
         return np.arange(len(self.classes))
 
     def predict_proba(self, X: Features) -> Floats:
@@ -87,11 +106,42 @@ class TrainedHead:
         A class that did not occur in training has probability 0.
         """
         probabilities = np.zeros((len(X), len(self.classes)))
-        probabilities[:, list(self.trained_classes)] = self.predictor.predict_proba(X)
+        probabilities[:, list(self.trained_classes)] = self.model.predict_proba(X)
         return probabilities
 
+    def in_own_classes(self, features: FeatureSet) -> FeatureSet:
+        """Return features with labels as indices of the head's classes, which are matched by name.
+
+        Classes that the head does not know and rows have follow its own, in the order of the features.
+
+        Raises
+        ------
+        MismatchError
+            If the head was trained on another recipe or tap, or the features have classes and none of the head's.
+
+        Examples
+        --------
+        >>> head.in_own_classes(cache.features("features")).classes
+        ('dark', 'light')
+        """
+        self.check_recipe(features.recipe, features.tap)
+        if features.classes == self.classes:
+            return features
+        own = {same_name(name): name for name in self.classes} | {name: name for name in self.classes}
+        names = [own.get(name) or own.get(same_name(name)) or name for name in features.classes]
+        if names and not {*names} & {*self.classes}:
+            raise MismatchError(
+                f"classes: the head knows {_names(self.classes)}, the features have {_names(features.classes)}, and no "
+                "name is the same; give the images the head's classes, or train a new head"
+            )
+        present = [names[index] for index in np.unique(features.y[features.y >= 0])]
+        classes = tuple(dict.fromkeys((*self.classes, *present)))
+        places = {name: place for place, name in enumerate(classes)}
+        indices = np.array([*(places.get(name, -1) for name in names), -1])  # the last one is for rows without a label
+        return replace(features, y=indices[features.y], classes=classes)
+
     def check(self, features: FeatureSet) -> None:
-        """Raise `MismatchError` unless the head may be used on these features and judged by their labels."""
+        """Raise `MismatchError` unless the head matches the recipe, tap and classes of features."""
         self.check_recipe(features.recipe, features.tap)
         if features.classes != self.classes:
             raise MismatchError(
@@ -100,19 +150,19 @@ class TrainedHead:
             )
 
     def check_recipe(self, recipe: Recipe, tap: str) -> None:
-        """Raise `MismatchError`, naming the fields, unless features of this recipe and tap are what the head takes.
+        """Raise `MismatchError` unless the head matches a recipe and tap; the message names the fields.
 
-        Which other taps a cache holds does not matter.
+        The other taps of the recipe may differ.
         """
         if tap != self.tap:
             raise MismatchError(
                 f"tap: the head was trained on {self.tap!r}, these features are of {tap!r}; "
-                f"take the features of {self.tap!r}, or train a new head"
+                f"use the features of {self.tap!r}, or train a new head"
             )
-        fields = {each.field: (each.ours, each.theirs) for each in self.recipe.differences(recipe)}
+        fields = {item.field: (item.ours, item.theirs) for item in self.recipe.differences(recipe)}
         fields.pop("taps", None)
-        if recipe.taps.get(tap) != self.predictor.width:
-            fields["taps"] = (f"{tap} ({self.predictor.width})", f"{tap} ({recipe.taps.get(tap)})")
+        if recipe.taps.get(tap) != self.model.width:
+            fields["taps"] = (f"{tap} ({self.model.width})", f"{tap} ({recipe.taps.get(tap)})")
         if fields:
             found = "; ".join(
                 f"{name}: the head has {ours!r}, the features {theirs!r}" for name, (ours, theirs) in fields.items()
@@ -124,12 +174,12 @@ class TrainedHead:
 
     @property
     def identity(self) -> str:
-        """The SHA-256 of all that is stored of it: the ``sha256`` of its ``head.json``."""
+        """The SHA-256 of the whole stored head: the ``sha256`` of its ``head.json``."""
         return str(json.loads(_encode(self)[DESCRIPTION])["sha256"])
 
     def to_dict(self) -> dict[str, object]:
-        """Return what is reported of its training, ready for JSON."""
-        record = asdict(self.training)
+        """Return the reported part of its training record, ready for JSON."""
+        record = self.training.to_dict() | {"warnings": to_dicts(self.training.warnings)}
         names = (
             "n_train",
             "n_valid",
@@ -150,9 +200,9 @@ class TrainedHead:
         Raises
         ------
         OutputError
-            If something bears the name already, or it cannot be written.
+            If the name is taken, or the head cannot be written.
         ArtifactError
-            If what would be written does not read back as this very head; then nothing is.
+            If the encoded head does not read back as the same head; nothing is written then.
         """
         directory = Path(directory)
         require_free(directory)
@@ -166,14 +216,16 @@ class TrainedHead:
 
     @classmethod
     def load(cls, directory: str | PathLike[str]) -> TrainedHead:
-        """Read a stored head; loads neither TensorFlow nor scikit-learn.
+        """Read a stored head, without TensorFlow and scikit-learn.
 
         Raises
         ------
         ArtifactError
-            If there is no head, or a file is damaged, too large, or not what this version writes.
+            If there is no head, or a file is damaged, too large, or has another structure.
         """
         directory = Path(directory)
+        if not directory.exists():
+            raise ArtifactError(f"there is no head {directory}; make it with: featurecache train CACHE.h5 {directory}")
         try:
             description = _read(directory / DESCRIPTION, MAX_DESCRIPTION_BYTES)
             return _decode(description, _read(directory / TENSORS, MAX_TENSOR_BYTES))
@@ -182,7 +234,12 @@ class TrainedHead:
 
 
 def require_free(directory: Path) -> None:
-    """Raise `OutputError` if no head can be stored under this name, before any work is spent on one."""
+    """Raise `OutputError` if no head can be stored in this directory; call it before training.
+
+    Examples
+    --------
+    >>> heads.require_free(folder / "new-head")  # raises OutputError if it exists
+    """
     require_place(directory)
     if directory.exists() or directory.is_symlink():
         raise _exists(directory)
@@ -206,8 +263,8 @@ def _encode(head: TrainedHead) -> dict[str, bytes]:
     """Return the bytes of both files, by name."""
     from safetensors.numpy import save
 
-    # safetensors takes the memory of an array as it lies, and would scramble one in Fortran order.
-    arrays = {name: np.ascontiguousarray(array) for name, array in head.predictor.arrays.items()}
+    # safetensors copies the memory of an array, and would scramble an array in Fortran order.
+    arrays = {name: np.ascontiguousarray(array) for name, array in head.model.arrays.items()}
     tensors = save(arrays)
     description: dict[str, Any] = {
         "format": FORMAT,
@@ -215,38 +272,40 @@ def _encode(head: TrainedHead) -> dict[str, bytes]:
         "head": head.name,
         "params": dict(head.params),
         "tap": head.tap,
-        "width": head.predictor.width,
+        "width": head.model.width,
         "classes": head.classes,
         "trained_classes": head.trained_classes,
         "recipe": json.loads(head.recipe.to_json()),
         "fingerprint": head.recipe.fingerprint,
         "weights_source": head.weights_source,
-        "training": asdict(head.training),
+        "training": head.training.to_dict(),
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
     }
+    if head.max_pixels != MAX_PIXELS:
+        description["max_pixels"] = head.max_pixels
     description["sha256"] = checksum(description)
     text = json.dumps(description, indent=2, allow_nan=False)
     files = {DESCRIPTION: f"{text}\n".encode("ascii"), TENSORS: tensors}
     for name, limit in _LIMITS.items():
         if len(files[name]) > limit:
             raise ArtifactError(
-                f"{name} would have {in_units(len(files[name]))}, and {in_units(limit)} are allowed; "
+                f"{name} would have {in_units(len(files[name]))}, but {in_units(limit)} are allowed; "
                 "train on fewer rows or a narrower tap, or choose another head"
             )
     return files
 
 
 def _require_same(head: TrainedHead, read: TrainedHead) -> None:
-    ours, theirs = head.predictor.arrays, read.predictor.arrays
+    ours, theirs = head.model.arrays, read.model.arrays
     if ours.keys() != theirs.keys() or not all(np.array_equal(ours[name], theirs[name]) for name in ours):
-        raise ArtifactError("the arrays do not read back as they are; nothing was stored")
+        raise ArtifactError("the arrays do not read back unchanged; nothing was stored")
 
 
 # Reading
 
 
 def _read(path: Path, limit: int) -> bytes:
-    """Return the bytes of a regular file that is not larger than ``limit``."""
+    """Return the bytes of a regular file of at most ``limit`` bytes."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -254,7 +313,7 @@ def _read(path: Path, limit: int) -> bytes:
         with path.open("rb") as stream:
             data = stream.read(limit + 1) if status.st_size <= limit else b""
     except FileNotFoundError as e:
-        raise ArtifactError(f"{path.name} is missing; make a head with: featurecache train CACHE.h5 HEAD_DIR") from e
+        raise ArtifactError(f"{path.name} is missing; give the directory of a head") from e
     except OSError as e:
         raise ArtifactError(f"{path.name} cannot be read: {(e.strerror or str(e)).lower()}") from e
     if status.st_size > limit or len(data) > limit:
@@ -263,15 +322,18 @@ def _read(path: Path, limit: int) -> bytes:
 
 
 def _decode(description: bytes, tensors: bytes) -> TrainedHead:
-    """Return the head that two files hold, or raise `ArtifactError` for the first thing that is wrong."""
+    """Return the head in two files; raise `ArtifactError` for the first fault."""
     data = parse(description)
     if hashlib.sha256(tensors).hexdigest() != data["tensors_sha256"]:
-        raise ArtifactError(f"{TENSORS} is damaged, or belongs to another head: its SHA-256 is not the one recorded")
+        raise ArtifactError(
+            f"{TENSORS} is damaged, or belongs to another head: its SHA-256 is not the one recorded; "
+            "copy or train the head again"
+        )
     try:
         spec = head_spec(data["head"])
         params = spec.values(data["params"])
         recipe = Recipe.from_json(json.dumps(data["recipe"]))
-    except (UnknownNameError, ParameterError, CacheFormatError) as e:
+    except (UnknownNameError, EntryPointError, ParameterError, CacheFormatError) as e:
         raise ArtifactError(f"{DESCRIPTION}: {e}") from e
     classes, trained = tuple(data["classes"]), tuple(data["trained_classes"])
     faults = {
@@ -281,6 +343,7 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
         or list(trained) != sorted({*trained} & {*range(len(classes))}),
         "width is not that of the tap in the recipe": recipe.taps.get(data["tap"]) != data["width"],
         "fingerprint is not that of the recipe": recipe.fingerprint != data["fingerprint"],
+        "max_pixels is out of its range": not 1 <= data.get("max_pixels", 1) <= PIXEL_LIMIT,
     }
     for fault, found in faults.items():
         if found:
@@ -294,11 +357,12 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
         recipe=recipe,
         weights_source=data["weights_source"],
         training=read_record(data["training"], classes),
-        predictor=_predictor(spec.name, tensors, classes=len(trained), width=data["width"], params=params),
+        model=_model(spec.name, tensors, classes=len(trained), width=data["width"], params=params),
+        max_pixels=data.get("max_pixels", MAX_PIXELS),
     )
 
 
-def _predictor(name: str, tensors: bytes, *, classes: int, width: int, params: Mapping[str, Value]) -> Predictor:
+def _model(name: str, tensors: bytes, *, classes: int, width: int, params: Mapping[str, Value]) -> FittedModel:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -307,6 +371,6 @@ def _predictor(name: str, tensors: bytes, *, classes: int, width: int, params: M
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as e:
         raise ArtifactError(f"{TENSORS} is damaged: {str(e).partition(chr(10))[0]}") from e
     try:
-        return predictor_class(name).from_arrays(arrays, classes=classes, width=width, params=params)
+        return model_class(name).from_arrays(arrays, classes=classes, width=width, params=params)
     except ArtifactError as e:
         raise ArtifactError(f"{TENSORS}: {e}") from e

@@ -1,4 +1,4 @@
-"""The use case: from a cache to likely label errors and duplicates."""
+"""The use case ``audit``: find likely label errors and duplicates in a cache."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heads.auditing.duplicates import Duplicate, DuplicateGroup, Duplicates, find_duplicates, groups_of
-from heads.auditing.folds import FEWEST_FOLDS, NO_FOLD, OutOfFold, deal, judgeable, out_of_fold
+from heads.auditing.folds import OutOfFold, checkable, out_of_fold
 from heads.auditing.labels import LabelError, label_errors
 from heads.catalog import head_spec, make_head
 from heads.errors import ParameterError, TrainingError
-from heads.imagenet import seen_of
-from heads.intervals import Interval, wilson
+from heads.evaluation.imagenet import imagenet_top3
+from heads.evaluation.intervals import Interval, wilson
+from heads.evaluation.predictions import PredictionsTable
+from heads.notices import Code, Notice, to_dicts
 from heads.rows import Scaling, first_not_finite
-from heads.table import PredictionsTable
+from heads.splits import FEWEST_FOLDS, NO_FOLD, folds_of
 from heads.training import DEFAULT_HEAD, feature_tap
 
 if TYPE_CHECKING:
@@ -28,8 +30,7 @@ if TYPE_CHECKING:
     from heads.parameters import HeadSpec, Value
     from heads.rows import Targets
 
-COMPARING, JUDGING = "comparing images", "judging labels"
-_DONE_ALREADY = "set standardize=true, "  # advice of heads that meet standardised features as if they were not
+COMPARING, CHECKING = "comparing images", "checking labels"
 _SHOWN = 10
 
 
@@ -40,21 +41,27 @@ class Audit:
     Parameters
     ----------
     table
-        Out-of-fold predictions for the labelled rows that could be judged, in the order of the cache.
+        Out-of-fold predictions for the labelled rows that could be checked, in the order of the cache.
     label_errors
-        Rows whose label is likely wrong, worst first; see `heads.auditing.labels`.
+        Rows whose label is likely wrong, worst first; see `heads.LabelError`.
     duplicates
-        Images that are the same, or nearly, what hurts most first; see `heads.auditing.duplicates`.
+        Pairs of duplicates, the most harmful first; see `heads.DuplicateGroup`.
     tap, head, params
-        What judged the labels: the layer, the head, and the value of each of its parameters.
+        How labels were checked: the tap, the head and its parameters.
     folds, near, seed
         What was asked for.
     n_images
-        Number of images that were looked at, labelled or not.
+        Number of images, labelled or not.
     apart
-        Whether near-duplicates were kept out of the training of heads that judged them, not only equal contents.
+        Whether near-duplicates were kept out of the training of the heads that predict them, not only equal contents.
     warnings
-        What was left out, or must be known, one line each.
+        Notices for the user.
+
+    Examples
+    --------
+    >>> found = heads.audit(cache, tap="features", head="centroid")
+    >>> found.to_dict()["head"]
+    'centroid'
     """
 
     table: PredictionsTable
@@ -68,7 +75,7 @@ class Audit:
     seed: int
     n_images: int
     apart: bool
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
 
     @property
     def groups(self) -> tuple[DuplicateGroup, ...]:
@@ -77,7 +84,7 @@ class Audit:
 
     @property
     def accuracy(self) -> Interval | None:
-        """How often the heads agree with the labels, with its 95 % interval (Wilson's); None if no row was judged."""
+        """The share of labels that the heads agree with, with Wilson's 95 % interval; None if no label was checked."""
         if not len(self.table):
             return None
         return wilson(int(np.count_nonzero(self.table.correct)), len(self.table))
@@ -89,16 +96,16 @@ class Audit:
             "images": self.n_images,
             "classes": list(self.table.classes),
             "accuracy": asdict(self.accuracy) if self.accuracy else None,
-            "label_errors": [asdict(each) for each in self.label_errors],
-            "duplicates": [asdict(each) for each in self.duplicates],
-            "groups": [asdict(each) for each in self.groups],
+            "label_errors": [asdict(error) for error in self.label_errors],
+            "duplicates": [asdict(pair) for pair in self.duplicates],
+            "groups": [asdict(group) for group in self.groups],
             "tap": self.tap,
             "head": self.head,
             "params": dict(self.params),
             "folds": self.folds,
             "near": self.near,
             "seed": self.seed,
-            "warnings": list(self.warnings),
+            "warnings": to_dicts(self.warnings),
         }
 
     def _repr_html_(self) -> str:
@@ -106,11 +113,11 @@ class Audit:
         from heads.report.html import fragment
 
         errors = tuple(
-            (each.path, each.given, each.suggested, f"{each.score:.3f}") for each in self.label_errors[:_SHOWN]
+            (error.path, error.given, error.suggested, f"{error.score:.3f}") for error in self.label_errors[:_SHOWN]
         )
         duplicates = tuple(
-            (each.a, each.b, each.kind, f"{each.similarity:.3f}", "yes" if each.conflict else "")
-            for each in self.duplicates[:_SHOWN]
+            (pair.a, pair.b, pair.kind, f"{pair.similarity:.3f}", "yes" if pair.conflict else "")
+            for pair in self.duplicates[:_SHOWN]
         )
         return fragment(
             (
@@ -123,14 +130,14 @@ class Audit:
                     "The worst duplicates",
                     {0, 1, 2, 4},
                 ),
-                *self.warnings,
+                *map(str, self.warnings),
             )
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Judge:
-    """How labels are judged."""
+class _LabelCheck:
+    """How labels are checked."""
 
     spec: HeadSpec
     params: Mapping[str, Value]
@@ -147,21 +154,25 @@ class _Judge:
         return make_head(self.spec.name, seed=self.seed, **{**self.params, **changes})
 
     def run(self, features: FeatureSet, groups: Targets, progress: Callable[[int, int], object]) -> OutOfFold:
-        """Judge all rows that can be; rows of one group are never on both sides."""
-        usable = np.flatnonzero(judgeable(features.y, groups))
-        dealt = np.full(len(features), NO_FOLD, np.intp)
-        dealt[usable] = deal(
+        """Check all labels that can be checked; rows of one group are never in different folds."""
+        usable = np.flatnonzero(checkable(features.y, groups))
+        assigned = np.full(len(features), NO_FOLD, np.intp)
+        assigned[usable] = folds_of(
             features.y[usable], groups[usable], features.sha256[usable], folds=self.folds, seed=self.seed
         )
         scaling, make = None, self.make
         if self.params.get("standardize"):
-            scaling, make = Scaling.of(features.X, standardize=True), partial(self.make, standardize=False)
-        found = out_of_fold(features.X, features.y, dealt, features.classes, make, scaling=scaling, progress=progress)
-        return replace(found, warnings=tuple(text.replace(_DONE_ALREADY, "") for text in found.warnings))
+            scaling, make = Scaling.from_rows(features.X, standardize=True), partial(self.make, standardize=False)
+        found = out_of_fold(
+            features.X, features.y, assigned, features.classes, make, scaling=scaling, progress=progress
+        )
+        if scaling is None:
+            return found
+        return replace(found, warnings=tuple(notice.without("standardize") for notice in found.warnings))
 
 
 def _ignore(done: int, total: int, what: str) -> None:
-    """Take no notice of progress."""
+    """Ignore progress."""
 
 
 def audit(
@@ -177,13 +188,13 @@ def audit(
 ) -> Audit:
     """Find likely label errors and duplicates in a cache.
 
-    The labelled rows of all splits are judged, those of the test split as well: this asks whether labels are right, and
-    selects no head. Each is judged by a head that was trained on the other folds, in which no duplicate of it is, for a
-    copy would vouch for a wrong label. Features are standardised, if the head's parameters say so, by all rows of the
-    cache, which shows a head no label. Rows without a label are compared with the others, no more.
+    The labels of all splits are checked, including the test split: an audit looks for wrong labels and selects no head.
+    Each row is predicted by a head that was trained on the other folds. Duplicates of the row are in its own fold,
+    because a duplicate with the same wrong label would confirm it. If the head standardises, the scaling is computed
+    from all rows of the cache, without labels. Rows without a label are only searched for duplicates.
 
-    Nothing is written. Memory holds a copy of the rows that train, next to the mapped cache; a float16 cache is
-    converted as a whole besides.
+    Nothing is written. Memory holds the training rows of one fold, beside the mapped cache; a float16 cache is
+    converted as a whole in addition.
 
     Parameters
     ----------
@@ -192,28 +203,35 @@ def audit(
     tap
         The layer whose features are used; if not given, the last one below the network's own outputs.
     head, params
-        What judges: the head's name in the catalogue, and its parameters.
+        The name in the catalogue, and the parameters, of the head that checks labels.
     folds
-        Number of parts that the labelled rows are dealt into, at least 2.
+        Number of folds of the labelled rows, at least 2.
     seed
         What the folds follow from, and the heads' random choices.
     near
-        The similarity from which on rows are near-duplicates; see `heads.auditing.duplicates`. On the pooled features
+        The similarity from which on rows are near-duplicates. On the pooled features
         of MobileNetV2, different photographs stay below 0.80, and a JPEG saved again at quality 75 has 0.98 or more.
     progress
-        Called with how much is done, how much there is, and of what: ``"comparing images"``, ``"judging labels"``.
+        Called with the number of steps done, their total and the phase: ``"comparing images"`` or
+        ``"checking labels"``.
 
     Raises
     ------
     UnknownNameError
         If there is no such head or tap.
     ParameterError
-        If a parameter, ``folds`` or ``near`` cannot be what it is.
+        If a parameter, ``folds`` or ``near`` is out of range.
     TrainingError
         If a feature is not finite, naming the image, or a training fails.
+
+    Examples
+    --------
+    >>> found = heads.audit(cache, tap="features", head="centroid")
+    >>> len(found.label_errors), len(found.groups)
+    (0, 2)
     """
     spec = head_spec(head)
-    judge = _Judge(spec, MappingProxyType(spec.values(params or {})), folds, seed)
+    check = _LabelCheck(spec, MappingProxyType(spec.values(params or {})), folds, seed)
     features = cache.features(feature_tap(cache, spec, tap))
     row = first_not_finite(features.X)
     if row is not None:
@@ -223,15 +241,15 @@ def audit(
     groups = duplicates.contents if duplicates.too_many else duplicates.groups
     if folds > np.count_nonzero(features.y >= 0) > 0:
         raise ParameterError(f"folds is {folds}, and there are {np.count_nonzero(features.y >= 0)} labelled rows")
-    judged = judge.run(features, groups, lambda done, total: progress(done, total, JUDGING))
-    seen = seen_of(cache, features)
+    found = check.run(features, groups, lambda done, total: progress(done, total, CHECKING))
+    top3 = imagenet_top3(cache, features)
     table = PredictionsTable(
-        paths=features.paths[judged.rows],
-        splits=features.splits[judged.rows],
-        true=features.y[judged.rows],
-        probabilities=judged.probabilities,
+        paths=features.paths[found.rows],
+        splits=features.splits[found.rows],
+        true=features.y[found.rows],
+        probabilities=found.probabilities,
         classes=features.classes,
-        seen=None if seen is None else seen.take(judged.rows),
+        imagenet_top3=None if top3 is None else top3.take(found.rows),
     )
     return Audit(
         table=table,
@@ -239,47 +257,51 @@ def audit(
         duplicates=duplicates.pairs,
         tap=features.tap,
         head=head,
-        params=judge.params,
+        params=check.params,
         folds=folds,
         near=near,
         seed=seed,
         n_images=len(features),
         apart=not duplicates.too_many,
-        warnings=(*_notes(features, duplicates, table, near), *_doubts(table, head), *judged.warnings),
+        warnings=(*_notes(features, duplicates, table, near), *_weak_head(table, head), *found.warnings),
     )
 
 
-def _notes(features: FeatureSet, duplicates: Duplicates, table: PredictionsTable, near: float) -> Iterator[str]:
-    """Yield what the user must know, one line each."""
+def _notes(features: FeatureSet, duplicates: Duplicates, table: PredictionsTable, near: float) -> Iterator[Notice]:
+    """Yield the notices for the user."""
     labelled = np.flatnonzero(features.y >= 0)
     present = np.unique(features.y[labelled])
     left_out = labelled[~np.isin(features.paths[labelled], table.paths)]
     if duplicates.too_many:
-        yield (
+        yield Notice(
+            Code.TOO_MANY_DUPLICATES,
             f"{duplicates.near_rows} of {len(features)} rows are near-duplicates of another: near={near:g} is too low "
-            "for these features, raise it or take another tap; only equal contents are kept in one fold"
+            "for these features, raise it or take another tap; only equal contents are kept in one fold",
         )
     if len(present) < FEWEST_FOLDS:
         found = f"all labelled rows are of the class {features.classes[present[0]]!r}" if len(present) else "no row is"
-        yield f"{found}{'' if len(present) else ' labelled'}: labels cannot be judged, only duplicates were looked for"
+        found += "" if len(present) else " labelled"
+        yield Notice(Code.LABELS_NOT_CHECKED, f"{found}: labels cannot be checked, only duplicates were searched for")
     elif len(left_out):
         names = ", ".join(features.classes[label] for label in np.unique(features.y[left_out]))
-        yield (
-            f"{len(left_out)} labelled rows of the class {names} were not judged: that needs two classes with two "
-            "different images each, near-duplicates counted as one, not all in one fold"
+        yield Notice(
+            Code.LABELS_NOT_CHECKED,
+            f"{len(left_out)} labelled rows of the class {names} were not checked: that needs two classes with two "
+            "different images each, near-duplicates counted as one, not all in one fold",
         )
     if 0 < len(labelled) < len(features):
-        yield f"{len(features) - len(labelled)} rows without a label were only compared with the others"
+        unlabelled = len(features) - len(labelled)
+        yield Notice(Code.UNLABELLED_ROWS, f"{unlabelled} rows without a label were only compared with the others")
 
 
-def _doubts(table: PredictionsTable, head: str) -> Iterator[str]:
-    """Yield a warning if the heads know no more than how frequent the classes are."""
+def _weak_head(table: PredictionsTable, head: str) -> Iterator[Notice]:
+    """Yield a warning if the heads are no better than the majority baseline."""
     if not len(table):
         return
     right, majority = float(np.mean(table.correct)), float(np.bincount(table.true).max() / len(table))
     if right <= majority:
-        yield (
-            f"{head} agrees with {100 * right:.1f} % of the labels, always naming the most frequent class would with "
-            f"{100 * majority:.1f} %: what it says of labels means little; take another head, such as logreg, or more "
-            "epochs"
+        yield Notice(
+            Code.BELOW_BASELINE,
+            f"{head} agrees with {100 * right:.1f} % of the labels, and the majority baseline with "
+            f"{100 * majority:.1f} %: its label errors mean little; use another head, such as logreg, or more epochs",
         )

@@ -1,7 +1,7 @@
-"""Images that a cache holds more than once: equal bytes, and features that point the same way, in bounded memory.
+"""Duplicate images in a cache, by equal bytes or similar features, in bounded memory.
 
-Whatever the rows are, what is found stays small: of the pairs that are near-duplicates only those are listed that join
-two groups of rows which nothing has joined before, as in Kruskal's algorithm for spanning trees.
+The list of pairs stays short: of the near-duplicates, only pairs that join two separate groups of rows are listed, as
+in Kruskal's algorithm for spanning trees.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MANY = 0.1  # part of the rows
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """Two images that are the same, or nearly.
+    """A pair of duplicate images.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """Images that duplicates join: each is the same as another of them, or nearly.
+    """Images that are connected by duplicates.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class DuplicateGroup:
 
 
 def groups_of(pairs: Sequence[Duplicate]) -> tuple[DuplicateGroup, ...]:
-    """Return the groups that listed pairs join, those that hurt most first: with conflicts, across splits, large."""
+    """Return the groups that listed pairs join, the most harmful first: with conflicts, across splits, large."""
     members: dict[str, list[str]] = {}
     for pair in pairs:
         ours, theirs = members.setdefault(pair.a, [pair.a]), members.setdefault(pair.b, [pair.b])
@@ -103,13 +103,13 @@ def groups_of(pairs: Sequence[Duplicate]) -> tuple[DuplicateGroup, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Duplicates:
-    """What is in a cache more than once.
+    """All duplicates in a cache.
 
     Parameters
     ----------
     pairs
-        What hurts most comes first: conflicting labels, then different splits, then the more similar; exact before
-        near, then by path.
+        The most harmful first: conflicting labels, then different splits, then higher similarity, exact before near,
+        then by path.
     contents, groups
         The number of the content of each row, and of the group of its duplicates, near ones included, shapes (n,);
         a group's rows are connected by near-duplicates, not each one to each other.
@@ -124,7 +124,7 @@ class Duplicates:
 
     @property
     def too_many(self) -> bool:
-        """Whether so many rows are near-duplicates that the bound must be too low for these features."""
+        """Whether there are so many near-duplicates that ``near`` must be too low for these features."""
         return self.near_rows > _MANY * len(self.groups)
 
 
@@ -151,12 +151,12 @@ def find_duplicates(
     near
         The similarity from which on rows are near-duplicates, above 0 and at most 1.
     progress
-        Called with the number of products of blocks that are done, and that of all.
+        Called with the number of blocks compared, and their total.
 
     Raises
     ------
     ParameterError
-        If ``near`` is no such number.
+        If ``near`` is out of range.
     """
     if not 0 < near <= 1:
         raise ParameterError(f"near is {near}, expected above 0 and at most 1; 0.9 finds re-encoded photographs")
@@ -207,8 +207,8 @@ class _Listing:
     def joining(self, a: Targets, b: Targets, similarities: NDArray[np.float32]) -> Iterator[_Pair]:
         """Yield those of some pairs, shapes (m,), that are listed, the most similar first."""
         look = _FIRST_LOOK
-        some = self._apart(a, b)
-        a, b, similarities = a[some], b[some], similarities[some]
+        apart = self._apart(a, b)
+        a, b, similarities = a[apart], b[apart], similarities[apart]
         order = np.lexsort((b, a, -similarities))
         while len(order):
             for pair in order[:look]:
@@ -241,7 +241,7 @@ def _joined(groups: Targets, a: int, b: int) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Directions:
-    """Where rows point to, seen from their mean.
+    """The directions of rows from their mean.
 
     Parameters
     ----------
@@ -250,7 +250,7 @@ class _Directions:
     mean
         Shape (d,), float32.
     factors
-        What makes the length of a centred row 1, shape (n,), float32; 0 for rows that are the mean itself.
+        Factors that scale centred rows to length 1, shape (n,), float32; 0 for rows that equal the mean.
     """
 
     X: Features
@@ -258,7 +258,7 @@ class _Directions:
     factors: NDArray[np.float32]
 
     @classmethod
-    def of(cls, X: Features) -> Self:
+    def from_rows(cls, X: Features) -> Self:
         """Measure rows, by blocks."""
         total = np.zeros(X.shape[1])
         for rows in row_blocks(X):
@@ -272,7 +272,7 @@ class _Directions:
         return cls(X, mean, factors)
 
     def block(self, rows: slice) -> NDArray[np.float32]:
-        """Return some rows as vectors of length 1, or 0, shape (m, d)."""
+        """Return a block of rows as vectors of length 1 (or 0), shape (m, d)."""
         vectors = np.subtract(self.X[rows], self.mean, dtype=np.float32)
         vectors *= self.factors[rows, np.newaxis]
         return vectors
@@ -288,7 +288,7 @@ def _similar_rows(
     """Yield the near-duplicates of one pair of blocks after the other: earlier rows, later rows, similarities."""
     count = max(1, min(_BLOCK_ROWS, _BLOCK_VALUES // max(1, X.shape[1])))
     starts = range(0, len(X), count)
-    directions, total, done = _Directions.of(X), len(starts) * (len(starts) + 1) // 2, 0
+    directions, total, done = _Directions.from_rows(X), len(starts) * (len(starts) + 1) // 2, 0
     for first in starts:
         ours = directions.block(slice(first, first + count))
         for second in starts[first // count :]:

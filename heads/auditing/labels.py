@@ -1,4 +1,4 @@
-"""Rows whose label is likely wrong: heads that have not seen them find another class more probable."""
+"""Rows whose label is likely wrong: out-of-fold heads find another class more probable."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from heads.table import PredictionsTable
+    from heads.evaluation.predictions import PredictionsTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Accuracy against the number of labels, and what twice the labels would likely buy."""
+"""Accuracy against the number of labels, and a forecast for twice the labels.
+
+Private: `heads` has the public names.
+"""
 
 from heads.curves.curve import CurvePoint, LearningCurve, learning_curve
 from heads.curves.forecasting import Forecast

@@ -1,4 +1,4 @@
-"""The use case: from a cache to accuracy against the number of labels."""
+"""The use case ``curve``: accuracy against the number of labels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 from heads.catalog import head_spec, make_head
 from heads.curves.forecasting import FEWEST_SIZES, Forecast, intervals_and_forecast
 from heads.errors import ParameterError, TrainingError
+from heads.notices import Code, Notice, to_dicts
 from heads.rows import first_not_finite
-from heads.splits import Holdout, training_rows
+from heads.splits import Holdout, same_content, training_rows
 from heads.training import DEFAULT_HOLDOUT, feature_tap, require_rows
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featurecache.cache import FeatureCache, FeatureSet
-    from heads.intervals import Interval
+    from heads.evaluation.intervals import Interval
     from heads.parameters import Value
     from heads.rows import Targets
 
@@ -33,7 +34,7 @@ _SEEDS = 2**32
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """How good heads are that have learned from n rows.
+    """The accuracy of heads that were trained on n rows.
 
     Parameters
     ----------
@@ -65,13 +66,19 @@ class LearningCurve:
     classes
         The names of the classes.
     n_judged
-        Number of rows that judge, the same ones for all.
+        Number of validation rows, the same ones for all points.
     repeats, seed
         What was asked for.
     baseline_accuracy
-        Accuracy of always naming the most frequent class of the training rows.
+        The majority baseline: accuracy of always predicting the most frequent class of the training rows.
     warnings
-        What must be known, one line each.
+        What the user must know.
+
+    Examples
+    --------
+    >>> curve = heads.learning_curve(cache, "centroid", tap="features", repeats=2)
+    >>> curve.to_dict()["head"]
+    'centroid'
     """
 
     points: tuple[CurvePoint, ...]
@@ -84,7 +91,7 @@ class LearningCurve:
     repeats: int
     seed: int
     baseline_accuracy: float
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
@@ -99,7 +106,7 @@ class LearningCurve:
             "repeats": self.repeats,
             "seed": self.seed,
             "baseline_accuracy": self.baseline_accuracy,
-            "warnings": list(self.warnings),
+            "warnings": to_dicts(self.warnings),
         }
 
     def _repr_html_(self) -> str:
@@ -110,7 +117,7 @@ class LearningCurve:
         if self.forecast:
             rows.append((f"{self.forecast.n:,} (forecast)", *_texts(self.forecast.accuracy)))
         caption = f"Accuracy of {self.head} on {self.n_judged:,} rows against the number of training rows"
-        return fragment((Table(("rows", "accuracy", "from", "to"), tuple(rows), caption), *self.warnings))
+        return fragment((Table(("rows", "accuracy", "from", "to"), tuple(rows), caption), *map(str, self.warnings)))
 
 
 def _texts(accuracy: Interval) -> tuple[str, str, str]:
@@ -118,7 +125,7 @@ def _texts(accuracy: Interval) -> tuple[str, str, str]:
 
 
 def _ignore(done: int, total: int, what: str) -> None:
-    """Take no notice of progress."""
+    """Ignore progress."""
 
 
 def learning_curve(
@@ -132,9 +139,9 @@ def learning_curve(
     holdout: float = DEFAULT_HOLDOUT,
     progress: Callable[[int, int, str], object] = _ignore,
 ) -> LearningCurve:
-    """Train a head on ever more of the training rows, and judge it on the valid rows each time.
+    """Train a head on increasing numbers of training rows and validate each on the same valid rows.
 
-    The rows are those of `heads.train`; the test split is not looked at. Sizes are n, n/2, n/4, … down to two rows a
+    The rows are those of `heads.train`; the test split is not used. Sizes are n, n/2, n/4, … down to two rows a
     class and ten in all, at most eight. A run draws its rows anew, with like shares of the classes and at least one row
     of each; within a run the rows of a size are among those of the next, so that what doubling does is not blurred by
     other rows. Which rows they are follows from contents and seed, not from their order. All n rows are one draw, which
@@ -153,7 +160,8 @@ def learning_curve(
     seed
         What the drawn rows follow from, and the heads' random choices, and the rows held out.
     holdout
-        The part of the training rows that judges where the cache has no valid split, chosen by content.
+        The part of the training rows that is held out for validation where the cache has no valid split, chosen by
+        content.
     progress
         Called with the number of trainings that are done, that of all, and ``"training heads"``.
 
@@ -162,9 +170,15 @@ def learning_curve(
     UnknownNameError
         If there is no such head or tap.
     ParameterError
-        If a parameter cannot be what it is.
+        If a parameter does not exist or is out of range.
     TrainingError
-        If the rows cannot train or judge a head, or a training fails.
+        If the rows cannot train or validate a head, or a training fails.
+
+    Examples
+    --------
+    >>> curve = heads.learning_curve(cache, "centroid", tap="features", repeats=2)
+    >>> [point.n for point in curve.points]
+    [16, 32]
     """
     if repeats < 1:
         raise ParameterError(f"repeats is {repeats}, expected at least 1")
@@ -181,7 +195,7 @@ def learning_curve(
         drawn = drawn_order(train, seed, run)
         for size in sizes if run == 0 else sizes[:-1]:
             progress(len(correct), total, "training heads")
-            correct.append((size, trainings.judged(np.sort(drawn[:size]), run)))
+            correct.append((size, trainings.correct(np.sort(drawn[:size]), run)))
     progress(total, total, "training heads")
     matrices = [np.array([each for n, each in correct if n == size]) for size in sizes]
     intervals, forecast = intervals_and_forecast(sizes, matrices, seed=seed)
@@ -201,23 +215,24 @@ def learning_curve(
     )
 
 
-def _falling(sizes: Sequence[int], intervals: Sequence[Interval]) -> Iterator[str]:
-    """Yield a word if fewer rows were better than all of them, by more than the interval of the fewer allows."""
+def _falling(sizes: Sequence[int], intervals: Sequence[Interval]) -> Iterator[Notice]:
+    """Yield a warning if a smaller training set scored significantly higher than the full one."""
     best = max(range(len(sizes)), key=lambda position: intervals[position].value)
     if intervals[-1].value < intervals[best].low:
-        yield (
+        yield Notice(
+            Code.FEWER_ROWS_BETTER,
             f"with {sizes[best]:,} rows the head was better than with all {sizes[-1]:,}: other parameters, or another "
-            "head, will use the labels better"
+            "head, will use the labels better",
         )
 
 
 def _rows(features: FeatureSet, rule: Holdout) -> tuple[FeatureSet, FeatureSet]:
-    """Return the rows that train and those that judge, both ordered by path, as they are in a cache."""
+    """Return the training and the validation rows, both ordered by path, as they are in a cache."""
     train, valid = training_rows(features, rule)
     require_rows(features, train)
     if not len(valid):
         raise TrainingError(
-            f"there are no rows to judge by: all {len(train)} labelled rows in use train; "
+            f"there are no rows to validate on: all {len(train)} labelled rows in use train; "
             "put images into a valid split, or hold more out"
         )
     for rows in (train, valid):
@@ -272,38 +287,40 @@ def drawn_order(rows: FeatureSet, seed: int, run: int) -> Targets:
 
 
 class _Trainings:
-    """Trains one head after the other, on some rows each; what they warn of is kept, each text once."""
+    """Trains one head after the other, on some rows each; what they warn of is kept, each notice once."""
 
     def __init__(self, train: FeatureSet, valid: FeatureSet, head: str, params: Mapping[str, Value], seed: int) -> None:
         self._train, self._valid = train, valid
         self._head, self._params, self._seed = head, params, seed
-        self.warnings: dict[str, None] = {}
+        self.warnings: dict[Notice, None] = {}
 
-    def judged(self, rows: Targets, run: int) -> NDArray[np.bool_]:
-        """Return whether a head that is trained on these rows is right on each of those that judge, shape (m,)."""
-        some = self._train if len(rows) == len(self._train) else self._train.take(rows)
+    def correct(self, rows: Targets, run: int) -> NDArray[np.bool_]:
+        """Train a head on these rows; return whether it is right on each validation row, shape (m,)."""
+        drawn = self._train if len(rows) == len(self._train) else self._train.take(rows)
         head = make_head(self._head, seed=(self._seed + run) % _SEEDS, **self._params)
         try:
-            head.fit(some.X, some.y, names=some.classes)
+            head.fit(drawn.X, drawn.y, names=drawn.classes)
         except TrainingError as e:
             raise TrainingError(f"with {len(rows)} training rows: {e}") from e
-        self.warnings |= dict.fromkeys(f"with {len(rows)} training rows: {text}" for text in head.warnings_)
+        self.warnings |= dict.fromkeys(notice.about(f"with {len(rows)} training rows") for notice in head.warnings_)
         predicted = head.classes_[np.argmax(head.predict_proba(self._valid.X), axis=1)]
         return np.asarray(predicted == self._valid.y)
 
 
 def _notes(
-    train: FeatureSet, valid: FeatureSet, forecast: Forecast | None, repeats: int, warnings: Mapping[str, None]
-) -> Iterator[str]:
-    """Yield what the user must know, one line each."""
+    train: FeatureSet, valid: FeatureSet, forecast: Forecast | None, repeats: int, warnings: Mapping[Notice, None]
+) -> Iterator[Notice]:
+    """Yield the notices for the user."""
     missing = [train.classes[label] for label in np.setdiff1d(np.arange(len(train.classes)), train.y)]
-    unjudged = [train.classes[label] for label in np.setdiff1d(np.arange(len(train.classes)), valid.y)]
+    unvalidated = [train.classes[label] for label in np.setdiff1d(np.arange(len(train.classes)), valid.y)]
     if missing:
-        yield f"no training row is of the class {', '.join(missing)}"
-    if unjudged:
-        yield f"no row that judges is of the class {', '.join(unjudged)}"
+        yield Notice(Code.CLASS_NOT_TRAINED, f"no training row is of the class {', '.join(missing)}")
+    if unvalidated:
+        yield Notice(Code.CLASS_NOT_EVALUATED, f"no valid row is of the class {', '.join(unvalidated)}")
+    yield from same_content(valid, train)
     if repeats == 1:
-        yield "with one run, the intervals know nothing of how much other training rows would change; repeat it"
+        message = "with one run, the intervals leave out the variation between draws of training rows; use more repeats"
+        yield Notice(Code.ONE_RUN, message)
     if forecast is None:
-        yield f"no forecast: a power law needs at least {FEWEST_SIZES} sizes"
+        yield Notice(Code.NO_FORECAST, f"no forecast: a power law needs at least {FEWEST_SIZES} sizes")
     yield from warnings

@@ -1,4 +1,4 @@
-"""How sure one is of a learning curve, and what it leads to expect: from who is right on which row, in plain NumPy."""
+"""Intervals of a learning curve, and its extrapolation by a power law."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heads.intervals import Interval, wilson
+from heads.evaluation.intervals import Interval, wilson
 from heads.rows import row_blocks
 
 if TYPE_CHECKING:
@@ -46,25 +46,25 @@ def intervals_and_forecast(
 ) -> tuple[tuple[Interval, ...], Forecast | None]:
     """Return the mean accuracy at each size with its 95 % interval, and what is to be expected of twice the rows.
 
-    Rows that judge and runs are both drawn anew, 1,000 times, the same ones for all sizes. Where there is one run
+    Validation rows and runs are both drawn again, 1,000 times, the same ones for all sizes. Where there is one run
     alone, the last size, a single run of the size before says how much another draw would change: halves of a sample
     differ as much among each other as such samples do (P. J. McCarthy, "Pseudo-replication: half samples", Review of
     the International Statistical Institute 37 (1969), 239-264). Intervals are from the 2.5th to the 97.5th percentile,
     and never narrower than Wilson's of one head, for heads that are always right leave nothing to draw.
 
-    The forecast goes on from the largest size by a power law, error = a n^-b with b >= 0; b is fitted to the logarithms
-    of n and of (wrong + 1/2) / (m + 1) over all sizes from an eighth of the largest on, in each of the 1,000 draws. So
-    it promises no less than what was measured. Such laws fit
+    The forecast extends the curve by a power law, error = a n^-b with b >= 0. b is fitted to the logarithms of n and of
+    (wrong + 1/2) / (m + 1) over all sizes from an eighth of the largest on, in each of the 1,000 draws. So it is never
+    below the measured accuracy. Such laws fit
     well where there are enough rows (J. Hestness et al., "Deep learning scaling is predictable, empirically",
     arXiv:1712.00409, 2017; R. L. Figueroa et al., "Predicting sample size required for classification performance",
-    BMC Medical Informatics and Decision Making 12:8, 2012). It knows of no error that more rows do not mend.
+    BMC Medical Informatics and Decision Making 12:8, 2012). It has no term for an error that more rows do not reduce.
 
     Parameters
     ----------
     sizes
         Numbers of training rows, ascending.
     correct
-        For each size whether each run is right on each row that judges, shape (runs, m); the last size may have one
+        For each size whether each run is right on each validation row, shape (runs, m); the last size may have one
         run, all others have equally many.
     seed
         What is drawn follows from it.
@@ -101,8 +101,8 @@ def _resampled(correct: Sequence[NDArray[np.bool_]], generator: np.random.Genera
         accuracies = np.split((weights @ stacked.T).astype(np.float64) / m, ends, axis=1)
         runs = generator.integers(0, repeats, (draws, repeats))
         means = [
-            np.take_along_axis(each, runs, axis=1).mean(axis=1) if each.shape[1] > 1 else each[:, 0]
-            for each in accuracies
+            np.take_along_axis(correct, runs, axis=1).mean(axis=1) if correct.shape[1] > 1 else correct[:, 0]
+            for correct in accuracies
         ]
         if repeats > 1 and accuracies[-1].shape[1] == 1:
             halves = accuracies[-2]

@@ -1,6 +1,8 @@
 """The pictures of reports: functions that return a matplotlib figure, which says what it shows. No pyplot, no state.
 
 matplotlib is imported when the first picture is drawn.
+
+Public: these functions and `ReportFigure`.
 """
 
 from typing import TYPE_CHECKING

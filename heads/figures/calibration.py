@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from heads.evaluation.intervals import wilson
+from heads.evaluation.metrics import CALIBRATION_BINS as _BINS
+from heads.evaluation.metrics import calibration_bins
 from heads.figures.style import BLUE, GREY, VERMILION, lopsided, score
-from heads.intervals import wilson
-from heads.metrics import CALIBRATION_BINS as _BINS
-from heads.metrics import calibration_bins
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from heads.evaluation.predictions import PredictionsTable
     from heads.figures.canvas import ReportFigure
-    from heads.table import PredictionsTable
 
     Floats: TypeAlias = NDArray[np.float64]
 
@@ -79,7 +79,7 @@ def probability_histogram(table: PredictionsTable) -> ReportFigure:
     of_truth = table.probabilities[rows, table.true[rows]]
     right = (table.predicted == table.true)[rows]
     edges = np.linspace(0, 1, _NARROW + 1)
-    hits, misses = (np.histogram(np.clip(each, 0, 1), edges)[0] for each in (of_truth[right], of_truth[~right]))
+    hits, misses = (np.histogram(np.clip(values, 0, 1), edges)[0] for values in (of_truth[right], of_truth[~right]))
     centres = (edges[1:] + edges[:-1]) / 2
     with drawing() as figure:
         axes = figure.subplots()
@@ -93,7 +93,7 @@ def probability_histogram(table: PredictionsTable) -> ReportFigure:
         _count_axis(axes, np.concatenate([hits, misses]))
         axes.set(xlabel="probability of the true class", xlim=(-0.01, 1.01))
         names = [f"right ({hits.sum():,})", f"wrong ({misses.sum():,})"]
-        legend(figure, [each[0] for each in bars], names, "outside upper center")
+        legend(figure, [bar[0] for bar in bars], names, "outside upper center")
     sure = int(np.count_nonzero(~right & (of_truth < 0.1)))  # noqa: PLR2004
     figure.alt = (
         f"Histogram of the probability of the true class: {hits.sum():,} rows right, {misses.sum():,} wrong, "
@@ -107,7 +107,9 @@ def probability_histogram(table: PredictionsTable) -> ReportFigure:
 
 
 def _draw_accuracies(axes: Axes, mean: Floats, rows: NDArray[np.int64], correct: NDArray[np.int64]) -> None:
-    found = [(mean[each], wilson(int(correct[each]), int(rows[each]))) for each in np.flatnonzero(rows)]
+    found = [
+        (mean[bin_index], wilson(int(correct[bin_index]), int(rows[bin_index]))) for bin_index in np.flatnonzero(rows)
+    ]
     x, y = [place for place, _ in found], [interval.value for _, interval in found]
     reach = [
         [interval.value - interval.low for _, interval in found],

@@ -82,7 +82,7 @@ class ReportFigure(Figure):
         with styled():
             super().draw(renderer)
 
-    def savefig(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - matplotlib's own
+    def savefig(self, *args: Any, **options: Any) -> None:
         """Save it as matplotlib does (``fname``, ``dpi``, ``format``, …), but with its own ground and resolution."""
         with styled():
             super().savefig(*args, **options)
@@ -128,7 +128,7 @@ def legend(
     The figure grows by its height, so that the axes keep theirs. A layout sees to no legend's width.
     """
     # names that begin with an underscore would be left out of a legend, so they are written later
-    numbers = [str(each) for each in range(len(names))]
+    numbers = [str(number) for number in range(len(names))]
     for count in range(min(columns, len(names)), 0, -1):
         made = figure.legend(handles, numbers, loc=place, ncols=count, title=title, alignment="left")
         for text, name in zip(made.get_texts(), names, strict=True):

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from heads.evaluation.metrics import confusion
 from heads.figures.style import BLUE, INK, VERMILION, shown
-from heads.metrics import confusion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Text
 
+    from heads.evaluation.predictions import PredictionsTable
     from heads.figures.canvas import ReportFigure
-    from heads.table import PredictionsTable
 
     Floats: TypeAlias = NDArray[np.float64]
 
@@ -158,8 +158,8 @@ def _explain_colours(figure: ReportFigure, highest: float, *, normalize: bool) -
     from heads.figures.canvas import legend
 
     values = _LEGEND if normalize else sorted({max(1, round(highest * part)) for part in _LEGEND})
-    handles = [Patch(color=BLUE)] + [Patch(facecolor=VERMILION, alpha=np.cbrt(each / highest)) for each in values]
-    labels = [f"{each:.0%}".replace("%", " %") if normalize else f"{each:,.0f}" for each in values]
+    handles = [Patch(color=BLUE)] + [Patch(facecolor=VERMILION, alpha=np.cbrt(value / highest)) for value in values]
+    labels = [f"{value:.0%}".replace("%", " %") if normalize else f"{value:,.0f}" for value in values]
     legend(figure, handles, ["right", f"wrong: {labels[0]}", *labels[1:]], "outside upper center", columns=len(handles))
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.figures.style import BLUE, COLOURS, GREY, listed, score, shown
-from heads.metrics import ranked_classes
+from featurecache.text import listed
+from heads.evaluation.metrics import ranked_classes
+from heads.figures.style import BLUE, COLOURS, GREY, score, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
+    from heads.evaluation.predictions import PredictionsTable
     from heads.figures.canvas import ReportFigure
-    from heads.table import PredictionsTable
 
     Floats: TypeAlias = NDArray[np.float64]
 
@@ -190,5 +191,7 @@ def _described(table: PredictionsTable, curves: list[_Curve], kind: str, measure
         drawn += f": their mean, the band of the middle 80 % of classes, and the five with the smallest {measure}"
     have = {curve.index for curve in curves}
     undefined = [name for index, name in enumerate(table.classes) if index not in have]
-    left_out = f" Undefined, for want of rows: {listed(undefined)}." if undefined else ""
+    left_out = (
+        f" Undefined, for want of rows: {listed(map(shown, undefined), sort=False, quoted=False)}." if undefined else ""
+    )
     return alt, f"{kind} curves {drawn}.{left_out}"

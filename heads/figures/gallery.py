@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL.Image import Image
 
+    from heads.evaluation.galleries import Choice
+    from heads.evaluation.predictions import PredictionsTable
     from heads.figures.canvas import ReportFigure
-    from heads.galleries import Choice
-    from heads.table import PredictionsTable
-    from heads.thumbnails import Originals, Thumbnail
+    from heads.report.thumbnails import Originals, Thumbnail
 
 _COLUMNS = 6
 _NAMED = 4  # choices that are named where there is nothing to draw
@@ -36,7 +36,7 @@ def gallery(table: PredictionsTable, choices: Sequence[Choice], originals: Origi
     table
         The predictions that the choices are from.
     choices
-        What is shown, from `heads.galleries`.
+        What is shown, from `heads.evaluation.galleries`.
     originals
         Where the image files are; in the place of an image that cannot be shown stands why. None shows their paths.
     """
@@ -57,7 +57,7 @@ def gallery(table: PredictionsTable, choices: Sequence[Choice], originals: Origi
             for axes, row in zip(line, rows, strict=False):
                 _draw_image(axes, table, row, originals)
     total = sum(len(choice.rows) for choice in choices)
-    figure.alt = f"{total:,} images: {', '.join(f'{shown(each.title)} ({len(each.rows)})' for each in choices)}."
+    figure.alt = f"{total:,} images: {', '.join(f'{shown(choice.title)} ({len(choice.rows)})' for choice in choices)}."
     figure.caption = (
         "Below each image the class that was predicted and its probability; where that is wrong, in orange, what it is "
         "labelled as."

@@ -89,7 +89,7 @@ def feature_map(
     wrong = None if predicted is None else (predicted[rows] != features.y[rows]) & (features.y[rows] >= 0)
     y = features.y[rows]
     many = len(np.unique(y[y >= 0])) > len(COLOURS)
-    kinds = _kinds(y, features.classes) if wrong is None or not many else _judgements(y, wrong)
+    kinds = _kinds(y, features.classes) if wrong is None or not many else _by_correctness(y, wrong)
     with drawing((6.0, 4.9)) as figure:
         axes = figure.subplots()
         handles = [_draw(axes, places, kind) for kind in reversed(kinds)][::-1]
@@ -99,8 +99,8 @@ def feature_map(
             names.append(f"wrong ({np.count_nonzero(wrong):,})")
         _label_axes(axes, explained)
         legend(figure, handles, names, "outside lower center")
-    some = f"{len(rows):,} of {len(features):,} rows" if len(rows) < len(features) else f"{len(rows):,} rows"
-    _describe(figure, some, explained, wrong, judged=many and wrong is not None)
+    drawn = f"{len(rows):,} of {len(features):,} rows" if len(rows) < len(features) else f"{len(rows):,} rows"
+    _describe(figure, drawn, explained, wrong, by_correctness=many and wrong is not None)
     return figure
 
 
@@ -162,7 +162,7 @@ def _kinds(y: NDArray[np.int64], classes: tuple[str, ...]) -> list[_Kind]:
     return [*kinds, *_counted(((y >= 0) & ~np.isin(y, coloured), GREY, "other classes"), (y < 0, FAINT, "no label"))]
 
 
-def _judgements(y: NDArray[np.int64], wrong: NDArray[np.bool_]) -> list[_Kind]:
+def _by_correctness(y: NDArray[np.int64], wrong: NDArray[np.bool_]) -> list[_Kind]:
     """Return the rows that a head gets wrong, those that it gets right, and those that nobody knows of."""
     return _counted((wrong, VERMILION, "wrong"), (~wrong & (y >= 0), BLUE, "right"), (y < 0, FAINT, "no label"))
 
@@ -207,24 +207,29 @@ def _label_axes(axes: Axes, explained: Floats | None) -> None:
 
 
 def _describe(
-    figure: ReportFigure, some: str, explained: Floats | None, wrong: NDArray[np.bool_] | None, *, judged: bool
+    figure: ReportFigure,
+    drawn: str,
+    explained: Floats | None,
+    wrong: NDArray[np.bool_] | None,
+    *,
+    by_correctness: bool,
 ) -> None:
     count = 0 if wrong is None else np.count_nonzero(wrong)
     coloured, ringed = (
         "coloured by class",
         "" if wrong is None else f" Ringed: rows that the head gets wrong ({count:,}).",
     )
-    if judged:
+    if by_correctness:
         coloured, ringed = "coloured by right and wrong", f" Orange: rows that the head gets wrong ({count:,})."
     if explained is None:
-        figure.alt = f"Map of the features of {some} by t-SNE, {coloured}.{ringed}"
-        figure.caption = f"Features of {some}, by t-SNE: near each other means alike, distances mean little.{ringed}"
+        figure.alt = f"Map of the features of {drawn} by t-SNE, {coloured}.{ringed}"
+        figure.caption = f"Features of {drawn}, by t-SNE: near each other means alike, distances mean little.{ringed}"
         return
     share = f"{explained.sum():.1%} of the variance"
-    figure.alt = f"Map of the features of {some} by PCA, {coloured}; two components hold {share}.{ringed}"
+    figure.alt = f"Map of the features of {drawn} by PCA, {coloured}; two components hold {share}.{ringed}"
     apart = (
         "Where errors lie together, classes overlap"
-        if judged
+        if by_correctness
         else "Classes that lie apart here are easy; what overlaps may still differ in other directions"
     )
-    figure.caption = f"Features of {some}, seen from where they differ most (PCA, {share}). {apart}.{ringed}"
+    figure.caption = f"Features of {drawn}, seen from where they differ most (PCA, {share}). {apart}.{ringed}"

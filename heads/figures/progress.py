@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from heads.base import Epoch
-    from heads.comparison import Comparison
     from heads.curves import CurvePoint, Forecast, LearningCurve
+    from heads.epochs import Epoch
+    from heads.evaluation.compare import Comparison
+    from heads.evaluation.intervals import Interval
     from heads.figures.canvas import ReportFigure
-    from heads.intervals import Interval
 
 _MARKED = 30  # epochs up to which each is marked
 _CLOSE = 1.35  # ratio of two numbers of labels, below which one of them is not written on the axis
@@ -88,8 +88,8 @@ def accuracies(comparison: Comparison) -> ReportFigure:
         f"({shown(worst[0])}) to {score(best[1].accuracy.value)} ({shown(best[0])})."
     )
     figure.caption = (
-        "Accuracy of each head with its 95 % interval; dotted, if in sight: naming the most frequent class. All are "
-        "judged on the same rows, so differences are surer than overlapping intervals suggest: the tests of pairs tell."
+        "Accuracy of each head with its 95 % interval; a dotted line marks the majority baseline if it is in range. "
+        "All heads are evaluated on the same rows: paired tests can find differences where intervals overlap."
     )
     return figure
 
@@ -110,7 +110,7 @@ def learning_curve(curve: LearningCurve) -> ReportFigure:
         if runs:
             axes.plot(*zip(*runs, strict=True), ".", color=GREY, alpha=0.55, markersize=6, label="single runs")
         measured = [point.accuracy for point in curve.points]
-        axes.plot(numbers, [each.value for each in measured], color=BLUE)
+        axes.plot(numbers, [interval.value for interval in measured], color=BLUE)
         _draw_points(axes, [point for point in curve.points if len(point.runs) > 1], "mean of runs", "o")
         _draw_points(axes, [point for point in curve.points if len(point.runs) == 1], "one run", "D")
         if curve.forecast is not None:
@@ -172,7 +172,7 @@ def _draw_points(axes: Axes, points: Sequence[CurvePoint], name: str, marker: st
     found = [point.accuracy for point in points]
     axes.errorbar(
         [point.n for point in points],
-        [each.value for each in found],
+        [interval.value for interval in found],
         yerr=_reach(found),
         color=BLUE,
         linestyle="none",
@@ -205,8 +205,8 @@ def _draw_forecast(axes: Axes, n: int, accuracy: float, forecast: Forecast) -> N
 def _reach(found: list[Interval]) -> list[list[float]]:
     """Return how far intervals reach below and above their values."""
     return [
-        [max(0.0, each.value - each.low) for each in found],
-        [max(0.0, each.high - each.value) for each in found],
+        [max(0.0, interval.value - interval.low) for interval in found],
+        [max(0.0, interval.high - interval.value) for interval in found],
     ]
 
 

@@ -1,6 +1,6 @@
 """Colours, and names made fit to be drawn: what all pictures share, without matplotlib."""
 
-from collections.abc import Sequence
+from featurecache.text import printable
 
 INK = "#1a1a1a"
 GREY = "#767676"
@@ -11,8 +11,6 @@ GREEN = "#009E73"
 COLOURS = (BLUE, VERMILION, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#999933", "#332288", "#44AA99")
 """Ten colours that the colour-blind tell apart: six of Okabe and Ito, "Color universal design" (2008), four of Paul
 Tol's "muted" scheme (SRON/EPS/TN/09-002)."""
-
-_LISTED = 5
 
 
 def shown(name: str, width: int = 24) -> str:
@@ -25,17 +23,11 @@ def shown(name: str, width: int = 24) -> str:
     >>> shown("a very long name of a class", 11)
     'a ver…class'
     """
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
+    text = printable(name)
     if len(text) <= width:
         return text
     ending = (width - 1) // 2
     return f"{text[: width - 1 - ending]}…{text[len(text) - ending :]}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Name a few classes, and count the others."""
-    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
-    return ", ".join(shown(name) for name in names[:_LISTED]) + more
 
 
 def score(value: float) -> str:

@@ -1,5 +1,9 @@
-"""A report: plain data that results are put into, and how it is written as HTML or Markdown."""
+"""A report: plain data that results are put into, and how it is written as HTML or Markdown.
 
-from heads.report.model import Fact, Gallery, Picture, Report, Section, Shot, Table, Tone
+Private: `heads` has the public names.
+"""
 
-__all__ = ["Fact", "Gallery", "Picture", "Report", "Section", "Shot", "Table", "Tone"]
+from heads.report.model import Fact, FigureBlock, Gallery, GalleryImage, Section, Table, Tone
+from heads.report.report import Report
+
+__all__ = ["Fact", "FigureBlock", "Gallery", "GalleryImage", "Report", "Section", "Table", "Tone"]

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import jinja2
 from markupsafe import Markup, escape
 
-from heads.report.model import Block, Fact, Gallery, Picture, Report, Table
-from heads.report.text import visible
+from featurecache.text import visible
+from heads.report.model import Block, Content, Fact, FigureBlock, Gallery, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 _CONTENTS_FROM = 2  # sections
 _LONG = 40  # letters of a word, above which it may break anywhere
 _FRAME_HEIGHT = 720  # pixels of a notebook
-_KINDS: dict[type, str] = {Table: "table", Picture: "pictures", Gallery: "gallery", Fact: "facts"}
+_KINDS: dict[type, str] = {Table: "table", FigureBlock: "figures", Gallery: "gallery", Fact: "facts"}
 
 Piece: TypeAlias = Block | Fact
 """A block, or a headline number."""
 
 
-def page(report: Report) -> str:
+def page(report: Content) -> str:
     """Return a report as one self-contained HTML page; the same report gives the same text.
 
     A Content-Security-Policy lets the page load nothing and run nothing but its own style and script.
     """
     style, script = _template("style.css"), _template("script.js")
-    shots = [shot for gallery in _galleries(report) for shot in gallery.shots]
-    counts = Counter(name for shot in shots for name in dict.fromkeys(shot.classes))
+    images = [image for gallery in _galleries(report) for image in gallery.images]
+    counts = Counter(name for image in images for name in dict.fromkeys(image.classes))
     names = sorted(counts, key=lambda name: (name.casefold(), name))
     return (
         _environment()
@@ -53,7 +53,7 @@ def page(report: Report) -> str:
             contents=len(report.sections) >= _CONTENTS_FROM,
             counts=counts,
             numbers={name: number for number, name in enumerate(names)},
-            shots=len(shots),
+            images=len(images),
             filtering=len(names) > 1,
         )
     )
@@ -64,7 +64,7 @@ def fragment(pieces: Sequence[Piece]) -> str:
     return _environment().get_template("fragment.html.j2").render(pieces=pieces)
 
 
-def frame(report: Report) -> str:
+def frame(report: Content) -> str:
     """Return a whole page in a frame, for a notebook; what it holds cannot reach the notebook."""
     title, document = html.escape(visible(report.title)), html.escape(page(report))
     return (
@@ -150,5 +150,5 @@ def _kind(piece: Piece) -> str:
     return "text" if isinstance(piece, str) else _KINDS[type(piece)]
 
 
-def _galleries(report: Report) -> list[Gallery]:
+def _galleries(report: Content) -> list[Gallery]:
     return [block for section in report.sections for block in section.blocks if isinstance(block, Gallery)]

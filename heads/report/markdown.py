@@ -1,6 +1,6 @@
-"""A report as Markdown (GitHub's): headline numbers, tables and galleries; of pictures, what they show in words.
+"""A report as Markdown (GitHub's): headline numbers, tables, galleries, and the alternative text of figures.
 
-Every text is escaped, so that a name that holds markup is shown as it is.
+Every text is escaped, so that markup in a name is shown literally.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from heads.report.model import Block, Gallery, Picture, Report, Table, Tone
-from heads.report.text import visible
+from featurecache.text import visible
+from heads.report.model import Block, Content, FigureBlock, Gallery, Table, Tone
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -19,18 +19,18 @@ _BLOCK_START = re.compile(r"[-+=](?!\d)|\d+(?=[.)])")
 _MARKS = {Tone.GOOD: "✓ ", Tone.BAD: "✗ ", Tone.NEUTRAL: ""}
 
 
-def markdown(report: Report) -> str:
-    """Return a report as Markdown, without pictures; the same report gives the same text."""
+def markdown(report: Content) -> str:
+    """Return a report as Markdown, without images; the same report gives the same text."""
     return "\n\n".join(_report(report)) + "\n"
 
 
-def _report(report: Report) -> Iterator[str]:
+def _report(report: Content) -> Iterator[str]:
     yield f"# {_text(report.title)}"
     if report.subtitle:
         yield _paragraph(report.subtitle)
     if report.facts:
         rows = [(_text(fact.label), f"**{_text(fact.value)}**", _text(fact.detail)) for fact in report.facts]
-        yield _table(("What", "Value", "How sure, and compared with what"), rows, left=(0, 2))
+        yield _table(("Number", "Value", "Interval or comparison"), rows, left=(0, 2))
     if report.warnings:
         yield "\n".join(f"> - {_paragraph(warning)}" for warning in report.warnings)
     for section in report.sections:
@@ -49,7 +49,7 @@ def _block(block: Block) -> Iterator[str]:
                 yield _paragraph(block.caption)
             header = [_text(cell) for cell in block.header]
             yield _table(header, [[_text(cell) for cell in row] for row in block.rows], left=block.left)
-        case Picture():
+        case FigureBlock():
             yield f"*{_text(block.alt)}*"
         case Gallery():
             yield from _gallery(block)
@@ -61,14 +61,14 @@ def _gallery(gallery: Gallery) -> Iterator[str]:
     yield f"### {_text(gallery.title)}"
     if gallery.text:
         yield _paragraph(gallery.text)
-    if not gallery.shots:
+    if not gallery.images:
         yield _paragraph(gallery.empty)
         return
     rows = [
-        (_text(shot.path), _MARKS[shot.tone] + "<br>".join(_text(line) for line in shot.lines))
-        for shot in gallery.shots
+        (_text(image.path), _MARKS[image.tone] + "<br>".join(_text(line) for line in image.lines))
+        for image in gallery.images
     ]
-    yield _table(("Image", "What is said about it"), rows, left=(0, 1))
+    yield _table(("Image", "Labels and predictions"), rows, left=(0, 1))
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[int]) -> str:

@@ -1,6 +1,6 @@
-"""What a report holds: headline facts, and sections of text, tables, pictures and galleries. Plain data, no rendering.
+"""What a report holds: headline facts, and sections of text, tables, figures and galleries. Plain data, no rendering.
 
-All texts are plain text from anywhere, names of files and classes included; who renders them escapes them.
+All texts are plain text and untrusted, such as names of files and classes; the renderers escape them.
 """
 
 from collections.abc import Collection
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from heads.thumbnails import Thumbnail
+from heads.report.thumbnails import Thumbnail
 
 
 class Tone(Enum):
-    """Whether something is good news."""
+    """Whether a result is right, wrong or neither."""
 
     GOOD = "good"
     BAD = "bad"
@@ -26,9 +26,9 @@ class Fact:
     Parameters
     ----------
     label, value
-        What it is, and how much.
+        Its name, and its value as text.
     detail
-        How sure one is of it, or what to compare it with; may be empty.
+        Its interval, or a number to compare it with; may be empty.
     """
 
     label: str
@@ -57,7 +57,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class FigureBlock:
     """A figure.
 
     Parameters
@@ -65,9 +65,9 @@ class Picture:
     svg
         An SVG document, drawn for a light ground and transparent; see `heads.figures.to_svg`.
     caption
-        What it shows, and how to read it.
+        Text below the figure: content, and how to read it.
     alt
-        What someone needs to know who does not see it.
+        Alternative text for readers who cannot see the figure.
     """
 
     svg: str
@@ -76,7 +76,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class GalleryImage:
     """One image of a gallery.
 
     Parameters
@@ -84,13 +84,13 @@ class Shot:
     path
         The image's relative path.
     lines
-        What is said about it, a line each, the most important first.
+        Lines of text about it, the most important first.
     classes
-        Names of the classes that it has to do with; the reader may show those of one class only.
+        Names of its label and its predicted classes; the page can filter by class.
     tone
-        Whether what is shown is right or wrong.
+        Whether the prediction is right or wrong.
     thumbnail
-        The image itself, made small; or why there is none.
+        The image, reduced in size, or the reason why there is none.
     """
 
     path: str
@@ -102,26 +102,26 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Images under a heading; ``empty`` is what is said if there are none.
+    """Images under a heading.
 
     Parameters
     ----------
     title, text
-        What they have in common, and how they were chosen.
-    shots
+        Heading, and a text on how they were chosen.
+    images
         The images, in the order in which they are shown.
     empty
-        What is said instead if there are none.
+        Text that replaces the images if there are none.
     """
 
     title: str
     text: str
-    shots: tuple[Shot, ...]
+    images: tuple[GalleryImage, ...]
     empty: str = "There are none."
 
 
-Block: TypeAlias = str | Table | Picture | Gallery
-"""A paragraph, a table, a picture or a gallery."""
+Block: TypeAlias = str | Table | FigureBlock | Gallery
+"""A paragraph, a table, a figure or a gallery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,22 +133,8 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """A whole report.
-
-    Parameters
-    ----------
-    title, subtitle
-        What is judged, and on what.
-    facts
-        The numbers to see at a glance.
-    warnings
-        What the reader must know, a line each.
-    sections
-        The rest.
-    about
-        How it came about: label and text, for the end of the page.
-    """
+class Content:
+    """The content of a report; `heads.Report` describes the fields."""
 
     title: str
     subtitle: str
@@ -156,20 +142,3 @@ class Report:
     warnings: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
     about: tuple[tuple[str, str], ...] = field(default=())
-
-    def to_html(self) -> str:
-        """Return one self-contained HTML page; the same report gives the same text."""
-        from heads.report.html import page
-
-        return page(self)
-
-    def to_markdown(self) -> str:
-        """Return it as Markdown (GitHub's), without pictures."""
-        from heads.report.markdown import markdown
-
-        return markdown(self)
-
-    def _repr_html_(self) -> str:
-        from heads.report.html import frame
-
-        return frame(self)

@@ -1,4 +1,7 @@
-"""The use case: from results to reports; computes nothing but what to show and in which words."""
+"""From results to reports: selects the numbers, figures and galleries to show, and writes the text.
+
+Private: `heads` has the public names.
+"""
 
 from heads.reporting.audit import audit_report
 from heads.reporting.comparison import comparison_report

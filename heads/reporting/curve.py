@@ -1,9 +1,11 @@
-"""A learning curve as a report: what labels have bought so far, and what twice as many would likely buy."""
+"""The report of a learning curve: accuracy by number of labels, and a forecast for twice as many."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from featurecache.text import counted
+from heads.parameters import format_parameters
 from heads.report import Fact, Report, Section, Table
 from heads.reporting import parts
 
@@ -11,7 +13,7 @@ _CAPTION = (
     "Mean accuracy by number of labels; intervals from 1,000 draws of images and runs, none narrower than Wilson's of "
     "one run. All labels are one run"
 )
-_NO_POINTS = 0.005  # percentage points that are 0.00 when rounded
+_NO_POINTS = 0.005  # percentage points that round to 0.00
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,18 +30,24 @@ def curve_report(
     Parameters
     ----------
     curve
-        What is reported.
+        The learning curve.
     recipe
-        What determined the features, for the end of the report.
+        The recipe of the features, for the end of the report.
     about
         Further facts for the end of the report, such as which cache it is of: label to text.
+
+    Examples
+    --------
+    >>> curve = heads.learning_curve(cache, "centroid", tap="features", repeats=2)
+    >>> heads.curve_report(curve).title
+    'Accuracy by number of labels'
     """
     from heads.figures import learning_curve
 
     last = curve.points[-1]
     facts = [
         Fact(f"with {last.n:,} labels", parts.share(last.accuracy.value), parts.share_range(last.accuracy)),
-        Fact("always the most frequent class", parts.share(curve.baseline_accuracy), "what a head must beat"),
+        Fact("majority baseline", parts.share(curve.baseline_accuracy), "predicting the most frequent class"),
     ]
     if curve.forecast is not None:
         ahead = curve.forecast
@@ -47,16 +55,18 @@ def curve_report(
             Fact(f"with {ahead.n:,}, likely", parts.share(ahead.accuracy.value), parts.share_range(ahead.accuracy))
         )
     return Report(
-        title="What labels buy",
-        subtitle=f"{curve.head} on {curve.tap}, judged on {parts.counted(curve.n_judged, 'image')}",
+        title="Accuracy by number of labels",
+        subtitle=f"{curve.head} on {curve.tap}, validated on {counted(curve.n_judged, 'image')}",
         facts=tuple(facts),
-        warnings=curve.warnings,
+        warnings=tuple(map(str, curve.warnings)),
         sections=(
-            Section("Accuracy against labels", (outlook(curve), parts.picture(learning_curve(curve)), _points(curve))),
+            Section(
+                "Accuracy against labels", (outlook(curve), parts.figure_block(learning_curve(curve)), _points(curve))
+            ),
         ),
         about=(
             *(about or {}).items(),
-            ("head", f"{curve.head}: {parts.settings(curve.params)}"),
+            ("head", f"{curve.head}: {format_parameters(curve.params)}"),
             ("runs", f"{curve.repeats} of each size, seed {curve.seed}"),
             *(parts.about_features(recipe, curve.tap) if recipe else ()),
             *parts.made_by(),
@@ -65,23 +75,31 @@ def curve_report(
 
 
 def outlook(curve: LearningCurve) -> str:
-    """Return in a sentence what twice the labels would likely buy."""
+    """Return one or two sentences on the forecast for twice the labels.
+
+    Examples
+    --------
+    >>> curve = heads.learning_curve(cache, "centroid", tap="features", repeats=2)
+    >>> heads.outlook(curve)
+    'There are too few sizes for a forecast with more labels.'
+    """
     last, ahead = curve.points[-1], curve.forecast
     if ahead is None:
-        return "There are too few sizes to say what more labels would buy."
+        return "There are too few sizes for a forecast with more labels."
     gain = ahead.gain
     if 100 * gain.high < _NO_POINTS:
-        return f"Twice the labels ({ahead.n:,}) would likely buy nothing: the curve is flat."
+        return f"Twice the labels ({ahead.n:,}) would likely not raise the accuracy: the curve is flat."
     return (
         f"Twice the labels ({ahead.n:,}) would likely bring the accuracy from {parts.share(last.accuracy.value)} to "
         f"{parts.share(ahead.accuracy.value)}: {100 * gain.value:+.2f} points, 95 % interval {100 * gain.low:+.2f} to "
-        f"{100 * gain.high:+.2f}. That is the curve drawn on by a power law; it takes it that labels never hurt."
+        f"{100 * gain.high:+.2f}. The forecast extends the curve by a power law and assumes that more labels never "
+        "lower the accuracy."
     )
 
 
 def _points(curve: LearningCurve) -> Table:
     rows = tuple(
-        (f"{each.n:,}", parts.share(each.accuracy.value), parts.share_range(each.accuracy), f"{len(each.runs):,}")
-        for each in curve.points
+        (f"{point.n:,}", parts.share(point.accuracy.value), parts.share_range(point.accuracy), f"{len(point.runs):,}")
+        for point in curve.points
     )
     return Table(("labels", "accuracy", "95 % interval", "runs"), rows, _CAPTION, frozenset())

@@ -1,18 +1,18 @@
-"""What a sweep tries: heads, taps and every combination of their parameters' values, in plan order."""
+"""The candidates of a sweep: heads, taps and all combinations of parameter values, in plan order."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import product
 from typing import TypeAlias
 
 from featurecache.errors import UnknownNameError
+from featurecache.text import did_you_mean
 from heads.catalog import HEADS, head_spec
 from heads.errors import ParameterError
 from heads.parameters import HeadSpec, Parameter, Value
 
-FLOOR = "majority"
-"""The head that is always tried: what names the most frequent class is no better than."""
+BASELINE = "majority"
+"""The head that every sweep includes; it is the majority baseline."""
 
 Grids: TypeAlias = Mapping[str, Mapping[str, Sequence[object]]]
 """Head to parameter to the values that are tried."""
@@ -20,7 +20,13 @@ Grids: TypeAlias = Mapping[str, Mapping[str, Sequence[object]]]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One head on one tap with one value of each of its parameters."""
+    """One head on one tap with one value of each of its parameters.
+
+    Examples
+    --------
+    >>> heads.Candidate("centroid", "fc2", {"standardize": True}).to_dict()
+    {'head': 'centroid', 'tap': 'fc2', 'params': {'standardize': True}}
+    """
 
     head: str
     tap: str
@@ -38,7 +44,7 @@ class Candidate:
         return self.head, self.tap, tuple(item for item in self.params.items() if item[0] not in shared)
 
     def to_dict(self) -> dict[str, object]:
-        """Return it as a leaderboard shows it, ready for JSON."""
+        """Return the candidate as leaderboards show it, ready for JSON."""
         return {"head": self.head, "tap": self.tap, "params": dict(self.params)}
 
 
@@ -48,7 +54,7 @@ def candidates_of(heads: Sequence[str], taps: Sequence[str], grids: Grids) -> tu
     Parameters
     ----------
     heads
-        Names in the catalogue; empty for all of them. `FLOOR` is tried in any case, once, on the first tap.
+        Names in the catalogue; empty for all of them. `BASELINE` is tried in any case, once, on the first tap.
     taps
         The taps of the features.
     grids
@@ -63,14 +69,14 @@ def candidates_of(heads: Sequence[str], taps: Sequence[str], grids: Grids) -> tu
         If a head that was named can take none of the taps, or a parameter does not exist or cannot take a value.
     """
     chosen = tuple(dict.fromkeys(heads or HEADS))
-    specs = [head_spec(head) for head in dict.fromkeys((*chosen, FLOOR))]
+    specs = [head_spec(head) for head in dict.fromkeys((*chosen, BASELINE))]
     strangers = [head for head in grids if head not in chosen]
     if strangers:
         raise ParameterError(f"there is a grid for {strangers[0]!r}, which is not tried (heads: {', '.join(chosen)})")
     found: list[Candidate] = []
     for spec in specs:
         head = spec.name
-        usable = taps[:1] if head == FLOOR else [tap for tap in taps if tap in (spec.taps or taps)]
+        usable = taps[:1] if head == BASELINE else [tap for tap in taps if tap in (spec.taps or taps)]
         if not usable and heads:
             raise ParameterError(
                 f"{head} takes the tap {', '.join(spec.taps)} alone, not {', '.join(taps)}; leave it out"
@@ -86,7 +92,7 @@ def _settings(spec: HeadSpec, grid: Mapping[str, Sequence[object]]) -> list[dict
     empty = [name for name, tried in values.items() if not len(tried)]
     if empty:
         raise ParameterError(f"head {spec.name!r}: there is no value to try for {', '.join(empty)}; give some")
-    settings = (spec.values(dict(zip(values, some, strict=True))) for some in product(*values.values()))
+    settings = (spec.values(dict(zip(values, combination, strict=True))) for combination in product(*values.values()))
     return list({tuple(params.items()): params for params in settings}.values())
 
 
@@ -148,8 +154,7 @@ def _owners(specs: Sequence[HeadSpec], head: str, name: str) -> list[tuple[HeadS
     found = [(spec, each) for spec in specs for each in spec.parameters if each.name == name]
     if not found:
         there = {spec.name: [each.name for each in spec.parameters] for spec in specs}
-        close = get_close_matches(name, [each for names in there.values() for each in names], n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, [each for names in there.values() for each in names])
         known = "; ".join(f"{head}: {', '.join(names)}" for head, names in there.items() if names)
         raise ParameterError(f"no head that is tried has a parameter {name!r}{hint} ({known})")
     return found

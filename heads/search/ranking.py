@@ -1,4 +1,4 @@
-"""From outcomes to a leaderboard: who is how good, and who cannot be told from the best."""
+"""From outcomes to a leaderboard: accuracy of each candidate, and which ones are within noise of the best."""
 
 import csv
 import io
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.intervals import Interval, mcnemar, wilson
+from heads.evaluation.intervals import Interval, mcnemar, wilson
+from heads.notices import Notice, to_dicts
 from heads.search.grid import Candidate
 from heads.search.tasks import Outcome
 
@@ -31,15 +32,15 @@ class Entry:
     candidate
         What it is.
     accuracy
-        Of all rows that judge, with its 95 % interval; None if the candidate failed.
+        Of all validation rows, with its 95 % interval; None if the candidate failed.
     loss
         Mean cross-entropy of these rows, in nats; None if the candidate failed.
     seconds
-        What it took, over all parts.
+        Time of its trainings, all parts together.
     p_value
         Of the exact McNemar test against the best candidate, on the same rows; None if the candidate failed.
     warnings
-        What its trainings warned of, each text once.
+        The warnings of its trainings, without repetition.
     error
         Why it failed; empty if it did not.
     """
@@ -50,7 +51,7 @@ class Entry:
     loss: float | None
     seconds: float
     p_value: float | None
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
     error: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,35 +66,35 @@ class Entry:
             "valid_loss": self.loss,
             "seconds": self.seconds,
             "p_value": self.p_value,
-            "warnings": list(self.warnings),
+            "warnings": to_dicts(self.warnings),
             "error": self.error or None,
         }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Joined:
+class _CandidateResult:
     """What came of one candidate on all parts."""
 
     correct: NDArray[np.bool_]
     loss: float
     seconds: float
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
     error: str
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> "_Joined":
+    def from_outcomes(cls, outcomes: Sequence[Outcome]) -> "_CandidateResult":
         """Join the outcomes of all parts, in their order."""
         errors = [
-            f"fold {part} of {len(outcomes)}: {each.error}" if len(outcomes) > 1 else each.error
-            for part, each in enumerate(outcomes, start=1)
-            if each.error
+            f"fold {part} of {len(outcomes)}: {outcome.error}" if len(outcomes) > 1 else outcome.error
+            for part, outcome in enumerate(outcomes, start=1)
+            if outcome.error
         ]
-        rows = sum(len(each.correct) for each in outcomes)
+        rows = sum(len(outcome.correct) for outcome in outcomes)
         return cls(
-            np.concatenate([each.correct for each in outcomes]),
-            sum(each.loss * len(each.correct) for each in outcomes) / max(1, rows),
-            sum(each.seconds for each in outcomes),
-            tuple(dict.fromkeys(text for each in outcomes for text in each.warnings)),
+            np.concatenate([outcome.correct for outcome in outcomes]),
+            sum(outcome.loss * len(outcome.correct) for outcome in outcomes) / max(1, rows),
+            sum(outcome.seconds for outcome in outcomes),
+            tuple(dict.fromkeys(notice for outcome in outcomes for notice in outcome.warnings)),
             errors[0] if errors else "",
         )
 
@@ -108,7 +109,7 @@ def ranked(candidates: Sequence[Candidate], outcomes: Sequence[Sequence[Outcome]
     outcomes
         Of each candidate the outcomes of all parts, in order.
     """
-    joined = [_Joined.of(each) for each in outcomes]
+    joined = [_CandidateResult.from_outcomes(parts) for parts in outcomes]
     order = sorted(
         range(len(joined)),
         key=lambda number: (
@@ -122,7 +123,7 @@ def ranked(candidates: Sequence[Candidate], outcomes: Sequence[Sequence[Outcome]
     return tuple(_entry(rank, candidates[number], joined[number], best) for rank, number in enumerate(order, start=1))
 
 
-def _entry(rank: int, candidate: Candidate, joined: _Joined, best: NDArray[np.bool_]) -> Entry:
+def _entry(rank: int, candidate: Candidate, joined: _CandidateResult, best: NDArray[np.bool_]) -> Entry:
     if joined.error:
         return Entry(rank, candidate, None, None, joined.seconds, None, joined.warnings, joined.error)
     return Entry(
@@ -162,6 +163,6 @@ def to_csv(leaderboard: Sequence[Entry]) -> str:
             [entry.rank, entry.candidate.head, entry.candidate.tap, json.dumps(data["params"])]
             + [value if isinstance(value, str) else json.dumps(value) for value in params.values()]
             + [data[name] for name in _NUMBERS]
-            + ["; ".join(entry.warnings), entry.error]
+            + ["; ".join(map(str, entry.warnings)), entry.error]
         )
     return stream.getvalue()

@@ -1,26 +1,31 @@
-"""The use case: try heads on cached features, choose the best without a look at test rows, and keep it."""
+"""The use case ``sweep``: try heads on cached features, select the best without test rows, and save it."""
 
 from __future__ import annotations
 
 import errno
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.errors import OutputError
-from featurecache.publish import name_directory, publish, remove_directory, require_place
+from featurecache.processors import processor_count
+from featurecache.storage.output_errors import require_place
+from featurecache.storage.publish import name_directory, publish, remove_directory
 from heads.errors import ParameterError, TrainingError
-from heads.search.grid import FLOOR, candidates_of
-from heads.search.judging import Judging, identity, labelled_images, parts_of
-from heads.search.notes import notes_on
-from heads.search.prepared import Source
+from heads.notices import to_dicts
+from heads.search.grid import BASELINE, candidates_of
+from heads.search.notices import notices_on
+from heads.search.prepared import CacheRows
 from heads.search.ranking import ranked, to_csv
+from heads.search.sweep_executor import SweepExecutor, SweepProgress
 from heads.search.tasks import tasks_of
-from heads.search.trying import SweepProgress, Trying
-from heads.search.work import claimed, plan_of
-from heads.search.workers import Workers
+from heads.search.validation_plan import ValidationPlan, identity, parts_of
+from heads.search.work import locked, plan_of
+from heads.search.workers import Workers, single_threaded
+from heads.splits import labelled_images
 from heads.training import DEFAULT_HOLDOUT, train
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 
     from featurecache.cache import FeatureCache
     from heads.artifact import TrainedHead
+    from heads.notices import Notice
     from heads.search.grid import Grids
     from heads.search.ranking import Entry
     from heads.search.work import Work
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sweep:
-    """What a sweep found.
+    """The result of a sweep.
 
     Parameters
     ----------
@@ -45,23 +51,22 @@ class Sweep:
     best
         The first of them, trained again on all training rows.
     notes
-        What the user must know, one line each.
+        Notices for the user.
     seconds
-        What the time went into: ``total``, ``preparing``, ``final``, and ``heads``, name to seconds, those of all
-        workers added up.
+        Seconds by step: ``total``, ``preparing``, ``final``, and ``heads``: head to seconds, summed over the workers.
     """
 
     leaderboard: tuple[Entry, ...]
     best: TrainedHead
-    notes: tuple[str, ...]
+    notes: tuple[Notice, ...]
     seconds: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON."""
+        """Return the result, ready for JSON."""
         return {
             "leaderboard": [entry.to_dict() for entry in self.leaderboard],
             "best": self.leaderboard[0].to_dict() | {"trained": self.best.to_dict()},
-            "notes": list(self.notes),
+            "notes": to_dicts(self.notes),
             "seconds": dict(self.seconds),
         }
 
@@ -80,14 +85,13 @@ def sweep(
     notify: Callable[[str], object] = lambda _: None,
     progress: Callable[[SweepProgress], object] = lambda _: None,
 ) -> Sweep:
-    """Try heads, taps and parameters on the training rows of a cache, and keep the best as a trained head.
+    """Try heads, taps and parameters on the training rows of a cache; save the best as a trained head.
 
-    The rows of the valid split judge; where there is none, training rows are held out as `heads.train` does it; with
-    folds, every training row is judged by a head that has not seen it. Rows of the test split are not touched; of a
-    float16 cache, whose taps are converted as a whole for the last training, their features are converted with the
-    rest.
+    Candidates are validated on the valid split; where there is none, training rows are held out as in `heads.train`.
+    With folds, every training row is predicted by a head that was not trained on it. Rows of the test split are never
+    used.
 
-    An interrupted sweep goes on where it was if it is called again in the same way.
+    An interrupted sweep continues if it is called again with the same arguments.
 
     Parameters
     ----------
@@ -97,7 +101,7 @@ def sweep(
         The directory to make: ``leaderboard.json``, ``leaderboard.csv``, and the best head in ``best``. What is
         finished meanwhile is kept in ``SWEEP_DIR.work`` beside it.
     heads
-        Names in the catalogue; none for all. ``majority`` is tried in any case, as the floor.
+        Names in the catalogue; none for all. ``majority`` is tried in any case, as the majority baseline.
     taps
         Layers of the cache; none for all.
     grids
@@ -107,14 +111,14 @@ def sweep(
     holdout
         The part of the training rows that is held out where the cache has no valid split.
     seed
-        What all random choices follow from.
+        Seed of all random choices.
     jobs
         Number of processes that work at a time, each with its share of the processors; one a processor if not given.
-        With 1, this process does the work itself.
+        With 1, this process does the work itself, with one thread.
     notify
-        Called with messages for the person who waits.
+        Called with one-line status messages for the user.
     progress
-        Called whenever something has been finished.
+        Called when a task has finished.
 
     Raises
     ------
@@ -123,7 +127,7 @@ def sweep(
     ParameterError
         If a parameter does not exist or cannot take its value, or a number is out of its range.
     TrainingError
-        If the rows cannot train and judge heads.
+        If the rows cannot train and validate heads.
     OutputError
         If the directory exists already or cannot be written, another run is at work on it, or it holds an unfinished
         sweep of another kind.
@@ -131,7 +135,7 @@ def sweep(
     began = time.perf_counter()
     directory = Path(sweep_dir)
     _require_free(directory)
-    judging = Judging(folds, holdout, seed)
+    validation = ValidationPlan(folds, holdout, seed)
     if jobs is not None and jobs < 1:
         raise ParameterError(f"jobs is {jobs}, expected at least 1")
     taps = list(dict.fromkeys(cache.require_tap(tap) for tap in taps or cache.taps))
@@ -139,21 +143,22 @@ def sweep(
     if folds and any(each.params.get("patience") or each.params.get("keep") == "best" for each in candidates):
         raise ParameterError("patience and keep=best choose an epoch by valid rows, and with folds there are none")
     images = labelled_images(cache, taps[0])
-    rows = identity(images, judging)
-    plan = plan_of(images.fingerprint, rows, judging, candidates)
-    with claimed(directory.with_name(f"{directory.name}.work"), plan) as work:
-        trying = Trying(tasks_of(candidates, judging.parts), work, progress)
-        trying.recall()
-        if trying.outcomes:
-            notify(f"known from before and kept: {len(trying.outcomes)} of {len(trying.tasks)} tasks")
-        if trying.missing:
-            with Workers(jobs, most=len(trying.missing)) as workers:
-                parts = workers.call(parts_of, images, judging)  # of folds, by scikit-learn, which we need not load
-                trying.run(Source(cache.path, judging, rows, images.classes, images.y, parts), workers)
-        leaderboard = ranked(candidates, trying.by_candidate())
-        best, final = _trained(leaderboard, cache, judging, trying)
-        seconds = {"total": time.perf_counter() - began, "preparing": trying.preparing, "final": final}
-        notes = notes_on(leaderboard, best, images, judging)
+    rows = identity(images, validation)
+    plan = plan_of(images.fingerprint, rows, validation, candidates)
+    threads = single_threaded() if (jobs or processor_count()) == 1 else nullcontext()
+    with threads, locked(directory.with_name(f"{directory.name}.work"), plan) as work:
+        executor = SweepExecutor(tasks_of(candidates, validation.parts), work, progress)
+        executor.recall()
+        if executor.outcomes:
+            notify(f"known from before and kept: {len(executor.outcomes)} of {len(executor.tasks)} tasks")
+        if executor.missing:
+            parts = parts_of(images, validation)
+            with Workers(jobs, most=len(executor.missing)) as workers:
+                executor.run(CacheRows(cache.path, validation, rows, images.classes, images.y, parts), workers)
+        leaderboard = ranked(candidates, executor.by_candidate())
+        best, final = _trained(leaderboard, cache, validation, executor)
+        seconds = {"total": time.perf_counter() - began, "preparing": executor.preparing, "final": final}
+        notes = notices_on(leaderboard, best, images, validation)
         found = Sweep(leaderboard, best, tuple(notes), seconds | {"heads": _seconds_by_head(leaderboard)})
         _publish(found, work, directory)
         remove_directory(work.directory)
@@ -161,22 +166,22 @@ def sweep(
 
 
 def _trained(
-    leaderboard: Sequence[Entry], cache: FeatureCache, judging: Judging, trying: Trying
+    leaderboard: Sequence[Entry], cache: FeatureCache, validation: ValidationPlan, executor: SweepExecutor
 ) -> tuple[TrainedHead, float]:
-    """Train the best candidate again, on all training rows; return the seconds that it took besides."""
+    """Train the best candidate on all training rows; return the head and the seconds that this took."""
     first = leaderboard[0]
     head, tap, params = first.candidate.head, first.candidate.tap, first.candidate.params
-    asked = [entry for entry in leaderboard if entry.candidate.head != FLOOR] or leaderboard
+    asked = [entry for entry in leaderboard if entry.candidate.head != BASELINE] or leaderboard
     if all(entry.error for entry in asked):
         failed = asked[0]
         raise TrainingError(
             f"none of {len(asked)} candidates could be trained; {failed.candidate.head}: {failed.error}"
         )
-    trying.report(f"training {head} on {tap} again")
+    executor.report(f"training {head} on {tap} again")
     began = time.perf_counter()
-    # what folds have judged needs no rows held out
-    holdout = 0.0 if judging.folds else judging.holdout
-    best = train(cache, head, tap=tap, params=params, seed=judging.seed, holdout=holdout)
+    # validation with folds needs no rows held out
+    holdout = 0.0 if validation.folds else validation.holdout
+    best = train(cache, head, tap=tap, params=params, seed=validation.seed, holdout=holdout)
     return best, time.perf_counter() - began
 
 
@@ -189,7 +194,7 @@ def _seconds_by_head(leaderboard: Sequence[Entry]) -> dict[str, float]:
 
 
 def _publish(found: Sweep, work: Work, directory: Path) -> None:
-    """Give the directory its final name, with all that it holds."""
+    """Write the results and give the directory its final name."""
     with work.folder("finished") as finished:
         text = json.dumps(found.to_dict(), indent=2, allow_nan=False)
         publish(finished / "leaderboard.json", f"{text}\n".encode("ascii"))

@@ -1,4 +1,4 @@
-"""What a worker does: fit candidates that belong together, judge them, and publish what came of it."""
+"""The tasks of a sweep's workers: fit candidates together, validate them, and save their outcomes."""
 
 import base64
 import json
@@ -11,28 +11,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.publish import publish
+from featurecache.storage.publish import publish
 from heads.artifact.description import checksum
-from heads.base import Head, Monitor, fit_together
+from heads.base import Head, fit_together
 from heads.catalog import make_head
+from heads.epochs import Monitor
 from heads.errors import EvaluationError, TrainingError
+from heads.notices import Notice, to_dicts
 from heads.rows import Features, Labels, loss_and_accuracy
 from heads.search.grid import Candidate
 from heads.search.prepared import Kind, Prepared
-
-_DONE_ALREADY = "set standardize=true, "  # advice of heads that meet standardised features as if they were not
+from heads.training import require_memory
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Candidates that are fitted together, and the part of the rows that judges them.
+    """Candidates that are fitted together, and the part of the rows that validates them.
 
     Parameters
     ----------
     name
         Of the file that keeps what comes of it.
     part
-        See `heads.search.judging`.
+        See `heads.search.validation_plan`.
     numbers, candidates
         The candidates, all of one family, with their places in the plan.
     """
@@ -62,18 +63,18 @@ def tasks_of(candidates: Sequence[Candidate], parts: Iterable[int]) -> list[Task
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What came of one candidate on one part.
+    """The outcome of one candidate on one part.
 
     Parameters
     ----------
     correct
-        Whether the class of each row that judges was found, shape (m,); empty if the candidate failed.
+        Whether each validation row was classified correctly, shape (m,); empty if the candidate failed.
     loss
         Mean cross-entropy of these rows, in nats.
     seconds
-        Its share of the time that all that were fitted together took, and the time to judge it.
+        Its share of the fitting time of its task, and the time to validate it.
     warnings
-        What its training warned of.
+        The warnings of its training.
     error
         Why it failed; empty if it did not.
     """
@@ -81,42 +82,46 @@ class Outcome:
     correct: NDArray[np.bool_]
     loss: float
     seconds: float
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     error: str = ""
 
 
 def run_task(task: Task, rows: Prepared) -> list[Outcome]:
-    """Fit the candidates of a task together and judge each; a candidate that fails does not stop the others.
+    """Fit the candidates of a task together and validate each; a candidate that fails does not stop the others.
 
     Parameters
     ----------
     task
-        What to do.
+        The task.
     rows
         The rows that its candidates take; standardised already if they take standardised features.
     """
     began = time.perf_counter()
-    X, X_judged = rows.features()
-    y, y_judged = rows.labels()
-    judging = rows.source.judging
+    X, X_valid = rows.features()
+    y, y_valid = rows.labels()
+    validation = rows.cache_rows.validation
     as_they_are = {"standardize": False} if task.kind.standardize else {}  # they must not be standardised once more
-    heads = [make_head(each.head, seed=judging.seed, **{**each.params, **as_they_are}) for each in task.candidates]
+    heads = [
+        make_head(candidate.head, seed=validation.seed, **{**candidate.params, **as_they_are})
+        for candidate in task.candidates
+    ]
     # without folds these rows may choose epochs, as they do in `heads.training.train`; with folds nothing may
-    monitors = [Monitor() if judging.folds else Monitor(X_judged, y_judged) for _ in heads]
+    monitors = [Monitor() if validation.folds else Monitor(X_valid, y_valid) for _ in heads]
     faults: Sequence[Exception | None]
     try:
-        faults = fit_together(heads, X, y, names=rows.source.classes, monitors=monitors)
+        require_memory(heads[0].spec, X)
+        faults = fit_together(heads, X, y, names=rows.cache_rows.classes, monitors=monitors)
     except (TrainingError, EvaluationError) as e:
         faults = [e] * len(heads)
     share = (time.perf_counter() - began) / len(heads)
     outcomes = [
-        _failed(fault, share) if fault else _judge(head, X_judged, y_judged, share)
+        _failed(fault, share) if fault else _validated(head, X_valid, y_valid, share)
         for head, fault in zip(heads, faults, strict=True)
     ]
-    return [_without_advice(each) for each in outcomes] if task.kind.standardize else outcomes
+    return [_without_advice(outcome) for outcome in outcomes] if task.kind.standardize else outcomes
 
 
-def _judge(head: Head, X: Features, y: Labels, share: float) -> Outcome:
+def _validated(head: Head, X: Features, y: Labels, share: float) -> Outcome:
     began = time.perf_counter()
     try:
         probabilities = head.predict_proba(X)
@@ -132,11 +137,12 @@ def _failed(fault: Exception, seconds: float) -> Outcome:
 
 
 def _without_advice(outcome: Outcome) -> Outcome:
-    return replace(outcome, warnings=tuple(text.replace(_DONE_ALREADY, "") for text in outcome.warnings))
+    """Return an outcome without the advice to standardise, which a head gives that meets standardised features."""
+    return replace(outcome, warnings=tuple(notice.without("standardize") for notice in outcome.warnings))
 
 
 def publish_task(task: Task, rows: Prepared, file: Path, plan: str) -> list[Outcome]:
-    """Do as `run_task`, and keep what came of it as a file that belongs to the plan of this SHA-256."""
+    """Run a task and save its outcomes as a file that names the plan by its SHA-256."""
     outcomes = run_task(task, rows)
     publish(file, encode(outcomes, plan), replace=True)
     return outcomes
@@ -148,14 +154,14 @@ def encode(outcomes: Iterable[Outcome], plan: str) -> bytes:
         "plan": plan,
         "outcomes": [
             {
-                "correct": base64.b64encode(np.packbits(each.correct).tobytes()).decode("ascii"),
-                "rows": len(each.correct),
-                "loss": each.loss,
-                "seconds": each.seconds,
-                "warnings": list(each.warnings),
-                "error": each.error,
+                "correct": base64.b64encode(np.packbits(outcome.correct).tobytes()).decode("ascii"),
+                "rows": len(outcome.correct),
+                "loss": outcome.loss,
+                "seconds": outcome.seconds,
+                "warnings": to_dicts(outcome.warnings),
+                "error": outcome.error,
             }
-            for each in outcomes
+            for outcome in outcomes
         ],
     }
     return json.dumps(data | {"sha256": checksum(data)}, allow_nan=False).encode("ascii")
@@ -169,13 +175,13 @@ def decode(content: bytes, plan: str) -> list[Outcome] | None:
             return None
         return [
             Outcome(
-                _bits(each["correct"], each["rows"]),
-                float(each["loss"]),
-                float(each["seconds"]),
-                tuple(map(str, each["warnings"])),
-                str(each["error"]),
+                _bits(stored["correct"], stored["rows"]),
+                float(stored["loss"]),
+                float(stored["seconds"]),
+                tuple(map(Notice.from_dict, stored["warnings"])),
+                str(stored["error"]),
             )
-            for each in data["outcomes"]
+            for stored in data["outcomes"]
         ]
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         return None

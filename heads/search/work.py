@@ -1,6 +1,6 @@
-"""What an unfinished sweep keeps in ``SWEEP_DIR.work/``: its plan, what came of each task, and scratch files.
+"""The directory ``SWEEP_DIR.work/`` of an unfinished sweep: its plan, the outcomes of tasks, and scratch files.
 
-A run claims the directory, and goes on with what is in it only if the plan is its own.
+A run locks the directory, and continues the sweep in it only if the plan is the same.
 """
 
 import hashlib
@@ -12,29 +12,30 @@ from pathlib import Path
 from typing import Any
 
 from featurecache.errors import OutputError
-from featurecache.publish import claim_directory, make_directory, publish_once, remove_directory
+from featurecache.storage.directory_lock import lock_directory
+from featurecache.storage.publish import make_directory, publish_once, remove_directory
 from heads.search.grid import Candidate
-from heads.search.judging import Judging
 from heads.search.tasks import Outcome, Task, decode
+from heads.search.validation_plan import ValidationPlan
 
-_FORMAT, _FORMAT_VERSION = "featurecache-sweep-plan", 1
+_FORMAT, _FORMAT_VERSION = "featurecache-sweep-plan", 2  # version 1 had other folds
 _MAX_BYTES = 2**28  # of a file that is read back
 
 
 class Work:
-    """The directory of an unfinished sweep, claimed by this run.
+    """The directory of an unfinished sweep, locked by this run.
 
     Parameters
     ----------
     directory
-        ``SWEEP_DIR.work``; it is there.
+        ``SWEEP_DIR.work``; it exists.
     plan
         What the sweep is; see `plan_of`.
 
     Attributes
     ----------
     digest : str
-        SHA-256 of the plan, which every result bears.
+        SHA-256 of the plan; every result file contains it.
     """
 
     def __init__(self, directory: Path, plan: Mapping[str, Any]) -> None:
@@ -52,7 +53,7 @@ class Work:
         return self.directory / "results" / task.name
 
     def outcomes(self, task: Task) -> list[Outcome] | None:
-        """Return what came of a task; None if nothing is known of it, or what is known is damaged."""
+        """Return the saved outcomes of a task; None if there are none, or their file is damaged."""
         try:
             with self.result(task).open("rb") as stream:
                 found = decode(stream.read(_MAX_BYTES), self.digest)
@@ -62,7 +63,7 @@ class Work:
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
-        """Make a folder that is gone when the block ends, however it ends."""
+        """Make a folder; it is removed at the end of the block, also after an error."""
         path = self.directory / name
         make_directory(path)
         try:
@@ -90,8 +91,8 @@ class Work:
 
 
 @contextmanager
-def claimed(directory: Path, plan: Mapping[str, Any]) -> Iterator[Work]:
-    """Make and claim the directory of an unfinished sweep, for one run at a time.
+def locked(directory: Path, plan: Mapping[str, Any]) -> Iterator[Work]:
+    """Make and lock the directory of an unfinished sweep, for one run at a time.
 
     If the block fails before any result is there, nothing stays.
 
@@ -101,7 +102,7 @@ def claimed(directory: Path, plan: Mapping[str, Any]) -> Iterator[Work]:
         If another run is at work in it, it holds another sweep, or it cannot be made.
     """
     make_directory(directory)
-    claim = claim_directory(directory)
+    lock = lock_directory(directory)
     try:
         work = Work(directory, plan)
         try:
@@ -111,20 +112,22 @@ def claimed(directory: Path, plan: Mapping[str, Any]) -> Iterator[Work]:
                 remove_directory(directory)
             raise
     finally:
-        if claim is not None:
-            os.close(claim)
+        if lock is not None:
+            os.close(lock)
 
 
-def plan_of(fingerprint: str, identity: str, judging: Judging, candidates: Sequence[Candidate]) -> dict[str, Any]:
-    """Return all that decides what a sweep finds, ready for JSON."""
+def plan_of(
+    fingerprint: str, identity: str, validation: ValidationPlan, candidates: Sequence[Candidate]
+) -> dict[str, Any]:
+    """Return everything that determines the result of a sweep, ready for JSON."""
     return {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
         "fingerprint": fingerprint,
         "rows": identity,
-        "seed": judging.seed,
-        "folds": judging.folds,
-        "holdout": judging.holdout,
+        "seed": validation.seed,
+        "folds": validation.folds,
+        "holdout": validation.holdout,
         "candidates": [candidate.to_dict() for candidate in candidates],
     }
 
@@ -153,7 +156,7 @@ def _grid_difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str
     except (KeyError, TypeError, AttributeError):
         return "its candidates"
     for index, what in enumerate(("heads", "taps")):
-        names = [list(dict.fromkeys(key[index] for key in each)) for each in (theirs, ours)]
+        names = [list(dict.fromkeys(key[index] for key in keys)) for keys in (theirs, ours)]
         if set(names[0]) != set(names[1]):
             return f"{what} are {', '.join(names[0])} there and {', '.join(names[1])} here"
     changed = dict.fromkeys(head for (head, tap), tried in ours.items() if theirs.get((head, tap)) != tried)
@@ -162,6 +165,6 @@ def _grid_difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str
 
 def _by_head_and_tap(candidates: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Any]]:
     grouped: dict[tuple[str, str], list[Any]] = {}
-    for each in candidates:
-        grouped.setdefault((str(each["head"]), str(each["tap"])), []).append(each["params"])
+    for candidate in candidates:
+        grouped.setdefault((str(candidate["head"]), str(candidate["tap"])), []).append(candidate["params"])
     return grouped

@@ -1,17 +1,22 @@
-"""Processes that work for a sweep, and end with it."""
+"""Worker processes of a sweep. They end with the process that started them."""
 
 import os
 import signal
+import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import resource_tracker
-from types import TracebackType
+from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
+from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
+from featurecache.processors import processor_count
 from heads.errors import HeadError
 
 _Result = TypeVar("_Result")
@@ -24,37 +29,55 @@ _THREADS = (
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+_SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # a new interpreter does not put the current folder before all others
 _WATCH_SECONDS = 1.0
 
 
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Let linear algebra in this process compute with one thread for the duration of a block.
+
+    Threads of a product wait for each other. On a busy machine they wait for a processor as well, most of the time.
+    """
+    import scipy.linalg  # noqa: F401 - it has linear algebra of its own, and only libraries that are loaded are limited
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
 class Workers:
-    """So many processes that call functions for this one, at most ``most``; one a processor if no number is given.
+    """A pool of processes that call functions for this process; a context manager.
 
-    With a single one, this process calls the functions itself.
+    A pool of one process is this process itself.
 
-    Each may use its share of the processors for threads. What Ctrl-C on a terminal sends to all processes does not
-    reach them: when the block is left by an exception they are killed, and if this process is they end by themselves.
+    The processors are divided among the workers: each limits the threads of its linear algebra libraries to its share.
+    Ctrl-C and other signals that end a command do not reach the workers. They are killed when an exception leaves the
+    ``with`` block, and they end by themselves when this process is killed. They do not look for modules in the current
+    folder, which may be one of untrusted data.
+
+    Parameters
+    ----------
+    jobs
+        Number of processes; None for one per processor.
+    most
+        Upper limit of that number; None for no limit.
     """
 
     def __init__(self, jobs: int | None, *, most: int | None = None) -> None:
-        from joblib import cpu_count
-
-        self._jobs = jobs or cpu_count()
+        self._jobs = jobs or processor_count()
         if most is not None:
             self._jobs = min(self._jobs, most)
-        self._threads = max(1, cpu_count() // self._jobs)
-        self._executor: Any = None
+        self._context = _WorkerContext(threads=max(1, processor_count() // self._jobs))
+        self._executor: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
         if self._jobs > 1:
-            from joblib.externals.loky import ProcessPoolExecutor
-            from joblib.externals.loky.backend import resource_tracker as loky_tracker
-
-            for tracker in (resource_tracker, loky_tracker):
-                tracker.ensure_running()  # each lets signals through when it starts, which must not be in `_submit`
-            environment = dict.fromkeys(_THREADS, str(self._threads))
+            # Starting the tracker unblocks signals. It must run before `_WorkerProcess.start` blocks them.
+            with _signals_blocked(), _environment(_SAFE_PATH):
+                resource_tracker.ensure_running()
             self._executor = ProcessPoolExecutor(
-                self._jobs, initializer=end_with, initargs=(os.getpid(),), env=environment
+                self._jobs, mp_context=self._context, initializer=end_with, initargs=(os.getpid(),)
             )
         return self
 
@@ -62,60 +85,136 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._executor is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # loky misses psutil or pgrep, which it does not need here
-                self._executor.shutdown(wait=True, kill_workers=kind is not None)
+            if kind is not None:
+                self._context.kill()
+            self._executor.shutdown(wait=True)
 
     def each(
         self, function: Callable[..., _Result], calls: Mapping[_Key, tuple[Any, ...]]
     ) -> Iterator[tuple[_Key, _Result]]:
-        """Call a function with every tuple of arguments; yield key and result of each call as soon as it is there.
+        """Call a function once per tuple of arguments; yield key and result of each call as soon as it has finished.
 
         Raises
         ------
         HeadError
-            If a process was killed, as the operating system does when memory runs out.
+            If a worker was killed, as the operating system does when memory runs out.
         """
         if self._executor is None:
             for key, arguments in calls.items():
                 yield key, function(*arguments)
             return
-        from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-        waiting: dict[Future[_Result], _Key] = {}
-        left = iter(calls.items())
+        pending: dict[Future[_Result], _Key] = {}
+        remaining = iter(calls.items())
         try:
             while True:
-                # not all at once: what loky has taken and not passed on yet would trouble it when it is ended
-                for key, arguments in islice(left, 2 * self._jobs - len(waiting)):
-                    waiting[self._submit(function, arguments)] = key
-                if not waiting:
+                # Submit few calls at a time: the pool keeps the pickled arguments of every submitted call.
+                for key, arguments in islice(remaining, 2 * self._jobs - len(pending)):
+                    pending[self._executor.submit(function, *arguments)] = key
+                if not pending:
                     return
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    yield waiting.pop(future), future.result()
-        except TerminatedWorkerError as e:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    yield pending.pop(future), future.result()
+        except BrokenProcessPool as e:
             raise HeadError(
                 "a worker process was killed, most likely because memory ran out; what was finished is kept: "
                 "run the same command again with fewer --jobs"
             ) from e
 
-    def _submit(self, function: Callable[..., _Result], arguments: tuple[Any, ...]) -> "Future[_Result]":
-        """Pass a call on; processes that start with it inherit that Ctrl-C does not reach them."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            future: Future[_Result] = self._executor.submit(function, *arguments)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came meanwhile comes now
-        return future
-
-    def call(self, function: Callable[..., _Result], *arguments: Any) -> _Result:  # noqa: ANN401 - the function's own
+    def call(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Call a function once."""
         ((_, result),) = self.each(function, {0: arguments})
         return result
 
 
+class _WorkerProcess(SpawnProcess):
+    """A new Python interpreter that ignores signals, uses few threads, and does not import ``__main__``.
+
+    ``threads`` must be set before `start`.
+    """
+
+    threads: int
+
+    def start(self) -> None:
+        """Start the process; it inherits the signal mask, the environment and the module path of this moment."""
+        variables = dict.fromkeys(_THREADS, str(self.threads)) | _SAFE_PATH
+        with _signals_blocked(), _environment(variables), _main_hidden(), _current_folder_hidden():
+            super().start()
+
+
+class _WorkerContext(SpawnContext):
+    """The start method of the pool. It remembers the processes, so that they can be killed."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        self._threads = threads
+        self._processes: list[_WorkerProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> _WorkerProcess:  # type: ignore[override]  # noqa: N802
+        process = _WorkerProcess(*args, **kwargs)
+        process.threads = self._threads
+        self._processes.append(process)
+        return process
+
+    def kill(self) -> None:
+        """Kill every process that is still running."""
+        for process in self._processes:
+            if process.is_alive():
+                process.kill()
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Block the signals that end a command in this thread; one that arrives meanwhile is delivered afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the duration of a block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Hide the main module, so that a new process does not run it again.
+
+    Without this, every script that calls `heads.sweep` would need an ``if __name__ == "__main__"`` guard.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextmanager
+def _current_folder_hidden() -> Iterator[None]:
+    """Hide the current folder from the module path, which a new process takes over, unless this project lies there."""
+    before = sys.path
+    if not Path(__file__).parents[2].samefile(os.curdir):
+        sys.path = [entry for entry in before if entry]  # an empty one stands for the current folder
+    try:
+        yield
+    finally:
+        sys.path = before
+
+
 def end_with(parent: int) -> None:
-    """Let this process end when the one that started it is gone."""
+    """Start a thread that ends this process when its parent process has ended."""
 
     def watch() -> None:
         while os.getppid() == parent:

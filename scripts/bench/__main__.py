@@ -1,40 +1,57 @@
 """Run benchmarks by name; without a name, list them."""
 
+import argparse
 import json
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
-from scripts.output import print_table
+from featurecache.cli.console.output import print_table
 
 BENCHMARKS = {
     "extract": "VGG16 over photographs, beside Keras called by hand, PyTorch, ONNX Runtime and ncnn",
     "scaling": "what an image costs among 250 and among up to 4,000",
+    "bytes": "whether a row's bytes depend on its batch, for every engine and network",
     "gpu": "VGG16 on a GPU: batch sizes, precisions, share of its matrix rate, and the whole run",
     "open": "opening a cache of 25,000 x 4096 and having X ready",
+    "parts": "reading 100,000 x 4096 in 20 parts beside one file, from memory and from the disk",
     "noop": "running an extraction again with nothing changed, 4,000 images, in a fresh process",
     "store": "what publishing costs at 1,000 images a second",
     "heads": "training and judging heads on 23,000 x 4096, beside Keras and scikit-learn",
     "sweep": "peak memory of a sweep on 23,000 x 4096, and 32 settings beside one",
     "report": "judging a head on 25,000 x 4096 of ten classes, and the report of it without thumbnails",
     "audit": "an audit of 25,000 x 4096 of ten classes: seconds of its stages, and peak memory",
+    "serve": "the head service under load, beside FastAPI with Keras by hand, LitServe, BentoML and MLServer",
+    "similar": "the most similar of 100,000 and of 1,000,000 rows of 1,280 features",
+    "cluster": "runs with workers beside plain ones, slow workers, many rows; --kills N and --rows N alone",
+    "simulate": "a thousand simulated workers that fail and lag, dealt to as in real runs",
+    "beyond": "training heads on 16 GiB of features with 2 GB of memory, beside the disk's own speed",
+    "listing": "listing 300,000 files: seconds and peak memory",
     "memory": "peak memory of an extraction of 1,000 and of 10,000 images",
 }
 
 
 def main(arguments: list[str]) -> int:
-    """Run the named benchmark and print what it measured."""
-    as_json = "--json" in arguments
-    names = [argument for argument in arguments if argument != "--json"]
-    if len(names) != 1 or names[0] not in BENCHMARKS:
-        print("usage: python -m scripts.bench NAME [--json]", file=sys.stderr)
+    """Run the named benchmark and print its measurements."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.bench", add_help=False)
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="serve: few requests")
+    parser.add_argument("--kills", type=int, help="cluster: processes to kill at random, and nothing else")
+    parser.add_argument("--rows", type=int, help="cluster: rows of a run whose memory is measured, alone")
+    try:
+        options = parser.parse_args(arguments)
+        module = import_module(f"scripts.bench.{options.name}_")
+        run: Callable[..., dict[str, Any]] = partial(module.run, module.QUICK) if options.quick else module.run
+    except (SystemExit, AttributeError):
         print_table(("name", "measures"), list(BENCHMARKS.items()), left={0, 1})
         return 2
-    run: Callable[[], dict[str, Any]] = import_module(f"scripts.bench.{names[0]}_").run
-    measured = {"benchmark": names[0], "machine": machine()} | run()
-    if as_json:
+    asked = {name: getattr(options, name) for name in ("kills", "rows") if getattr(options, name) is not None}
+    measured = {"benchmark": options.name, "machine": machine()} | run(**asked)
+    if options.json:
         print(json.dumps(measured, indent=2))
     else:
         show_measured(measured)
@@ -42,7 +59,7 @@ def main(arguments: list[str]) -> int:
 
 
 def show_measured(measured: dict[str, Any]) -> None:
-    """Print single values as one table, and after it each list of rows as one of its own."""
+    """Print single values as one table, then one table per list of rows."""
     tables = {name: value for name, value in measured.items() if isinstance(value, list)}
     print_table(("what", "value"), [item for item in measured.items() if item[0] not in tables], left={0, 1})
     for name, rows in tables.items():
@@ -53,7 +70,7 @@ def show_measured(measured: dict[str, Any]) -> None:
 
 
 def machine() -> str:
-    """Return processor and Python, as figures in documents name them."""
+    """Return the names of processor and Python, for documents."""
     model = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123 - a device of the kernel

@@ -60,7 +60,7 @@ def run() -> dict[str, Any]:
 
 
 def _watched(cache: Path) -> tuple[dict[str, Any], int]:
-    """Audit in a process of its own; return what it says, and the peak of its memory but for mapped files, in kB."""
+    """Audit in a separate process; return its output, and its peak memory without mapped files, in kB."""
     peak = 0
     command = [sys.executable, "-c", _AUDIT, str(cache), str(FLIPPED)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603

@@ -9,11 +9,11 @@ from heads.figures.canvas import drawing
 from heads.figures.style import BLUE, GREY
 from heads.figures.svg import to_svg
 
-_GROUND = "<rect width='100%' height='100%' fill='white'/>"  # so that it can be read on dark pages as well
+_GROUND = "<rect width='100%' height='100%' fill='white'/>"  # also readable on dark pages
 
 
 def chart(measured: dict[str, Any]) -> str:
-    """Return an SVG document with a bar for each contestant that took part, the fastest on top.
+    """Return an SVG document with a bar for each measured contestant, the fastest on top.
 
     Parameters
     ----------

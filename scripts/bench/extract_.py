@@ -1,4 +1,4 @@
-"""VGG16 over photographs: this project beside Keras as its documentation has it, PyTorch, ONNX Runtime and ncnn."""
+"""VGG16 on photographs: this project, Keras as in its documentation, PyTorch, ONNX Runtime and ncnn."""
 
 import os
 import statistics
@@ -19,7 +19,7 @@ from scripts.bench.worker import Worker, held_back
 
 IMAGES, ROUNDS = 192, 3
 TOLERANCE = 1e-3
-_REST_SECONDS = 0.3  # in which the threads of the one before stop spinning
+_REST_SECONDS = 0.3  # pause in which the previous contestant's threads stop spinning
 _INSTALL = "not installed: pip install 'featurecache[bench]'"
 
 
@@ -55,30 +55,30 @@ _BEST_OF = ("pytorch forward", "onnxruntime forward")
 
 
 def run(images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Return images per second of every contestant, medians over rounds in which each works once, and their ratios.
+    """Return the median images per second of every contestant over rounds, and their ratios.
 
     A ratio is the median of the rounds' ratios, so that a load that comes and goes weighs on both. Start-up is not in
     it; ``forward`` begins with decoded pixels, everything else with files. Seconds of processors, of all threads
     together, tell a busy machine from a slow contestant, but threads that wait by spinning count as well.
     """
-    missing = {name for name, each in CONTESTANTS.items() if not all(map(find_spec, each.needs))}
-    taking_part = {name: each for name, each in CONTESTANTS.items() if name not in missing}
+    missing = {name for name, contestant in CONTESTANTS.items() if not all(map(find_spec, contestant.needs))}
+    taking_part = {name: contestant for name, contestant in CONTESTANTS.items() if name not in missing}
     with tempfile.TemporaryDirectory() as text, ExitStack() as stack:
         folder = Path(text)
         write_photographs(folder / "images", images)
         workers: dict[str, Worker] = {}
-        for each in taking_part.values():
-            if each.kind not in workers:
-                workers[each.kind] = stack.enter_context(Worker(each.kind, folder))
+        for contestant in taking_part.values():
+            if contestant.kind not in workers:
+                workers[contestant.kind] = stack.enter_context(Worker(contestant.kind, folder))
         errors = {kind: _difference(worker, workers["ours"]) for kind, worker in workers.items()}
         seconds, processors = _in_turns(taking_part, workers, rounds)
         rows = [
             {"contestant": name}
             | _rates(images, seconds[name], processors[name])
-            | _library(workers[each.kind], errors[each.kind])
+            | _library(workers[contestant.kind], errors[contestant.kind])
             if name in seconds
             else {"contestant": name, "library": _INSTALL}
-            for name, each in CONTESTANTS.items()
+            for name, contestant in CONTESTANTS.items()
         ]
     return {
         "network": "VGG16 with random weights, taps fc2 and predictions, float32",
@@ -92,7 +92,7 @@ def run(images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, Any]:
 
 
 def ratios(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Return how much faster ours is than others, and what is left of the network's speed, with the bars."""
+    """Return the speed of this project relative to others and to its network alone, with the bars."""
     ours, forward = np.array(seconds["ours end to end"]), np.array(seconds["ours forward"])
     found: dict[str, Any] = {
         "ours_over_keras_documentation": _median(np.array(seconds["keras documentation"]) / ours),
@@ -123,16 +123,16 @@ def _median(values: NDArray[np.float64]) -> float:
 def _in_turns(
     contestants: Mapping[str, Contestant], workers: Mapping[str, Worker], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Let each work once a round; return each one's seconds, of the clock and of all processors together.
+    """Run each contestant once per round; return wall seconds and processor seconds of each.
 
     Every second round goes backwards, so that none always profits from, or suffers by, the same one before it.
     """
     clock: dict[str, list[float]] = {name: [] for name in contestants}
     processors: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds):
-        for name, each in list(contestants.items())[:: -1 if number % 2 else 1]:
+        for name, contestant in list(contestants.items())[:: -1 if number % 2 else 1]:
             time.sleep(_REST_SECONDS)
-            passed, worked = workers[each.kind].seconds(each.way)
+            passed, worked = workers[contestant.kind].seconds(contestant.way)
             clock[name].append(passed)
             processors[name].append(worked)
     return clock, processors
@@ -153,7 +153,7 @@ def _library(worker: Worker, error: float) -> dict[str, Any]:
 
 
 def _difference(worker: Worker, ours: Worker) -> float:
-    """Return by how much features differ at most, relative to how much images differ from each other.
+    """Return the largest difference of features, relative to the differences between images.
 
     Raises
     ------

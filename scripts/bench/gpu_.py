@@ -1,4 +1,4 @@
-"""VGG16 on a GPU: images a second by batch size and precision, beside what the card does in matrix products."""
+"""VGG16 on a GPU: images per second by batch size and precision, compared with the GPU's matrix rate."""
 
 import math
 import statistics
@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.backbones.catalog import Application, application
+from featurecache.backbones.catalog import NetworkSpec, find_network
 from featurecache.backbones.engines import start_engine
+from featurecache.backbones.keras_runtime import find_device, load_keras, versions
 from featurecache.backbones.protocol import Backbone
-from featurecache.backbones.runtime import find_device, load_keras, versions
 from featurecache.backbones.vgg import layers_of
 from featurecache.backbones.weights import resolve_weights
 from featurecache.extraction import extract
@@ -37,9 +37,9 @@ def run() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         write_photographs(folder / "images", IMAGES)
-        runs = measured(application("vgg16"), "gpu", BATCH_SIZES, _FORWARD_IMAGES, folder)
+        runs = measured(find_network("vgg16"), "gpu", BATCH_SIZES, _FORWARD_IMAGES, folder)
     for row in runs:
-        achieved = row["forward_images_per_second"] * operations(application("vgg16")) / 1e12
+        achieved = row["forward_images_per_second"] * operations(find_network("vgg16")) / 1e12
         row["share_of_bfloat16_rate"] = round(achieved / rates["bfloat16"], 3)
     best = max(runs, key=lambda row: row["forward_images_per_second"])
     return {
@@ -54,8 +54,8 @@ def run() -> dict[str, Any]:
     }
 
 
-def operations(row: Application) -> int:
-    """Return the floating-point operations of one image in the layers with weights: two a multiplication and addition.
+def operations(row: NetworkSpec) -> int:
+    """Return the floating-point operations of one image in layers with weights; a multiply-add counts as two.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def matrix_rate(dtype: str, side: int = SIDE, products: int = PRODUCTS) -> float
 
 
 def measured(
-    row: Application, device: str, batch_sizes: Sequence[int], images: int, folder: Path
+    row: NetworkSpec, device: str, batch_sizes: Sequence[int], images: int, folder: Path
 ) -> list[dict[str, Any]]:
     """Return a row for each precision and batch size: the network alone, and the extraction of ``folder/images``."""
     pixels = np.random.default_rng(0).integers(0, 256, (images, *row.input_size, 3), dtype=np.uint8)
@@ -111,7 +111,7 @@ def _forward(backbone: Backbone, pixels: Any) -> float:  # noqa: ANN401 - an arr
 
 
 def _whole(backbone: Backbone, folder: Path, batch_size: int) -> tuple[float, str]:
-    """Return images per second of extractions from files to a cache, and what the last one was bound by."""
+    """Return images per second of extractions from files to a cache, and the bottleneck of the last one."""
     rates, ledger = [], {}
     for number in range(ROUNDS):
         cache = folder / f"{number}.h5"

@@ -1,4 +1,4 @@
-"""Training and judging heads on 23,000 x 4096 features, side by side with Keras and scikit-learn called by hand."""
+"""Training and evaluating heads on 23,000 x 4096 features, compared with direct calls of Keras and scikit-learn."""
 
 import statistics
 import time
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.backbones.runtime import load_keras
+from featurecache.backbones.keras_runtime import load_keras
 from heads import make_head
 from heads.base import fit_together
-from heads.metrics import accuracy, balanced_accuracy, confusion, log_loss, roc_auc
+from heads.evaluation.metrics import accuracy, balanced_accuracy, confusion, log_loss, roc_auc
 
 ROWS, WIDTH, EPOCHS, BATCH = 23_000, 4_096, 3, 64
 ROUNDS = 3
@@ -56,8 +56,8 @@ def run() -> dict[str, Any]:
 
 
 def _softmax(X: Any, y: Any) -> float:  # noqa: ANN401
-    """Train as Keras does below, on features as they are; return the loss of the last epoch."""
-    from heads.base import Monitor
+    """Train like Keras below, on unscaled features; return the loss of the last epoch."""
+    from heads.epochs import Monitor
 
     monitor = Monitor()
     make_head("softmax", standardize=False, epochs=EPOCHS, batch_size=BATCH).fit(X, y, monitor=monitor)
@@ -86,7 +86,7 @@ def _pipeline(X: Any, y: Any) -> None:  # noqa: ANN401
 
 
 def _judge(probabilities: Any, y: Any) -> None:  # noqa: ANN401
-    """Compute what `heads.evaluate` reports."""
+    """Compute the metrics that `heads.evaluate` reports."""
     predicted = probabilities.argmax(axis=1)
     accuracy(y, predicted)
     balanced_accuracy(y, predicted)

@@ -1,4 +1,4 @@
-"""Images and features that benchmarks are made of."""
+"""Makes images and features for benchmarks."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ from featurecache.backbones.fake import FakeBackbone
 
 
 def write_images(folder: Path, count: int, side: int = 32) -> None:
-    """Write small images, each of its own, below ``folder/<train|valid>/<a|b>``."""
+    """Write small images, all different, below ``folder/<train|valid>/<a|b>``."""
     from PIL import Image
 
     generator = np.random.default_rng(0)
@@ -23,7 +23,7 @@ def write_images(folder: Path, count: int, side: int = 32) -> None:
 
 
 def write_photographs(folder: Path, count: int, *, distinct: int = 64, size: tuple[int, int] = (500, 375)) -> None:
-    """Write JPEG files as large as small photographs, some 40 kB each, all of different bytes, below ``folder/<a|b>``.
+    """Write JPEG files of about 40 kB, all different, below ``folder/<a|b>``.
 
     Contents are noise of all scales, the coarser the stronger, as in photographs. After ``distinct`` ones they come
     again with another comment in the file, which costs the same to read and to decode.
@@ -35,7 +35,9 @@ def write_photographs(folder: Path, count: int, *, distinct: int = 64, size: tup
         path.parent.mkdir(parents=True, exist_ok=True)
         comment = struct.pack(">HHI", 0xFFFE, 6, number)
         data = made[number % distinct]
-        path.write_bytes(data[:2] + comment + data[2:])  # after the two bytes that every JPEG file begins with
+        path.write_bytes(
+            data[:2] + comment + data[2:]
+        )  # after the first two bytes, which are the same in every JPEG file
 
 
 def _photograph(generator: np.random.Generator, size: tuple[int, int]) -> bytes:
@@ -66,7 +68,7 @@ class WideBackbone(FakeBackbone):
 
 
 class Rows:
-    """A source of rows that are all alike."""
+    """A source of equal rows."""
 
     def read(self, tap: str, start: int, count: int) -> NDArray[Any]:
         """Return rows of ones."""

@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from featurecache.cache import FeatureCache, RowPlace, pack
-from featurecache.decode import DecodeRules
-from featurecache.layout import CacheIndex
-from featurecache.sightings import Sighting, failure_columns, image_columns
-from featurecache.source import recipe_of
+from featurecache.cache import FeatureCache
+from featurecache.format.feature_file import RowPlace
+from featurecache.format.file_records import FileRecord, failure_columns, image_columns
+from featurecache.format.layout import CacheIndex
+from featurecache.images.decode import DecodeRules
+from featurecache.named_backbone import recipe_of
+from featurecache.packing import pack
 from scripts.bench.images import Rows, WideBackbone
 
 ROWS = 25_000
@@ -20,12 +22,12 @@ ROUNDS = 9
 def run() -> dict[str, Any]:
     """Return the median and the worst time in milliseconds."""
     spec = WideBackbone().spec
-    sightings = [Sighting(f"train/cats/cat.{n:05d}.jpg", 20_000 + n, n, f"{n:064x}") for n in range(ROWS)]
+    file_records = [FileRecord(f"train/cats/cat.{n:05d}.jpg", 20_000 + n, n, f"{n:064x}") for n in range(ROWS)]
     index = CacheIndex(
         recipe=recipe_of(spec, DecodeRules(spec.input_size), "float32"),
         provenance="{}",
         classes=("cats", "dogs"),
-        images=image_columns(sightings, [n % 2 for n in range(ROWS)], ["train"] * ROWS),
+        images=image_columns(file_records, [n % 2 for n in range(ROWS)], ["train"] * ROWS),
         failures=failure_columns([]),
     )
     source = Rows()

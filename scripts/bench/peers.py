@@ -1,4 +1,4 @@
-"""VGG16 as other libraries run it, with the same weights: what an extraction is compared with.
+"""VGG16 in other libraries, with the same weights, for comparison with an extraction.
 
 Each takes decoded pixels, uint8 of shape (n, 224, 224, 3), and returns fc2 and predictions, float32. They are called as
 their manuals say, in float32, with the number of threads that they choose themselves.
@@ -13,10 +13,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.backbones.catalog import BGR_MEAN, application
-from featurecache.backbones.runtime import load_keras, versions
+from featurecache.backbones.catalog import BGR_MEAN, find_network
+from featurecache.backbones.keras_runtime import load_keras, versions
 from featurecache.backbones.vgg import layers_of, weights_of
 from featurecache.backbones.weights import resolve_weights
+from featurecache.processors import processor_count
 
 NETWORK, WEIGHTS = "vgg16", "random:0"
 TAPS = ("fc2", "predictions")
@@ -37,18 +38,18 @@ class Step:
 
     @property
     def is_convolution(self) -> bool:
-        """Whether it is one, and not dense."""
+        """Whether it is a convolution, not a dense layer."""
         return self.kernel.ndim == 4  # noqa: PLR2004
 
     @property
     def units_first(self) -> NDArray[np.float32]:
-        """The kernel as most libraries want it: (units, inputs, height, width) or (units, inputs), contiguous."""
+        """The kernel in the layout of most libraries: (units, inputs, height, width) or (units, inputs), contiguous."""
         return np.ascontiguousarray(self.kernel.transpose(3, 2, 0, 1) if self.is_convolution else self.kernel.T)
 
 
 def steps() -> Iterator[Step]:
-    """Yield the layers that have weights, from the input on; those with an activation (all but logits) have a ReLU."""
-    row = application(NETWORK)
+    """Yield the layers with weights from the input on; all except the last are followed by a ReLU."""
+    row = find_network(NETWORK)
     layers = layers_of(row)
     loaded = weights_of(row, resolve_weights(WEIGHTS, row), len(layers))
     for number, (layer, (kernel, bias)) in enumerate(zip(layers, loaded, strict=True)):
@@ -56,18 +57,18 @@ def steps() -> Iterator[Step]:
 
 
 def channels_first(pixels: Pixels) -> NDArray[np.float32]:
-    """Return pixels as the network takes them: BGR minus the mean, (n, 3, height, width)."""
+    """Return pixels as the network's input: BGR minus the mean, (n, 3, height, width)."""
     mean = np.array(BGR_MEAN, np.float32)[:, np.newaxis, np.newaxis]
     return np.subtract(pixels.transpose(0, 3, 1, 2)[:, ::-1], mean, dtype=np.float32, order="C")
 
 
 def in_batches(pixels: Pixels) -> list[Pixels]:
-    """Return pixels in parts of the size that all contestants use."""
+    """Split pixels into batches of the size that all contestants use."""
     return [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
 
 
 class KerasByHand:
-    """Keras as its documentation has it: `load_img`, `preprocess_input` and `predict`."""
+    """Keras as in its documentation: `load_img`, `preprocess_input` and `predict`."""
 
     def __init__(self) -> None:
         keras = self._keras = load_keras()
@@ -81,7 +82,7 @@ class KerasByHand:
         self._both = keras.Model(self._whole.inputs, {"fc2": fc2, "predictions": self._whole.output})
 
     def forward(self, pixels: Pixels) -> Features:
-        """Return both taps; all models are called, so that none is compiled later."""
+        """Return both taps; call all models, so that they are compiled."""
         images = self._keras.applications.vgg16.preprocess_input(pixels.astype(np.float32))
         self._predict(self._to_fc2, images)
         self._predict(self._whole, images)
@@ -89,17 +90,17 @@ class KerasByHand:
         return found
 
     def two_passes(self, files: Sequence[Path]) -> None:
-        """Predict fc2 by one model and the classes by another."""
+        """Predict fc2 with one model and the classes with another."""
         images = self._loaded(files)
         self._predict(self._to_fc2, images)
         self._predict(self._whole, images)
 
     def one_pass(self, files: Sequence[Path]) -> None:
-        """Predict both by a model with two outputs."""
+        """Predict both with a model with two outputs."""
         self._predict(self._both, self._loaded(files))
 
     def _loaded(self, files: Sequence[Path]) -> NDArray[np.float32]:
-        utils, size = self._keras.utils, application(NETWORK).input_size
+        utils, size = self._keras.utils, find_network(NETWORK).input_size
         images = np.stack([utils.img_to_array(utils.load_img(file, target_size=size)) for file in files])
         loaded: NDArray[np.float32] = self._keras.applications.vgg16.preprocess_input(images)
         return loaded
@@ -183,8 +184,8 @@ def _onnx_model() -> bytes:
             nodes.append(node("Relu", [out], [name]))
         below = name
     nodes.append(node("Softmax", ["logits"], ["predictions"], axis=1))
-    inputs = [value("images", TensorProto.FLOAT, ["n", 3, *application(NETWORK).input_size])]
-    outputs = [value(tap, TensorProto.FLOAT, ["n", application(NETWORK).taps[tap]]) for tap in TAPS]
+    inputs = [value("images", TensorProto.FLOAT, ["n", 3, *find_network(NETWORK).input_size])]
+    outputs = [value(tap, TensorProto.FLOAT, ["n", find_network(NETWORK).taps[tap]]) for tap in TAPS]
     graph = helper.make_graph(nodes, NETWORK, inputs, outputs, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     serialized: bytes = model.SerializeToString()
@@ -192,14 +193,14 @@ def _onnx_model() -> bytes:
 
 
 class NcnnByHand:
-    """ncnn alone: the whole network in it, image by image, one extractor with a thread for each processor."""
+    """ncnn: the whole network, image by image, one extractor with a thread per processor."""
 
     def __init__(self) -> None:
         import ncnn
 
         self._ncnn = ncnn
         self._net = ncnn.Net()
-        self._net.opt.num_threads = len(os.sched_getaffinity(0))
+        self._net.opt.num_threads = processor_count()
         for half in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
             setattr(self._net.opt, half, False)  # with ncnn's defaults dense layers are not float32
         self.version = f"ncnn {ncnn.__version__}, {self._net.opt.num_threads} threads"
@@ -222,8 +223,8 @@ class NcnnByHand:
 
 
 def _ncnn_layers(file: IO[bytes]) -> list[str]:
-    """Write the weights as ncnn has them, and return its description of the layers, a line each."""
-    height, width = application(NETWORK).input_size
+    """Write the weights in ncnn's format, and return its description of the layers, one line each."""
+    height, width = find_network(NETWORK).input_size
     lines, below = [f"Input images 0 1 images 0={width} 1={height} 2=3"], "images"
     for step in steps():
         name, kernel = step.name, step.units_first

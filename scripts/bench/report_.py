@@ -1,4 +1,4 @@
-"""Judging a head on 25,000 x 4096 features of ten classes, and the report of it without thumbnails: under 20 s."""
+"""Evaluating a head on 25,000 x 4096 features of ten classes, and the report of it without thumbnails: under 20 s."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ print(json.dumps({
 
 
 def run() -> dict[str, Any]:
-    """Return seconds of each stage, the size of the page, and the peak of memory in MB, the mapped cache included."""
+    """Return seconds of each stage, the size of the page, and the peak memory in MB, including the mapped cache."""
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "wide.h5"
         centres = np.random.default_rng(0).normal(scale=1 / 16, size=(CLASSES, WIDTH)).astype(np.float32)

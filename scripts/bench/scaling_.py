@@ -1,4 +1,4 @@
-"""What an image costs among 250 and among 4,000: reading, decoding, storing and packing, without a network."""
+"""Time per image in folders of 250 and of 4,000 images: reading, decoding, storing and packing, without a network."""
 
 import itertools
 import shutil
@@ -17,7 +17,7 @@ ROUNDS = 3
 
 
 def run(counts: Sequence[int] = COUNTS, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Return milliseconds an image for each count, medians over rounds in which each count has its turns.
+    """Return the median milliseconds per image over rounds, for each count.
 
     A turn takes as many extractions as make up the largest count, each to a cache of its own, so that all turns are
     equally long and a load that comes and goes weighs on all of them. The backbone costs almost nothing. The time is
@@ -46,7 +46,7 @@ def run(counts: Sequence[int] = COUNTS, rounds: int = ROUNDS) -> dict[str, Any]:
 
 
 def _cost(images: Path, count: int, times: int, caches: Path) -> float:
-    """Extract some times, each anew; return the milliseconds that an image took."""
+    """Extract several times to new caches; return the milliseconds per image."""
     caches.mkdir()
     began = time.perf_counter()
     for number in range(times):

@@ -1,4 +1,4 @@
-"""What publishing costs: less than 2 % of a run at 1,000 images a second."""
+"""The cost of publishing: less than 2 % of a run at 1,000 images per second."""
 
 import statistics
 import tempfile
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.extraction import extract
-from featurecache.store import Store
+from featurecache.run.store import Store
 from scripts.bench.images import WideBackbone, write_images
 
 IMAGES = 6_000
@@ -22,10 +22,10 @@ ROUNDS = 5
 
 
 class PacedBackbone(WideBackbone):
-    """A network on a device of its own: it takes its time, and no processor time of ours."""
+    """A network that waits like a GPU, and uses no processor time."""
 
     def forward(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Return features not before a network of `RATE` images a second would."""
+        """Return features after the time that a network of `RATE` images per second needs."""
         ready = time.perf_counter() + len(images) / RATE
         features = super().forward(images)
         time.sleep(max(0.0, ready - time.perf_counter()))
@@ -62,9 +62,9 @@ def run() -> dict[str, Any]:
 
 @contextmanager
 def _commits(*, publishes: bool) -> Iterator[type[Exception]]:
-    """Let runs end when they would begin to pack, and, if they do not publish, commit nothing."""
+    """End runs before they pack; without publishing, they commit nothing."""
 
-    class Stopped(Exception):  # noqa: N818 - no error
+    class Stopped(Exception):  # noqa: N818 - not an error
         """The last commit is done."""
 
     def stop(_: Store) -> None:

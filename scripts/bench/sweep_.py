@@ -1,4 +1,4 @@
-"""A sweep on 23,000 x 4096: peak memory of all its processes together, and what 32 settings cost beside one."""
+"""A sweep on 23,000 x 4096: peak memory of all its processes together, and the time of 32 settings against one."""
 
 import json
 import os
@@ -28,7 +28,7 @@ print(json.dumps(found.seconds))
 """
 _SETTINGS = {"softmax": {"lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1], "l2": [0.0, 1e-4, 1e-3, 1e-2]}}
 _ONE = {"softmax": {"lr": [1e-3], "l2": [0.0]}}
-_FEW = {  # of heads that take minutes with all values of their grids
+_FEW = {  # for heads that take minutes with their full grids
     "svm": {"C": [1e-6, 1e-5, 1e-4]},
     "sgd": {"alpha": [0.1]},
     "mlp": {"epochs": [1]},
@@ -62,7 +62,7 @@ def run() -> dict[str, Any]:
 
 
 def watched(cache: Path, sweep_dir: Path, options: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
-    """Sweep in a process of its own; return the peak of each stage in bytes, and what the time went into."""
+    """Sweep in a separate process; return the peak memory of each stage in bytes, and the time per step."""
     command = [sys.executable, "-c", _SWEEP, str(cache), str(sweep_dir), json.dumps(options)]
     peaks = {"preparing": 0, "trying": 0, "final": 0}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
@@ -88,7 +88,7 @@ def watched(cache: Path, sweep_dir: Path, options: dict[str, Any]) -> tuple[dict
 
 
 def memory_of_tree(root: int) -> int:
-    """Return the proportional set sizes of a process and all that descend from it, added up, in bytes."""
+    """Return the sum of the proportional set sizes of a process and its descendants, in bytes."""
     parents: dict[int, int] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal():

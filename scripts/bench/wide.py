@@ -1,4 +1,4 @@
-"""Cache files of wide made-up features, for benchmarks that need no network."""
+"""Makes caches of wide random features, for benchmarks without a network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.cache import RowPlace, pack
-from featurecache.decode import DECODE_VERSION
-from featurecache.layout import CacheIndex
+from featurecache.format.feature_file import RowPlace
+from featurecache.format.file_records import FileRecord, failure_columns, image_columns
+from featurecache.format.layout import CacheIndex
+from featurecache.images.decode import DECODE_VERSION
+from featurecache.packing import pack
 from featurecache.recipe import Recipe
-from featurecache.sightings import Sighting, failure_columns, image_columns
 
 WIDTH = 4_096
 
@@ -57,12 +58,12 @@ def write_cache(path: Path, centres: NDArray[np.float32], labels: Sequence[int],
         precision="float32",
         dtype="float32",
     )
-    sightings = [Sighting(f"{n:05d}.jpg", 1, n, f"{n:064x}") for n in range(len(labels))]
+    file_records = [FileRecord(f"{n:07d}.jpg", 1, n, f"{n:064x}") for n in range(len(labels))]
     index = CacheIndex(
         recipe=recipe,
         provenance="{}",
         classes=tuple(f"class {number}" for number in range(classes)),
-        images=image_columns(sightings, list(labels), list(splits)),
+        images=image_columns(file_records, list(labels), list(splits)),
         failures=failure_columns([]),
     )
     source = _Features(centres)

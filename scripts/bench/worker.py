@@ -1,4 +1,4 @@
-"""A contestant in a process of its own, which stays alive and works when it is told to.
+"""A contestant in a separate process, which stays alive and works on request.
 
 The child is ``python -m scripts.bench.worker KIND FOLDER``: it starts its network, says so in one line of JSON, and for
 each name of a way to work that it reads, works, and says how many seconds that took.
@@ -19,19 +19,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.batches import image_batches
-from featurecache.decode import DecodeRules
 from featurecache.extraction import extract
-from featurecache.source import source_of
+from featurecache.images.batches import image_batches
+from featurecache.images.decode import DecodeRules
+from featurecache.images.manifest import from_files
+from featurecache.named_backbone import source_of
 from scripts.bench import peers
 
 CHECKED = 8
 _FEATURES = "{}.features.npz"
-_FROM_THE_END = -2_000  # of what a worker that failed has said
+_FROM_THE_END = -2_000  # the end of a failed worker's output
 
 
 def held_back() -> list[str]:
-    """Return the variables that choose OpenBLAS's code in place of the processor; contestants do not get them."""
+    """Return the environment variables that override OpenBLAS's choice of code; contestants do not get them."""
     return sorted(name for name in os.environ if name in {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"})
 
 
@@ -66,12 +67,12 @@ class Worker(AbstractContextManager["Worker"]):
         )
         said = self._answer()
         self.start_up = time.perf_counter() - began
-        """Seconds until the first batch was through: imports, weights, compiling, and decoding all photographs."""
+        """Seconds until the first batch was done: imports, weights, compiling, and decoding all photographs."""
         self.version = str(said["version"])
 
     def seconds(self, way: str) -> tuple[float, float]:
-        """Work once in one of the kind's ways; return how long it took, and how long the processors worked on it."""
-        assert self._process.stdin  # noqa: S101 - it was asked for
+        """Work once in one of the contestant's ways; return wall seconds and processor seconds."""
+        assert self._process.stdin  # noqa: S101 - opened with a pipe
         self._process.stdin.write(f"{way}\n")
         self._process.stdin.flush()
         answer = self._answer()
@@ -79,12 +80,12 @@ class Worker(AbstractContextManager["Worker"]):
 
     @property
     def features(self) -> dict[str, NDArray[np.float32]]:
-        """What it makes of the first images."""
+        """The contestant's features of the first images."""
         with np.load(self._folder / _FEATURES.format(self._kind), allow_pickle=False) as arrays:
             return dict(arrays)
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout  # noqa: S101 - it was asked for
+        assert self._process.stdout  # noqa: S101 - opened with a pipe
         line = self._process.stdout.readline()
         if not line:
             self._chatter.seek(0)
@@ -101,7 +102,7 @@ class Worker(AbstractContextManager["Worker"]):
 
 
 class Ours:
-    """Our own extraction from files to a finished cache, and the network alone."""
+    """Featurecache: an extraction from files to a finished cache, and the network alone."""
 
     def __init__(self, engine: str) -> None:
         source = source_of(peers.NETWORK, peers.WEIGHTS, engine=engine, device="cpu")
@@ -134,7 +135,7 @@ KINDS: dict[str, Callable[[], Any]] = {
 
 
 def _ways(contestant: Any, folder: Path, pixels: peers.Pixels) -> dict[str, Callable[[], object]]:  # noqa: ANN401
-    """Return what a contestant can be told to do."""
+    """Return the tasks that a contestant can run."""
     files = sorted((folder / "images").rglob("*.jpg"))
     ways: dict[str, Callable[[], object]] = {
         "forward": lambda: [contestant.forward(batch) for batch in peers.in_batches(pixels)]
@@ -149,15 +150,15 @@ def _ways(contestant: Any, folder: Path, pixels: peers.Pixels) -> dict[str, Call
 
 
 def _decoded(folder: Path) -> peers.Pixels:
-    """Return all photographs as our own rules decode them."""
-    files = sorted((folder / "images").rglob("*.jpg"))
+    """Return all photographs, decoded by this project's rules."""
+    manifest = from_files(sorted((folder / "images").rglob("*.jpg")))
     rules = DecodeRules((224, 224))
-    batches = image_batches(files, os.fsencode, rules, batch_size=peers.BATCH, failures={})
+    batches = image_batches(manifest.entries, manifest.source, rules, batch_size=peers.BATCH, failures={})
     return np.concatenate([batch.pixels for batch in batches])
 
 
 def serve(kind: str, folder: Path) -> None:
-    """Be a contestant until standard input ends."""
+    """Serve requests until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed goes to standard error
     contestant = KINDS[kind]()

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import featurecache.publish
+import featurecache.storage.publish
 from featurecache import extract
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.publish import FileSystem
+from featurecache.storage.publish import FileSystem
 
 
 def write_image(path, seed):
@@ -34,7 +34,7 @@ def photos(tmp_path):
 
 
 class CountingBackbone(FakeBackbone):
-    """The fake backbone, which remembers how many images it saw and can be told to stop."""
+    """The fake backbone; it counts images and can stop after a given number."""
 
     def __init__(self, *args, stop_after=None, error=KeyboardInterrupt, **kwargs):
         super().__init__(*args, **kwargs)
@@ -89,7 +89,7 @@ def use_file_system(monkeypatch):
 
     def use(fail=None, error=errno.EIO):
         double = RecordingFileSystem(fail, error)
-        monkeypatch.setattr(featurecache.publish, "FILE_SYSTEM", double)
+        monkeypatch.setattr(featurecache.storage.publish, "FILE_SYSTEM", double)
         return double
 
     return use

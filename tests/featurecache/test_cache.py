@@ -1,3 +1,4 @@
+import fcntl
 import gc
 import hashlib
 import json
@@ -9,9 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
-from featurecache import FeatureCache, extract, header
+from featurecache import FeatureCache, extract
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import CacheFormatError, UnknownNameError
+from featurecache.format import header
 from featurecache.verification import verify
 
 
@@ -46,6 +48,17 @@ def test_h5py_alone_reads_the_file(cache, photos):
             assert data.id.get_offset() % 8 == 0
             assert list(file["checksums"][tap]) == [hashlib.sha256(data[()].tobytes()).hexdigest().encode()]
         np.testing.assert_allclose(file["features/predictions"][()].sum(axis=1), 1, rtol=1e-6)
+
+
+def test_locks_are_not_asked_for(cache):
+    """HDF5 itself refuses a file that another process has locked, like one on a file system without locks."""
+    with cache.path.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="unable to lock file"):
+            h5py.File(cache.path, "r", locking=True)
+        np.testing.assert_array_equal(
+            FeatureCache.open(cache.path).features("features").X, cache.features("features").X
+        )
 
 
 def test_large_features_begin_at_a_page(photos, tmp_path):
@@ -147,7 +160,8 @@ def test_every_flipped_feature_bit_is_found(cache):
     for position in range(start, start + 20 * 16 * 4, 97):
         data[position] ^= 4
         cache.path.write_bytes(data)
-        assert FeatureCache.open(cache.path).problems() == ["features/features: rows 0 to 19 are damaged"]
+        (problem,) = FeatureCache.open(cache.path).problems()
+        assert problem.startswith("features/features: rows 0 to 19 are damaged")
         data[position] ^= 4
 
 
@@ -187,6 +201,10 @@ def add_dataset(file):
     file["images/extra"] = [1]
 
 
+def add_group(file):
+    file.create_group("extra")
+
+
 def add_attribute(file):
     file.attrs["extra"] = 1
 
@@ -219,6 +237,12 @@ def compress(file):
     file.create_dataset("features/features", data=values, compression="gzip")
 
 
+def chunk(file):
+    values = file["features/features"][()]
+    del file["features/features"]
+    file.create_dataset("features/features", data=values, chunks=(20, 16))
+
+
 def declare_much(file):
     del file["features/features"]
     file.create_dataset("features/features", (1 << 32, 1 << 10), "f4")
@@ -229,10 +253,37 @@ def declare_many_labels(file):
     file.create_dataset("images/label", (1 << 40,), "<i4")
 
 
+def leave_out_labels(file):
+    values = file["images/label"][1:]
+    del file["images/label"]
+    file["images/label"] = values
+
+
+def classes_in_a_table(file):
+    del file["classes"]
+    file.create_dataset("classes", data=[["cats", "dogs"]], dtype=h5py.string_dtype())
+
+
+def place_beyond_the_end(file):
+    data = file["features/features"].id
+    place = [data.get_offset() - header.HEADER_BYTES, data.get_storage_size()]  # as HDF5 writes it, after the header
+    file.flush()
+    path = Path(file.filename)
+    content = path.read_bytes()
+    before, after = (b"".join(n.to_bytes(8, "little") for n in (start, place[1])) for start in (place[0], len(content)))
+    assert content.count(before) == 1
+    path.write_bytes(content.replace(before, after))
+
+
 def change_type(file):
     values = file["features/features"][()]
     del file["features/features"]
     file["features/features"] = values.astype("f8")
+
+
+def change_text(file):
+    del file["classes"]
+    file["classes"] = np.array([b"a", b"b"])
 
 
 def change_recipe(file):
@@ -267,6 +318,11 @@ def provenance_that_is_none(file):
     file["provenance"] = '{"a": NaN}'
 
 
+def provenance_that_is_a_list(file):
+    del file["provenance"]
+    file["provenance"] = "[]"
+
+
 def inflate_text(file):
     del file["classes"]
     file.create_dataset("classes", data=["x" * 1000, "y"], dtype=h5py.string_dtype())
@@ -296,31 +352,45 @@ def group_for_dataset(file):
     file.create_group("images/size")
 
 
+def dataset_for_group(file):
+    del file["failures"]
+    file["failures"] = [1]
+
+
 ALTERATIONS = [change_label, change_path, change_provenance]
-ATTACKS = [
-    change_version,
-    change_format,
-    remove_dataset,
-    add_dataset,
-    add_attribute,
-    link_softly,
-    link_outside,
-    store_outside,
-    make_virtual,
-    compress,
-    declare_much,
-    declare_many_labels,
-    declare_unstored,
-    provenance_that_is_none,
-    inflate_text,
-    change_type,
-    change_recipe,
-    change_split,
-    change_hash,
-    label_without_class,
-    group_for_dataset,
-    overlap_features,
-]
+ATTACKS = {
+    change_version: "its format version is 2, expected 1",
+    change_format: "its format is 'other', expected 'featurecache'",
+    remove_dataset: "/images holds ['label', 'mtime_ns', 'path', 'sha256', 'split'], expected",
+    add_dataset: "/images holds ['extra', 'label', 'mtime_ns', 'path', 'sha256', 'size', 'split'], expected",
+    add_group: "/ holds ['checksums', 'classes', 'extra', 'failures', 'features', 'images', 'provenance', 'recipe']",
+    add_attribute: "its attributes are ['extra', 'fingerprint', 'format', 'format_version']",
+    link_softly: "/features holds ['features', 'hidden', 'predictions'], expected ['features', 'predictions']",
+    link_outside: "/features/features is a soft or external link",
+    store_outside: "features/features is not contiguous and uncompressed in this file",
+    make_virtual: "features/features is not contiguous and uncompressed in this file",
+    compress: "features/features is not contiguous and uncompressed in this file",
+    chunk: "features/features is not contiguous and uncompressed in this file",
+    declare_much: "features/features has the shape (4294967296, 1024)",
+    declare_many_labels: "images/label has the shape (1099511627776,)",
+    leave_out_labels: "images/label has the shape (19,)",
+    classes_in_a_table: "classes has the shape (1, 2)",
+    declare_unstored: "images/size declares 20 values, and 0 are stored",
+    place_beyond_the_end: "",  # HDF5 refuses it in its own words
+    provenance_that_is_none: "its provenance is not a JSON object",
+    provenance_that_is_a_list: "its provenance is not a JSON object",
+    inflate_text: "classes declares 1073742824 bytes of text, the file has",
+    change_type: "features/features is of type float64, expected float32",
+    change_text: "classes is of type |S1, expected object",
+    change_recipe: "the fingerprint does not belong to the recipe",
+    change_split: "images/split has a value that is not a split",
+    change_hash: "a sha256 is not ASCII text",
+    label_without_class: "images/label has a value that is neither -1 nor the index of a class",
+    group_for_dataset: "images/size is not a dataset",
+    dataset_for_group: "a dataset is in the place of a group",
+    overlap_features: "features/features has the shape (20, 4)",
+}
+"""Changes of a cache file to the fault that is named when the header belongs to the changed file."""
 
 
 def seal(path):
@@ -346,9 +416,21 @@ def test_sealing_an_unaltered_file_changes_nothing(cache):
     assert cache.path.read_bytes() == before
 
 
+@pytest.mark.parametrize(("label", "is_valid"), [(-2, False), (-1, True), (0, True), (1, True), (2, False)])
+def test_labels_range_from_none_to_the_last_class(cache, label, is_valid):
+    with h5py.File(cache.path, "r+") as file:
+        file["images/label"][0] = label
+    seal(cache.path)
+    if is_valid:
+        assert FeatureCache.open(cache.path).index.images["label"][0] == label
+    else:
+        with pytest.raises(CacheFormatError, match="images/label"):
+            FeatureCache.open(cache.path)
+
+
 @pytest.mark.parametrize("sealed", [False, True])
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_a_forged_file_is_refused_and_no_other_file_is_read(cache, tmp_path, attack, sealed, monkeypatch):
+@pytest.mark.parametrize(("attack", "fault"), ATTACKS.items())
+def test_a_forged_file_is_refused_and_no_other_file_is_read(cache, tmp_path, attack, fault, sealed, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with h5py.File(cache.path, "r+") as file:
         attack(file)
@@ -357,8 +439,9 @@ def test_a_forged_file_is_refused_and_no_other_file_is_read(cache, tmp_path, att
     for name in ("secret.h5", "secret.bin"):
         (tmp_path / name).unlink(missing_ok=True)
         os.mkfifo(tmp_path / name)  # whoever opens it waits for ever
-    with pytest.raises(CacheFormatError, match="is not a cache that can be read"):
+    with pytest.raises(CacheFormatError, match="is not a cache that can be read") as caught:
         FeatureCache.open(cache.path)
+    assert not sealed or f": {fault}" in str(caught.value)
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS)

@@ -1,68 +1,76 @@
-import hashlib
-import os
+"""Free memory: the machine, its control groups and the limits of ulimit."""
+
+import subprocess
+import sys
 
 import pytest
 
-from featurecache import memory
-from featurecache.memory import digests, memory_file
+from featurecache import control_groups, memory
+from featurecache.memory import free_memory
 
-
-@pytest.fixture(autouse=True)
-def _fresh(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+VERSIONS = {
+    "0::/job\n": ("", "memory.max", "memory.current", "active_file 100\ninactive_file 200"),
+    "4:memory:/job\n": (
+        "memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "active_file 7\ntotal_active_file 100\ntotal_inactive_file 200",
+    ),
+}
 
 
 @pytest.fixture
-def weights(tmp_path):
-    path = tmp_path / "a.weights.h5"
-    path.write_bytes(b"weights")
-    return path
+def machine(tmp_path, monkeypatch):
+    """Return the folder of control groups of a machine with 4,096 bytes."""
+    (tmp_path / "meminfo").write_text("MemTotal:  9 kB\nMemAvailable:  4 kB\n")
+    monkeypatch.setattr(memory, "_PROC", tmp_path)
+    monkeypatch.setattr(control_groups, "_PROCESS", tmp_path / "process")
+    monkeypatch.setattr(control_groups, "_CGROUPS", tmp_path / "cgroup")
+    return tmp_path / "cgroup"
 
 
-def test_digests_are_those_of_the_bytes(weights):
-    found = digests(weights)
-    assert found.sha256 == hashlib.sha256(b"weights").hexdigest()
-    assert found.md5 == hashlib.md5(b"weights", usedforsecurity=False).hexdigest()
+@pytest.mark.parametrize("process", VERSIONS)
+@pytest.mark.parametrize("group", ["job", ""])
+def test_the_machine_or_a_control_group_limits_it(machine, tmp_path, process, group):
+    assert free_memory() == 4096
+    folder, limit, used, statistics = VERSIONS[process]
+    (tmp_path / "process").write_text(process)
+    container = machine / folder / group
+    container.mkdir(parents=True)
+    (container / limit).write_text("max\n")
+    (container / used).write_text("1000\n")
+    (container / "memory.stat").write_text(f"anon 5\n{statistics}\n")
+    assert free_memory() == 4096
+    (container / limit).write_text("3000\n")
+    assert free_memory() == 3000 - 1000 + 300
+    (container / limit).write_text("9223372036854771712\n")
+    assert free_memory() == 4096
+    (container / limit).write_text("500\n")
+    assert free_memory() == 0
 
 
-def test_an_unchanged_file_is_not_hashed_again(weights, monkeypatch):
-    first = digests(weights)
-    monkeypatch.setattr(memory.hashlib, "sha256", None)
-    assert digests(weights) == first
-    with pytest.raises(TypeError):
-        digests(weights, rehash=True)
+def test_a_system_that_does_not_tell_has_memory(machine, tmp_path):
+    (tmp_path / "meminfo").unlink()
+    assert free_memory() == sys.maxsize
 
 
-def test_a_changed_file_is_hashed_again(weights):
-    digests(weights)
-    weights.write_bytes(b"others!")
-    os.utime(weights, ns=(1, 1))
-    assert digests(weights).sha256 == hashlib.sha256(b"others!").hexdigest()
+MEMORY = """
+import resource
+import numpy as np
+from featurecache.memory import free_memory, resident_memory
+before = resident_memory()
+kept = np.ones(5_000_000)
+print(free_memory(), resident_memory() - before)
+for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
+    resource.setrlimit(kind, (2 << 30, resource.getrlimit(kind)[1]))
+    print(free_memory())
+"""
 
 
-def test_rehash_sees_what_size_and_time_hide(weights):
-    before, status = digests(weights), weights.stat()
-    weights.write_bytes(b"WEIGHTS")
-    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert digests(weights) == before
-    assert digests(weights, rehash=True).sha256 == hashlib.sha256(b"WEIGHTS").hexdigest()
-    assert digests(weights).sha256 == hashlib.sha256(b"WEIGHTS").hexdigest()
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"a": 1}', '{"a": {"sha256": 1}}'])
-def test_a_damaged_memory_is_forgotten(weights, text):
-    memory_file().parent.mkdir(parents=True)
-    memory_file().write_text(text)
-    assert digests(weights).sha256 == hashlib.sha256(b"weights").hexdigest()
-    assert "weights.h5" in memory_file().read_text()
-
-
-def test_a_memory_that_cannot_be_written_is_done_without(weights, tmp_path):
-    (tmp_path / "cache").write_text("in the way")
-    assert digests(weights).sha256 == hashlib.sha256(b"weights").hexdigest()
-
-
-def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe.h5")
-    with pytest.raises(OSError, match="not a regular file"):
-        digests(tmp_path / "pipe.h5")
+def test_memory_of_this_process():
+    """In a process of its own: what others free in the meantime would count."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    free, taken, *limited = map(int, done.stdout.split())
+    assert 10**7 < free < 10**14
+    assert taken == pytest.approx(8 * 5_000_000, rel=0.2)
+    assert 0 < limited[1] < limited[0] < (2 << 30) - 8 * 5_000_000

@@ -42,6 +42,19 @@ def test_merged_halves_are_the_whole(halves, photos, tmp_path):
     assert [entry["path"] for entry in merged.provenance["merged"]] == [str(cache.path) for cache in halves]
 
 
+def test_one_class_in_two_unicode_forms_stays_one_class(photos, tmp_path):
+    caches = []
+    for number, name in enumerate(("caf\u00e9", "cafe\u0301")):
+        folder = tmp_path / f"part {number}"
+        folder.mkdir()
+        rows = [f"{path.relative_to(photos)},{name}" for path in sorted(photos.rglob("*.png"))[number::2]]
+        (folder / "t.csv").write_text("\n".join(["path,label", *rows]) + "\n", "utf-8")
+        caches.append(extract(folder / "t.csv", folder / "c.h5", root=photos, backbone=FakeBackbone()).path)
+    merged = merge(tmp_path / "merged.h5", caches)
+    assert merged.classes == ("caf\u00e9",)
+    assert set(merged.features("features").y) == {0}
+
+
 def test_a_merged_cache_can_be_brought_up_to_date(halves, photos, tmp_path, make_backbone):
     merge(tmp_path / "merged.h5", [cache.path for cache in halves])
     backbone = make_backbone()
@@ -66,8 +79,8 @@ def test_one_path_with_two_meanings_is_refused(halves, tmp_path):
 
 
 def test_bad_input(halves, tmp_path):
-    with pytest.raises(OptionError, match="two caches"):
-        merge(tmp_path / "merged.h5", [halves[0].path])
+    with pytest.raises(OptionError, match="at least one cache"):
+        merge(tmp_path / "merged.h5", [])
     with pytest.raises(OutputError, match="exists already"):
         merge(halves[0].path, [cache.path for cache in halves])
     with pytest.raises(OutputError, match="does not exist"):

@@ -6,8 +6,9 @@ import pytest
 
 from featurecache import FeatureCache
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.cache import RowPlace, pack
 from featurecache.errors import ManifestError, OptionError, RecipeError
+from featurecache.format.feature_file import RowPlace
+from featurecache.packing import pack
 from featurecache.verification import verify
 from tests.featurecache.conftest import write_image
 from tests.featurecache.test_extraction import contents
@@ -23,6 +24,11 @@ def test_a_whole_cache_is_ok(cache):
         "max_relative_error": None,
         "skipped": 0,
     }
+
+
+def test_a_word_is_no_batch_size(cache):
+    with pytest.raises(OptionError, match=r"batch_size is 'auto'; expected a whole number from 1 to 4,096$"):
+        verify(cache.path, recompute=1, backbone=FakeBackbone(), batch_size="auto")
 
 
 def test_rows_are_recomputed_from_their_images(cache):
@@ -94,7 +100,8 @@ def test_another_network_is_refused(cache):
 def test_every_flipped_bit_of_a_feature_is_a_problem(cache):
     with h5py.File(cache.path, "r+") as file:
         file["features/predictions"][11, 2] += 1e-6
-    assert verify(cache.path).problems == ("features/predictions: rows 0 to 19 are damaged",)
+    (problem,) = verify(cache.path).problems
+    assert problem.startswith("features/predictions: rows 0 to 19 are damaged; move the file away")
 
 
 def reorder(cache, order):
@@ -109,7 +116,7 @@ def test_disorder_is_a_problem(cache):
     reorder(cache, [1, 0, *range(2, 20)])
     assert verify(cache.path).problems == ("rows are not sorted by split and path",)
     reorder(cache, [0, 0, *range(2, 20)])
-    assert verify(cache.path).problems == ("1 path(s) stand in more than one row: 'train/cats/0.png'",)
+    assert verify(cache.path).problems == ("1 path in more than one row: 'train/cats/0.png'",)
 
 
 def test_what_is_no_cache_is_a_problem(tmp_path):
@@ -120,7 +127,7 @@ def test_what_is_no_cache_is_a_problem(tmp_path):
 
 
 def test_no_flipped_bit_goes_unnoticed_or_crashes(cache):
-    """Every byte of the file in turn, features aside: refused, found by `verify`, or without effect on what is read."""
+    """Change every byte outside the features in turn: it is refused, found by `verify`, or has no effect on reading."""
     whole = cache.path.read_bytes()
     reference = contents(cache)
     with h5py.File(cache.path) as file:
@@ -136,3 +143,11 @@ def test_no_flipped_bit_goes_unnoticed_or_crashes(cache):
         if verify(cache.path).ok and contents(FeatureCache.open(cache.path)) != reference:
             unnoticed.append(position)
     assert unnoticed == []
+
+
+def test_a_cache_that_does_not_record_its_images_asks_for_them(cache, monkeypatch):
+    images = cache.provenance["images"]
+    monkeypatch.setattr(FeatureCache, "provenance", {"images": None})
+    with pytest.raises(ManifestError, match=r"does not record the folder of its images; give it by --images$"):
+        verify(cache.path, recompute=1, backbone=FakeBackbone())
+    assert verify(cache.path, images=images, recompute=1, backbone=FakeBackbone()).ok

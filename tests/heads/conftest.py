@@ -5,11 +5,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from featurecache.cache import FeatureSet
+from featurecache.provenance import Provenance
 from featurecache.recipe import Recipe
 
 CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay", "koi", "lynx")
@@ -23,8 +26,33 @@ class MemoryCache:
     provenance: Mapping[str, object] = field(default_factory=dict)
 
     @property
+    def made_by(self):
+        return Provenance.from_dict(self.provenance)
+
+    @property
     def taps(self):
         return {tap: features.X.shape[1] for tap, features in self.sets.items()}
+
+    @property
+    def recipe(self):
+        return next(iter(self.sets.values())).recipe
+
+    @property
+    def classes(self):
+        return next(iter(self.sets.values())).classes
+
+    def __len__(self):
+        return len(next(iter(self.sets.values())))
+
+    @property
+    def paths(self):
+        return next(iter(self.sets.values())).paths
+
+    @property
+    def index(self):
+        rows = next(iter(self.sets.values()))
+        columns = {"label": rows.y, "path": rows.paths, "split": rows.splits, "sha256": rows.sha256}
+        return SimpleNamespace(images=columns)
 
     def features(self, tap=None, split=None):
         features = self.sets[tap or next(iter(self.sets))]
@@ -115,3 +143,10 @@ def fresh_python() -> Callable[[str], str]:
         return done.stdout.strip()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def one_blas_thread():
+    """Let a module's small products run on one thread: several would mostly wait for each other."""
+    with threadpool_limits(1, user_api="blas"):
+        yield

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from featurecache.backbones.catalog import application
+from featurecache.backbones.catalog import find_network
 from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.weights import resolve_weights
 from heads import train
@@ -25,7 +25,7 @@ def pixels_of(n, seed=0):
 
 def network(name, weights="random:0"):
     """Return the catalogue's row and its weights."""
-    row = application(name)
+    row = find_network(name)
     return row, resolve_weights(weights, row)
 
 
@@ -36,7 +36,7 @@ def features_of(name, pixels, *taps):
 
 def recipe_of(name, tap, width, **changes):
     """Return the fields of a recipe of this network with random weights, as `make_features` takes them."""
-    row = application(name)
+    row = find_network(name)
     fields = {"backbone": name, "weights": "random:0", "preprocessing": row.preprocessing}
     return fields | {"tap": tap, "taps": {tap: width}} | changes
 
@@ -46,6 +46,6 @@ def trained_on(cache, head, tap=None, **params):
     return train(cache, head, tap=tap, params=params, holdout=0)
 
 
-def with_predictor(head, predictor, **changes):
+def with_model(head, model, **changes):
     """Return a head that has learned something else."""
-    return replace(head, predictor=predictor, **changes)
+    return replace(head, model=model, **changes)

@@ -17,6 +17,7 @@ from heads.artifact import TrainedHead, require_free, trained
 from heads.artifact.description import checksum
 from heads.catalog import HEADS
 from heads.errors import ArtifactError, HeadError, MismatchError
+from heads.notices import Code, Notice
 from heads.training import train
 
 
@@ -49,8 +50,8 @@ def test_all_that_is_known_of_a_head_comes_back(head, stored):
     for name in ("name", "params", "tap", "classes", "trained_classes", "recipe", "weights_source", "training"):
         assert getattr(loaded, name) == getattr(head, name)
     assert sorted(each.name for each in stored.iterdir()) == ["head.json", "head.safetensors"]
-    for name, array in head.predictor.arrays.items():
-        np.testing.assert_array_equal(loaded.predictor.arrays[name], array)
+    for name, array in head.model.arrays.items():
+        np.testing.assert_array_equal(loaded.model.arrays[name], array)
 
 
 def test_the_files_are_readable_with_their_own_libraries(stored):
@@ -67,9 +68,9 @@ def test_the_files_are_readable_with_their_own_libraries(stored):
 
 def test_arrays_in_column_order_are_stored_right(head, tmp_path, blobs):
     X, _ = blobs(60, 5, 3)
-    arrays = {name: np.asfortranarray(array) for name, array in head.predictor.arrays.items()}
-    scrambling = replaced(head, predictor=type(head.predictor)(**arrays))
-    assert not scrambling.predictor.coef.flags.c_contiguous
+    arrays = {name: np.asfortranarray(array) for name, array in head.model.arrays.items()}
+    scrambling = replaced(head, model=type(head.model)(**arrays))
+    assert not scrambling.model.coef.flags.c_contiguous
     loaded = TrainedHead.load(scrambling.save(tmp_path / "head"))
     np.testing.assert_allclose(loaded.predict_proba(X), head.predict_proba(X), rtol=0, atol=1e-12)
 
@@ -161,6 +162,19 @@ def test_heads_of_format_version_1_stay_readable(blobs):
     assert (head.name, head.classes, head.tap, head.training.kept_epoch) == ("mlp", ("ant", "bee", "cow"), "fc2", 3)
 
 
+def test_warnings_that_are_texts_stay_readable(stored):
+    """Version 1 stored a warning as a text at first; the head keeps the identity that others refer to."""
+    training = json.loads((stored / "head.json").read_bytes())["training"]
+    rewrite(stored, training=training | {"warnings": ["a text", {"code": "few_neighbors", "message": "few"}]})
+    head = TrainedHead.load(stored)
+    assert head.training.warnings == (Notice(Code.UNKNOWN, "a text"), Notice(Code.FEW_NEIGHBORS, "few"))
+    assert head.identity == json.loads((stored / "head.json").read_bytes())["sha256"]
+    assert head.to_dict()["warnings"] == [
+        {"code": "", "message": "a text"},
+        {"code": "few_neighbors", "message": "few"},
+    ]
+
+
 # Files that it did not write
 
 FILES = ("head.json", "head.safetensors")
@@ -183,7 +197,8 @@ def test_a_missing_file(name, stored):
 
 
 def test_no_directory(tmp_path):
-    assert "featurecache train" in refused(tmp_path / "nothing")
+    with pytest.raises(ArtifactError, match=r"^there is no head .*nothing; make it with: featurecache train CACHE\.h5"):
+        TrainedHead.load(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -266,7 +281,7 @@ def test_descriptions_of_something_else(text, said, stored):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"more": 1}, "has ['more'] besides"),
+        ({"more": 1}, "has ['more'] in addition"),
         ({"format_version": True}, "format_version is bool, expected int"),
         ({"format_version": 1.0}, "format_version is float, expected int"),
         ({"head": "pickle"}, "unknown head 'pickle'"),
@@ -280,7 +295,7 @@ def test_descriptions_of_something_else(text, said, stored):
         ({"classes": ["ant", "ant", "bee"]}, "classes are not two or more different names"),
         ({"classes": ["ant"]}, "classes are not two or more different names"),
         ({"classes": ["ant", "bee", 3]}, "classes[2] is int, expected str"),
-        ({"classes": ["\ud800", "bee", "cow"]}, "a text in it is no Unicode"),
+        ({"classes": ["\ud800", "bee", "cow"]}, "a text in it is not valid Unicode"),
         ({"trained_classes": [0, 1, 3]}, "trained_classes"),
         ({"trained_classes": [-1, 0, 1]}, "trained_classes"),
         ({"trained_classes": [2, 1, 0]}, "trained_classes"),
@@ -307,12 +322,15 @@ def test_descriptions_that_contradict_themselves(changes, said, stored):
         ({"class_counts": [-1, 50, 1]}, "class_counts"),
         ({"epochs": [{"epoch": 1}]}, "training.epochs[0] lacks"),
         ({"versions": {"numpy": 2}}, "versions are not texts"),
-        ({"warnings": [None]}, "training.warnings[0] is NoneType, expected str"),
+        ({"warnings": [None]}, "training.warnings[0] is NoneType, expected dict"),
+        ({"warnings": [{"code": "not_converged"}]}, "training.warnings[0] lacks ['message']"),
+        ({"warnings": [{"code": 1, "message": "no"}]}, "training.warnings[0].code is int, expected str"),
+        ({"warnings": [{"code": "", "message": "no"}]}, "a warning has an empty code"),
         ({"valid_accuracy": "high"}, "training.valid_accuracy is str, expected float"),
         ({"n_train": 40.0}, "training.n_train is float, expected int"),
-        ({"kept_epoch": 1}, "kept_epoch is none of them"),
-        ({"epochs": [EPOCH, EPOCH], "kept_epoch": 2}, "epochs are not numbered from 1 on"),
-        ({"epochs": [EPOCH], "kept_epoch": None}, "kept_epoch is none of them"),
+        ({"kept_epoch": 1}, "kept_epoch is not one of them"),
+        ({"epochs": [EPOCH, EPOCH], "kept_epoch": 2}, "epochs are not numbered from 1,"),
+        ({"epochs": [EPOCH], "kept_epoch": None}, "kept_epoch is not one of them"),
         ({"continues": 7}, "training.continues is int, expected str"),
     ],
 )
@@ -417,7 +435,7 @@ ATTACKS = {
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_each_array_must_be_as_it_was_written(attack, of_any_kind, tmp_path):
     stored = of_any_kind.save(tmp_path / "head")
-    arrays = of_any_kind.predictor.arrays
+    arrays = of_any_kind.model.arrays
     for name, array in arrays.items():
         if attack in {"nan", "infinite"} and array.dtype.kind != "f":
             continue
@@ -429,7 +447,7 @@ def test_each_array_must_be_as_it_was_written(attack, of_any_kind, tmp_path):
 
 def test_no_array_may_be_missing_and_none_may_come_besides(of_any_kind, tmp_path):
     stored = of_any_kind.save(tmp_path / "head")
-    arrays = {name: np.ascontiguousarray(array) for name, array in of_any_kind.predictor.arrays.items()}
+    arrays = {name: np.ascontiguousarray(array) for name, array in of_any_kind.model.arrays.items()}
     for name in arrays:
         rewrite(stored, tensors=save({each: array for each, array in arrays.items() if each != name}))
         assert "expected" in refused(stored)
@@ -448,7 +466,7 @@ FORGED = {
 
 def test_values_that_no_training_gives_are_refused(of_any_kind, tmp_path):
     stored = of_any_kind.save(tmp_path / "head")
-    arrays = {name: np.ascontiguousarray(array) for name, array in of_any_kind.predictor.arrays.items()}
+    arrays = {name: np.ascontiguousarray(array) for name, array in of_any_kind.model.arrays.items()}
     for name, value in FORGED.get(of_any_kind.name, []):
         rewrite(stored, tensors=save(arrays | {name: poisoned(arrays[name], value)}))
         refused(stored)
@@ -466,7 +484,7 @@ def test_layers_that_are_not_those_stored_are_refused(hidden, make_features, mak
 def test_a_head_too_large_to_be_read_again_is_not_written(of_any_kind, tmp_path, monkeypatch):
     monkeypatch.setitem(trained._LIMITS, "head.safetensors", 100)
     with pytest.raises(
-        ArtifactError, match=r"head.safetensors would have .*, and 100 bytes are allowed; train on fewer"
+        ArtifactError, match=r"head.safetensors would have .*, but 100 bytes are allowed; train on fewer"
     ):
         of_any_kind.save(tmp_path / "head")
     assert not (tmp_path / "head").exists()

@@ -1,21 +1,30 @@
 """What every head inherits: checked rows, classes in order, fits that share work, and the record of epochs."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from heads.affine import AffinePredictor
-from heads.base import Epoch, Head, Monitor, checked_arrays, fit_together, require_trainable
+from heads.base import IndependentHead, checked_arrays, fit_together, require_trainable
+from heads.epochs import Epoch, Monitor
 from heads.errors import ArtifactError, HeadError, TrainingError
+from heads.families.affine import AffineModel
+from heads.notices import Code, Notice
+from heads.parameters import HeadSpec
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 y = np.array([7, 4, 4, 9, 7, 4])
 
 
+SAID = Notice(Code.LIBRARY_WARNING, "fake")
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
-class Fake(Head):
+class Fake(IndependentHead):
     """Gives every row the classes' shares, to a power; fails if the power is 0."""
+
+    spec: ClassVar[HeadSpec] = HeadSpec(name="fake", summary="Shares of classes.", parameters=())
 
     power: float = 1.0
 
@@ -24,7 +33,7 @@ class Fake(Head):
             raise TrainingError("the power is 0")
         monitor.record(0.5, 0.5, None)
         shares = np.bincount(targets) ** self.power
-        return AffinePredictor.learned(np.zeros((len(shares), X.shape[1])), np.log(shares / shares.sum())), ("fake",)
+        return AffineModel.learned(np.zeros((len(shares), X.shape[1])), np.log(shares / shares.sum())), (SAID,)
 
 
 # One head
@@ -34,7 +43,7 @@ def test_targets_are_positions_in_ascending_classes():
     head = Fake().fit(X, y)
     assert head.classes_.tolist() == [4, 7, 9]
     np.testing.assert_allclose(head.predict_proba(X[:1]), [[3 / 6, 2 / 6, 1 / 6]])
-    assert head.warnings_ == ("fake",)
+    assert head.warnings_ == (SAID,)
     assert head.names_ == ()
 
 
@@ -43,8 +52,8 @@ def test_names_are_those_of_the_classes_that_occur():
 
 
 def test_a_head_without_epochs_has_nothing_to_go_on_with():
-    with pytest.raises(TrainingError, match="a Fake is not trained in epochs, there is nothing to go on with"):
-        Fake().fit(X, y, start=Fake().fit(X, y).predictor_)
+    with pytest.raises(TrainingError, match="a Fake is not trained in epochs, so it cannot continue from a head"):
+        Fake().fit(X, y, start=Fake().fit(X, y).model_)
 
 
 def test_an_untrained_head_says_so():
@@ -61,7 +70,7 @@ def test_heads_that_are_fitted_together_learn_what_each_would_alone():
     for head, monitor in zip(heads, monitors, strict=True):
         alone = Fake(power=head.power).fit(X, y)
         np.testing.assert_array_equal(head.predict_proba(X), alone.predict_proba(X))
-        assert (head.names_, head.warnings_) == (("e", "h", "j"), ("fake",))
+        assert (head.names_, head.warnings_) == (("e", "h", "j"), (SAID,))
         assert [epoch.epoch for epoch in monitor.epochs] == [1]
 
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 
 from featurecache.errors import UnknownNameError
-from heads.catalog import HEADS, head_spec, make_head, parse_parameters, predictor_class
+from heads.catalog import HEADS, head_spec, make_head, model_class, parse_parameters
 from heads.errors import ParameterError
 
 
@@ -19,7 +19,7 @@ def test_every_row_of_the_catalogue_is_complete(name):
     assert len({parameter.name for parameter in spec.parameters}) == len(spec.parameters)
     head = make_head(name)
     assert {p.name: getattr(head, p.name) for p in spec.parameters} == {p.name: p.default for p in spec.parameters}
-    assert predictor_class(name).__name__
+    assert model_class(name).__name__
     shown = json.loads(json.dumps(spec.to_dict()))
     assert {each: value["default"] for each, value in shown["params"].items()} == spec.values({})
 
@@ -81,3 +81,7 @@ def test_parameters_of_the_command_line():
 def test_parameters_that_cannot_be_read(texts, said):
     with pytest.raises(ParameterError, match=said):
         parse_parameters(HEADS["softmax"], texts)
+
+
+def test_heads_without_random_choices_take_no_seed():
+    assert [name for name in HEADS if hasattr(make_head(name, seed=3), "seed")] == ["softmax", "mlp", "sgd"]

@@ -13,7 +13,7 @@ OPTIMIZER = Parameter("optimizer", "choice", "sgd", "Rule.", choices=("sgd", "ad
 DROPOUT = Parameter("dropout", "float", 0.0, "Part.", low=0, below=1)
 SHRINKAGE = Parameter("shrinkage", "float", "auto", "How far.", low=0, high=1, choices=("auto",))
 HIDDEN = Parameter("hidden", "sizes", "256", "Units.")
-SPEC = HeadSpec("toy", "A toy.", (EPOCHS, RATE, SHRINKAGE), "heads.toy:Toy", "heads.toy:ToyPredictor")
+SPEC = HeadSpec("toy", "A toy.", (EPOCHS, RATE, SHRINKAGE))
 
 
 @pytest.mark.parametrize(
@@ -142,4 +142,4 @@ def test_all_faults_are_said_at_once():
 
 def test_a_head_without_parameters_says_so():
     with pytest.raises(ParameterError, match="unknown parameter 'lr': toy has none"):
-        HeadSpec("toy", "A toy.", (), "heads.toy:Toy", "heads.toy:ToyPredictor").parameter("lr")
+        HeadSpec("toy", "A toy.", ()).parameter("lr")

@@ -6,7 +6,8 @@ from PIL import Image
 
 import featurecache
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.errors import NoImagesError
+from featurecache.errors import NoImagesError, OptionError
+from featurecache.images.failures import Failure
 from heads import PredictionsTable, train
 from heads.errors import MismatchError
 from heads.prediction import Prediction, predict
@@ -64,11 +65,25 @@ def test_files_come_in_the_order_given_and_bad_ones_aside(head, photos, tmp_path
     found = predict(head, files, backbone=FakeBackbone())
     assert found.table.paths.tolist() == [str(files[0]), str(files[2])]
     assert list(found.failures) == [str(files[1]), str(files[3])]
-    assert found.failures[str(files[1])] == "no such file"
+    assert found.failures[str(files[1])] == Failure("not_found", "no such file")
     with pytest.raises(
         NoImagesError, match=r"none of the 2 images can be used; the first is .*gone\.png: no such file"
     ):
         predict(head, [files[1], files[3]], backbone=FakeBackbone())
+
+
+def test_one_path_is_a_list_of_one(head, photos):
+    several = predict(head, [photos], backbone=FakeBackbone())
+    for one in (photos, str(photos)):
+        assert predict(head, one, backbone=FakeBackbone()).to_dict() == several.to_dict()
+    file = str(photos / "a" / "00.png")
+    assert predict(head, file, backbone=FakeBackbone()).table.paths.tolist() == [file]
+    assert predict(head, (file,), backbone=FakeBackbone()).table.paths.tolist() == [file]
+
+
+def test_a_word_is_no_batch_size(head, photos):
+    with pytest.raises(OptionError, match=r"batch_size is 'auto'; expected a whole number from 1 to 4,096$"):
+        predict(head, photos, backbone=FakeBackbone(), batch_size="auto")
 
 
 def test_another_network_is_refused_before_it_sees_an_image(head, photos):
@@ -84,7 +99,7 @@ def prediction(probabilities):
     nothing = np.full(n, "", dtype=object)
     paths = np.array([f"{row}.png" for row in range(n)], dtype=object)
     table = PredictionsTable(paths, nothing, np.full(n, -1), probabilities, tuple("abcde"[:k]))
-    return Prediction(table, {"x.png": "no such file"})
+    return Prediction(table, {"x.png": Failure("not_found", "no such file")})
 
 
 def test_the_most_probable_classes_come_first_and_of_equal_ones_the_first():
@@ -106,4 +121,4 @@ def test_json_has_all_classes_in_their_order_or_the_most_probable_ones():
     assert best["classes"] == ["a", "b", "c"]
     assert list(best["predictions"][0]["probabilities"].items()) == [("b", 0.6), ("c", 0.3)]
     assert best["predictions"][0]["class"] == "b"
-    assert best["failures"] == [{"path": "x.png", "reason": "no such file"}]
+    assert best["failures"] == [{"path": "x.png", "code": "not_found", "reason": "no such file"}]

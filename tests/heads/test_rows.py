@@ -99,7 +99,7 @@ def test_standardised_rows_are_those_of_scikit_learn(dtype, standardised, monkey
     monkeypatch.setattr(rows, "_BLOCK_VALUES", 18)
     X = np.asfortranarray(np.random.default_rng(0).normal(5, 3, size=(50, 6)).astype(dtype))
     before = X.copy()
-    applied = Scaling.of(X, standardize=True).applied(X)
+    applied = Scaling.from_rows(X, standardize=True).applied(X)
     assert applied.dtype == standardised
     assert applied.flags.c_contiguous
     np.testing.assert_allclose(applied, StandardScaler().fit_transform(X.astype(np.float64)), atol=1e-5)
@@ -108,7 +108,7 @@ def test_standardised_rows_are_those_of_scikit_learn(dtype, standardised, monkey
 
 def test_features_may_be_left_as_they_are():
     X = np.random.default_rng(0).normal(5, 3, size=(20, 6))
-    np.testing.assert_array_equal(Scaling.of(X, standardize=False).applied(X), X)
+    np.testing.assert_array_equal(Scaling.from_rows(X, standardize=False).applied(X), X)
 
 
 # Weights and judgement

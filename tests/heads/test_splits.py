@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurecache.errors import UnknownNameError
-from heads.errors import ParameterError
-from heads.splits import Holdout, count_text, has_valid_split, roles, rows_of_role, training_rows
+from heads.errors import EvaluationError, ParameterError
+from heads.splits import Holdout, count_text, folds_of, has_valid_split, roles, rows_of_role, training_rows
 
 RULE = Holdout(0.25, seed=3)
 
@@ -85,9 +85,25 @@ def test_rows_stay_together(make_features):
             assert part.y[row] == features.y[original]
 
 
-def test_a_split_that_is_not_there_is_named_with_those_that_are(make_features):
-    with pytest.raises(UnknownNameError, match=r"unknown split 'valid' \(known: test, train\)"):
+def test_a_split_without_rows_is_named_with_those_that_have_some(make_features):
+    said = "no row is in the valid split: the rows are 1 in test, 1 in train; .* all rows with --split all"
+    with pytest.raises(EvaluationError, match=said):
         rows_of_role(features_of(make_features, ["train", "test"]), "valid", None)
+    with pytest.raises(EvaluationError, match="no row is in the test split: the rows are 4 in no split; "):
+        rows_of_role(features_of(make_features, [""] * 4), "test", RULE)
+    with pytest.raises(EvaluationError, match="no row is in no split: the rows are 2 in train; "):
+        rows_of_role(features_of(make_features, ["train"] * 2), "", None)
+
+
+def test_a_name_that_is_no_split_is_refused_with_a_proposal(make_features):
+    with pytest.raises(UnknownNameError, match=r"'tset'; did you mean 'test'\? \(known: all, test, train, valid\)"):
+        rows_of_role(features_of(make_features, ["train", "test"]), "tset", None)
+
+
+def test_all_rows_are_those_of_every_split_and_of_none(make_features):
+    features = features_of(make_features, ["train", "train", "test", ""])
+    assert rows_of_role(features, "all", RULE) is features
+    assert rows_of_role(features, "", None).paths.tolist() == ["00003.jpg"]
 
 
 def test_rows_that_lie_together_are_not_copied(make_features):
@@ -124,3 +140,41 @@ def test_fractions_out_of_range_are_refused(fraction):
 
 def test_counts_in_words():
     assert count_text(["train", "", "train"]) == "1 in no split, 2 in train"
+
+
+def _sha256(contents):
+    return np.array([hashlib.sha256(str(each).encode()).hexdigest() for each in contents], dtype=object)
+
+
+def test_every_class_has_like_shares_of_all_folds():
+    y = np.repeat([0, 1, 2], [503, 40, 11])
+    dealt = folds_of(y, np.arange(554), _sha256(range(554)), folds=5, seed=0)
+    for label in range(3):
+        counts = np.bincount(dealt[y == label], minlength=5)
+        assert counts.max() - counts.min() <= 1
+    assert np.ptp(np.bincount(dealt)) <= 1
+
+
+def test_a_group_is_in_one_fold_even_if_its_labels_differ():
+    rng = np.random.default_rng(0)
+    groups, y = rng.integers(0, 60, 300), rng.integers(0, 3, 300)
+    dealt = folds_of(y, groups, _sha256(groups), folds=4, seed=1)
+    assert all(len(set(dealt[groups == group])) == 1 for group in range(60))
+    assert set(dealt) == {0, 1, 2, 3}
+
+
+def test_folds_follow_from_contents_and_seed_and_not_from_the_order_of_rows():
+    rng = np.random.default_rng(0)
+    contents, y = rng.integers(0, 150, 200), rng.integers(0, 3, 200)
+    groups = contents // 2
+    order = rng.permutation(200)
+    dealt = folds_of(y, groups, _sha256(contents), folds=5, seed=3)
+    again = folds_of(y[order], (groups * 7 % 101)[order], _sha256(contents)[order], folds=5, seed=3)
+    assert np.array_equal(again, dealt[order])
+    assert not np.array_equal(folds_of(y, groups, _sha256(contents), folds=5, seed=4), dealt)
+
+
+def test_a_class_of_two_groups_is_in_two_folds():
+    y = np.repeat([0, 1], [100, 2])
+    dealt = folds_of(y, np.arange(102), _sha256(range(102)), folds=5, seed=0)
+    assert len(set(dealt[y == 1])) == 2

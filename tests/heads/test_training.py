@@ -8,10 +8,10 @@ import pytest
 
 from featurecache.errors import UnknownNameError
 from heads.artifact import TrainedHead
-from heads.catalog import HEADS
+from heads.catalog import HEADS, head_spec
 from heads.errors import MismatchError, ParameterError, TrainingError
 from heads.splits import Holdout
-from heads.training import train
+from heads.training import feature_tap, train
 
 QUICK = {"epochs": 2, "batch_size": 16, "lr": 0.2}
 
@@ -69,15 +69,13 @@ def test_without_a_valid_split_the_rule_is_recorded(blob_cache):
     assert head.training.n_train + head.training.n_valid == 60
     assert 0 < head.training.n_valid < 30
     assert head.training.epochs == ()
-    assert set(head.training.versions) == {"numpy", "scikit-learn"}
+    assert set(head.training.versions) == {"numpy", "scipy"}
 
 
 def test_nothing_held_out_is_said(blob_cache):
     record = train(blob_cache, "logreg", holdout=0).training
     assert (record.n_train, record.n_valid, record.valid_accuracy, record.holdout) == (60, 0, None, None)
-    assert record.warnings == (
-        "there are no valid rows: nothing says how the head does on images that it has not seen",
-    )
+    assert tuple(map(str, record.warnings)) == ("there are no valid rows: the accuracy on new images is unknown",)
 
 
 def test_rows_that_are_not_used_are_counted(blobs, make_features, make_cache):
@@ -86,22 +84,28 @@ def test_rows_that_are_not_used_are_counted(blobs, make_features, make_cache):
     splits = ["train"] * 40 + ["valid"] * 10 + [""] * 10
     record = train(make_cache(make_features(X, y, splits=splits)), "logreg").training
     assert (record.n_train, record.n_valid, record.n_unlabelled) == (36, 9, 6)
-    assert "6 rows without a label were not used" in record.warnings
-    assert "9 labelled rows in no split were not used, since there is a train split" in record.warnings
+    assert "6 rows without a label were not used" in map(str, record.warnings)
+    assert "9 labelled rows in no split were not used, since there is a train split" in map(str, record.warnings)
 
 
 def test_what_the_head_warns_of_is_recorded(blobs, make_features, make_cache):
     X, y = blobs(200, 20, 3, spread=4)
     record = train(make_cache(make_features(X, y)), "logreg", params={"max_iter": 1}).training
-    assert record.warnings[0].startswith("logreg did not converge (max_iter=1)")
+    assert record.warnings[0].message.startswith("logreg did not converge (max_iter=1)")
 
 
 def test_of_several_taps_one_must_be_chosen(blobs, make_features, make_cache):
     X, y = blobs(60, 5, 3)
     cache = make_cache(make_features(X, y), make_features(X[:, :2], y, tap="predictions"))
-    with pytest.raises(ParameterError, match=r"several taps: fc2 \(5\), predictions \(2\); say with --tap which"):
+    with pytest.raises(ParameterError, match=r"several taps: fc2 \(5\), predictions \(2\); choose one with --tap"):
         train(cache, "logreg")
-    assert train(cache, "logreg", tap="predictions").predictor.width == 2
+    assert train(cache, "logreg", tap="predictions").model.width == 2
+
+
+def test_the_default_tap_is_the_last_layer_below_the_outputs_of_the_network(blobs, make_features, make_cache):
+    X, y = blobs(40, 4, 2)
+    cache = make_cache(*(make_features(X, y, tap=tap) for tap in ("fc2", "flatten", "predictions")))
+    assert feature_tap(cache, head_spec("logreg"), None) == "fc2"
 
 
 def test_the_report_is_what_the_command_line_promises(blob_cache):
@@ -181,9 +185,12 @@ def first(blob_cache):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"head": "mlp"}, "head: the head to go on with is 'softmax', not 'mlp'"),
-        ({"params": {"init": "zeros", "standardize": False}}, "init is 'glorot_uniform', standardize is True, and it"),
-        ({"holdout": 0.1}, "holdout: the head to go on with was trained with 0.3, asked for is 0.1"),
+        ({"head": "mlp"}, "head: the head to continue is 'softmax', not 'mlp'"),
+        (
+            {"params": {"init": "zeros", "standardize": False}},
+            "init is 'glorot_uniform', standardize is True, which cannot change",
+        ),
+        ({"holdout": 0.1}, "holdout: the head to continue was trained with 0.3, got 0.1"),
         ({"params": {"speed": 1}}, "unknown parameter 'speed'"),
     ],
 )
@@ -212,7 +219,7 @@ def test_going_on_without_rows_of_a_class_is_refused(first, blobs, make_features
     X, y = blobs(60, 5, 3)
     y[y == 2] = 1
     with pytest.raises(
-        MismatchError, match=r"trained_classes: .* learned ant, bee, cow, the training rows are of ant, bee"
+        MismatchError, match=r"trained_classes: .* trained on ant, bee, cow, the training rows have ant, bee"
     ):
         train(make_cache(make_features(X, y, splits="", classes=("ant", "bee", "cow"))), start=first)
 
@@ -220,8 +227,8 @@ def test_going_on_without_rows_of_a_class_is_refused(first, blobs, make_features
 def test_going_on_with_other_rows_is_said(first, blobs, make_features, make_cache):
     cache = make_cache(make_features(*blobs(60, 5, 3), splits=["train"] * 40 + ["valid"] * 20))
     other = train(cache, start=first, params={"epochs": 1}).training
-    assert (
-        "the head to go on with was trained on other rows; some of those that judge may be among them" in other.warnings
+    assert "the head to continue was trained on other rows, which may include rows that evaluate it now" in map(
+        str, other.warnings
     )
 
 
@@ -231,7 +238,7 @@ def test_a_head_without_epochs_cannot_be_gone_on_with(blob_cache):
 
 
 def test_a_head_that_takes_one_tap_alone_is_refused_on_others(blob_cache):
-    with pytest.raises(ParameterError, match="tap: the head 'imagenet_map' takes predictions, not fc2"):
+    with pytest.raises(ParameterError, match="tap: the head 'imagenet_map' uses predictions, not fc2"):
         train(blob_cache, "imagenet_map")
 
 
@@ -259,9 +266,11 @@ def test_of_a_head_that_is_slow_to_ask_some_rows_are_measured(blobs, make_featur
     X, y = blobs(1500, 5, 3, spread=4)
     features = make_features(X, y)
     head = train(make_cache(features), "knn", holdout=0)
-    assert "the train accuracy is that of 1000 of 1500 rows" in head.training.warnings
+    assert "the train accuracy was measured on 1000 of 1500 rows" in map(str, head.training.warnings)
     assert 0.5 < head.training.train_accuracy < 1
-    assert not any("train accuracy" in each for each in train(make_cache(features), "logreg").training.warnings)
+    assert not any(
+        "train accuracy" in each for each in map(str, train(make_cache(features), "logreg").training.warnings)
+    )
 
 
 def test_a_holdout_that_misses_its_part_and_a_class_without_judges_are_said(blobs, make_features, make_cache):
@@ -276,7 +285,25 @@ def test_a_holdout_that_misses_its_part_and_a_class_without_judges_are_said(blob
     n = int(kept.sum())
     assert record.n_valid == 1
     assert (
-        f"1 of {n} rows are held out to judge, though 0.2 of them were to be: which ones they are follows from their "
-        "content alone" in record.warnings
+        f"1 of {n} rows are held out, although 0.2 of them were requested: rows are chosen by their content alone"
+        in map(str, record.warnings)
     )
-    assert "no row that judges is of the class ant" in record.warnings
+    assert "no valid row is of the class ant" in map(str, record.warnings)
+
+
+def test_weights_that_are_not_recorded_are_those_of_the_recipe(blobs, make_features, make_cache):
+    features = make_features(*blobs(60, 5, 3))
+    assert train(make_cache(features, weights_source=None), "majority").weights_source == features.recipe.weights
+
+
+def test_a_head_that_holds_all_features_says_before_it_starts_that_they_are_too_large(blob_cache, monkeypatch):
+    monkeypatch.setattr("heads.training.free_memory", lambda: 60 * 5 * 4 - 1)
+    with pytest.raises(
+        TrainingError,
+        match=r"the head 'knn' holds all features in memory: 60 x 5 take 1.2 kB, and 1.2 kB are free; take a head that "
+        r"reads them by blocks \(softmax, mlp, .*naive_bayes.*\), or fewer rows",
+    ):
+        train(blob_cache, "knn", holdout=0)
+    assert train(blob_cache, "centroid", holdout=0).training.n_train == 60
+    monkeypatch.setattr("heads.training.free_memory", lambda: 60 * 5 * 4)
+    assert train(blob_cache, "knn", holdout=0).training.n_train == 60

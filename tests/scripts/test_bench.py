@@ -5,14 +5,20 @@ import json
 import re
 import subprocess
 import sys
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from featurecache.backbones.catalog import application
+from featurecache.backbones.catalog import find_network
+from featurecache.backbones.fake import FakeBackbone
+from heads.service.uploads import images_of
 from scripts.bench import __main__ as command
-from scripts.bench import extract_, gpu_, scaling_
+from scripts.bench import bytes_, extract_, gpu_, listing_, load, scaling_, serve_
 from scripts.bench.chart import chart
 from scripts.bench.images import write_photographs
 
@@ -113,6 +119,43 @@ def test_scaling_measures_every_count():
     assert found["bar_6_over_3"] == 1.05
 
 
+def test_listing_measures_the_files_that_it_makes():
+    found = listing_.run(files=40, classes=4)
+    assert found["files"] == 40
+    assert found["seconds_3_000_000"] > 0
+    assert (found["bar_seconds"], found["bar_MB"]) == (300, 1500)
+
+
+def test_the_bytes_of_a_row_do_not_depend_on_its_batch(monkeypatch):
+    monkeypatch.setattr(bytes_, "SIZES", (2,))
+    found = bytes_.measure("tensorflow", "mobilenet_v2", 4)["differences"]
+    assert found == dict.fromkeys(("again", "company", "place", "few images", "batch 2"), 0.0)
+
+
+def test_a_row_that_depends_on_its_place_is_found(monkeypatch):
+    class Backbone(FakeBackbone):
+        def __init__(self):
+            super().__init__(input_size=(224, 224))
+            self.provenance = {"backend": "fake"}
+
+        def forward(self, images):
+            place = np.arange(len(images), dtype=np.float32)[:, None]
+            return {tap: values + place for tap, values in super().forward(images).items()}
+
+    monkeypatch.setattr(bytes_, "start_engine", lambda *_, **__: Backbone())
+    monkeypatch.setattr(bytes_, "SIZES", ())
+    found = bytes_.measure("tensorflow", "mobilenet_v2", 4)["differences"]
+    assert found["place"] > 0
+    assert found["company"] == found["again"] == 0
+
+
+@pytest.mark.slow
+def test_the_bytes_are_compared_in_processes_of_their_own():
+    (row,) = bytes_.run(engines=("jax",), networks=("mobilenet_v2",), batch=4)["rows"]
+    assert {row[name] for name in ("again", "company", "place", "few images", "one processor")} == {"same"}
+    assert row["version"].startswith("jax ")
+
+
 def test_the_chart_shows_who_took_part():
     rows = [
         {"contestant": "ours forward", "images_per_second": 20.06},
@@ -128,7 +171,7 @@ def test_the_chart_shows_who_took_part():
 
 
 def test_the_operations_of_vgg16_are_those_of_its_paper():
-    assert gpu_.operations(application("vgg16")) == pytest.approx(2 * 15.47e9, rel=1e-3)  # multiplications, 224 x 224
+    assert gpu_.operations(find_network("vgg16")) == pytest.approx(2 * 15.47e9, rel=1e-3)  # multiplications, 224 x 224
 
 
 def test_a_gpu_that_is_not_there_is_said(monkeypatch):
@@ -138,7 +181,7 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch):
 
 def test_the_gpu_benchmark_measures_both_precisions_on_any_device(tmp_path):
     write_photographs(tmp_path / "images", 3)
-    rows = gpu_.measured(application("mobilenet_v2"), "cpu", (2,), 4, tmp_path)
+    rows = gpu_.measured(find_network("mobilenet_v2"), "cpu", (2,), 4, tmp_path)
     assert [(row["precision"], row["batch_size"]) for row in rows] == [("float32", 2), ("mixed", 2)]
     assert all(row["forward_images_per_second"] > 0 and row["end_to_end_images_per_second"] > 0 for row in rows)
     assert not list(tmp_path.glob("*.h5"))
@@ -156,3 +199,81 @@ def test_extract_compares_everybody_that_is_installed():
     assert len(measured) >= 6
     assert all(row["differs_from_ours"] < 1e-3 for row in measured)
     assert all(row in measured or "pip install" in row["library"] for row in rows)
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers most requests, and refuses each fourth."""
+
+    protocol_version = "HTTP/1.1"
+    bodies: ClassVar[list] = []
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.bodies.append((self.headers["Content-Type"], body))
+        self.send_response(429 if len(self.bodies) % 4 == 0 else 200)
+        self.send_header("Retry-After", "0")
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+@pytest.fixture
+def answering():
+    Answering.bodies.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def test_the_client_asks_for_images_that_nobody_has_seen_and_counts_what_it_gets(answering, tmp_path):
+    write_photographs(tmp_path, 3)
+    measured = load.ask(load.Order(answering, "/predict", str(tmp_path), 0.5, clients=4, first=10, warm_seconds=0.1))
+    bodies = [body for kind, body in Answering.bodies if kind == "image/jpeg"]
+    assert measured["asked"] == len(bodies) == len(set(bodies)) == len(Answering.bodies)
+    assert measured["answered"] + measured["refused"] == len(bodies)
+    assert measured["refused"] == len(bodies) // 4
+    assert measured["failed"] == 0
+    assert 0 < measured["rate"] <= len(bodies) / 0.3
+    assert 0 < measured["p50_ms"] <= measured["p99_ms"]
+    assert 0 < measured["client_share"] <= 1.1
+    assert np.asarray(Image.open(io.BytesIO(bodies[-1]))).shape == (375, 500, 3)
+
+
+def test_the_client_asks_at_a_rate_whatever_the_answers(answering, tmp_path):
+    write_photographs(tmp_path, 3)
+    measured = load.ask(load.Order(answering, "/predict", str(tmp_path), 1.0, rate=60, body="form"))
+    assert 30 <= measured["asked"] <= 90
+    assert measured["asked"] == measured["answered"] + measured["refused"]
+    kind, body = Answering.bodies[0]
+    [image] = images_of(body, kind)
+    assert image.name == "image.jpg"
+    assert image.data in [path.read_bytes() for path in tmp_path.rglob("*.jpg")]
+
+
+def test_a_service_is_compared_with_the_faster_one_by_hand():
+    rates = [{"images": kind, "clients": 32, "answers_per_s": rate} for kind, rate in (("unseen", 60), ("seen", 900))]
+    others = [{"service": f"fastapi by hand, {way}", "answers_per_s": n} for way, n in (("async", 10), ("threads", 20))]
+    found = serve_.over_by_hand("vgg16", rates, [*others, {"service": "other", "version": "not installed"}])
+    assert (found["vgg16_unseen_over_by_hand"], found["vgg16_seen_over_by_hand"]) == (3, 45)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+def test_serve_measures_the_real_service_beside_one_by_hand():
+    plan = replace(serve_.QUICK, rivals=("fastapi by hand, async", "litserve"), clients=(32,))
+    found = serve_.run(plan)
+    assert [(row["images"], row["clients"]) for row in found["rates"]] == [("unseen", 32), ("seen", 32)]
+    assert all(row["answers_per_s"] > 0 and row["p50_ms"] <= row["p99_ms"] for row in found["rates"])
+    half, tenfold, after = found["overload"]
+    assert [row["load"] for row in (half, tenfold, after)] == ["half", "tenfold", "half, afterwards"]
+    assert tenfold["asked_per_s"] == pytest.approx(20 * half["asked_per_s"], abs=2)  # both are rounded
+    assert all(row["failed"] == 0 and row["answers_per_s"] > 0 for row in (half, tenfold, after))
+    assert found["mobilenet_v2_unseen_over_by_hand"] > 0  # beside other tests it may be any
+    by_hand, other = found["other_services"]
+    assert by_hand["answers_per_s"] > 0
+    assert "answers_per_s" in other or "pip install litserve" in other["version"]

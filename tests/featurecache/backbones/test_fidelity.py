@@ -17,13 +17,14 @@ def relative_error(found, expected):
 
 def convolve(images, kernel, bias):
     """3x3 convolution with zero padding and ReLU: nine shifted matrix products."""
-    n, height, width, _ = images.shape
+    n, height, width, channels = images.shape
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    out = np.zeros((n, height, width, kernel.shape[-1]), images.dtype)
+    out = np.zeros((n * height * width, kernel.shape[-1]), images.dtype)
     for row in range(3):
         for column in range(3):
-            out += padded[:, row : row + height, column : column + width] @ kernel[row, column]
-    return np.maximum(out + bias, 0)
+            shifted = padded[:, row : row + height, column : column + width]
+            out += shifted.reshape(-1, channels) @ kernel[row, column]
+    return np.maximum(out + bias, 0).reshape(n, height, width, -1)
 
 
 def pool(images):
@@ -56,17 +57,24 @@ def images(photographs):
 
 
 @pytest.fixture(scope="module")
-def features(weights_of, images):
-    return KerasBackbone(*weights_of("vgg16"), taps=TAPS, batch_size=2).forward(images)
+def features(weights_of, images, release_memory):
+    found = KerasBackbone(*weights_of("vgg16"), taps=TAPS, batch_size=2).forward(images)
+    release_memory()
+    return found
 
 
 @pytest.fixture(scope="module")
-def keras_network(weights_of):
-    """Keras's network with its own softmax, and the same weights."""
+def keras_network(weights_of, tmp_path_factory, release_memory):
+    """Keras's network with its own softmax, and the same weights; by way of a file, so that one is there at a time."""
     import keras
 
-    network = keras.applications.VGG16(weights=None)
-    network.set_weights(build(*weights_of("vgg16")).get_weights())
+    path = tmp_path_factory.mktemp("fidelity") / "vgg16.weights.h5"
+    build(*weights_of("vgg16")).save_weights(path)
+    release_memory()
+    with keras.utils.custom_object_scope({"glorot_uniform": keras.initializers.Zeros}):  # drawing takes 800 MB
+        network = keras.applications.VGG16(weights=str(path))
+    path.unlink()
+    release_memory()
     return network
 
 

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from featurecache.backbones.catalog import APPLICATIONS, application
+from featurecache.backbones.catalog import NETWORKS, find_network
 from featurecache.backbones.filters import first_filters
-from featurecache.backbones.network import build, from_pixels
-from featurecache.backbones.runtime import load_keras
+from featurecache.backbones.network import build
+from featurecache.backbones.numba_engine import NumbaBackbone
 from featurecache.backbones.weights import resolve_weights
 from featurecache.errors import WeightsError
 
@@ -24,11 +24,11 @@ SHAPES = {
 
 
 def random(name, seed=0):
-    row = application(name)
+    row = find_network(name)
     return row, resolve_weights(f"random:{seed}", row)
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_has_filters_of_three_colours(name):
     filters = first_filters(*random(name))
     assert filters.shape == SHAPES[name]
@@ -42,15 +42,20 @@ def test_other_seeds_give_other_filters_and_the_same_seed_the_same():
     assert np.abs(first - other).max() > 0.01
 
 
+@pytest.fixture(scope="module")
+def first_layer():
+    """VGG16's first layer, from two raw images."""
+    network = NumbaBackbone(*random("vgg16"), taps=("block1_conv1",), batch_size=2)
+    return lambda pictures: network.forward(pictures)["block1_conv1"].reshape(2, 224, 224, 64)
+
+
 @pytest.mark.parametrize("colour", [0, 1, 2])
-def test_a_filter_of_vgg16_answers_to_a_colour_of_a_picture_as_its_weights_for_that_colour_say(colour):
-    """VGG16 takes BGR; a picture given as RGB through Keras's own layers tells which weights are for red."""
-    row, weights = random("vgg16")
-    filters = first_filters(row, weights)
-    model = from_pixels(row, weights, "block1_conv1")
+def test_a_filter_of_vgg16_answers_to_a_colour_of_a_picture_as_its_weights_for_that_colour_say(first_layer, colour):
+    """VGG16 takes BGR; a picture given as RGB tells which weights are for red."""
+    filters = first_filters(*random("vgg16"))
     pictures = np.full((2, 224, 224, 3), 200, np.uint8)
     pictures[1, ..., colour] += 50
-    activations = load_keras().ops.convert_to_numpy(model(pictures)).reshape(2, 224, 224, 64)[:, 100, 100]
+    activations = first_layer(pictures)[:, 100, 100]
     active = (activations > 0).all(axis=0)  # beyond its relu a filter tells nothing
     assert active.sum() > 10
     expected = 50 * filters[:, :, colour].sum(axis=(0, 1))
@@ -71,15 +76,15 @@ def test_the_weight_file_of_another_network_is_refused(tmp_path):
     path = tmp_path / "m.weights.h5"
     build(row, weights).save_weights(path)
     with pytest.raises(WeightsError, match="is not a weight file of vgg16"):
-        first_filters(application("vgg16"), resolve_weights(str(path), application("vgg16")))
+        first_filters(find_network("vgg16"), resolve_weights(str(path), find_network("vgg16")))
 
 
 def test_those_of_a_vgg_network_need_no_framework():
     code = (
-        "import sys; from featurecache.backbones.catalog import application; "
+        "import sys; from featurecache.backbones.catalog import find_network; "
         "from featurecache.backbones.filters import first_filters; "
         "from featurecache.backbones.weights import resolve_weights; "
-        "row = application('vgg16'); first_filters(row, resolve_weights('random:0', row)); "
+        "row = find_network('vgg16'); first_filters(row, resolve_weights('random:0', row)); "
         "assert not {'keras', 'tensorflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,7 @@ FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "numba", "h5py", "sklearn")
 
 
 @pytest.mark.parametrize(
-    "module", ["catalog", "weights", "protocol", "fake", "runtime", "network", "keras_engine", "engines"]
+    "module", ["catalog", "weights", "protocol", "fake", "keras_runtime", "network", "keras_engine", "engines"]
 )
 def test_importing_loads_no_framework(module, run_python):
     program = f"import sys, featurecache.backbones.{module}; print([m for m in {FRAMEWORKS} if m in sys.modules])"
@@ -16,10 +16,10 @@ def test_importing_loads_no_framework(module, run_python):
 
 START = """
 import numpy as np
-from featurecache.backbones.catalog import application
+from featurecache.backbones.catalog import find_network
 from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.weights import resolve_weights
-row = application("mobilenet")
+row = find_network("mobilenet")
 backbone = KerasBackbone(row, resolve_weights("random:0", row), batch_size=1)
 print(backbone.forward(np.zeros((2, 224, 224, 3), np.uint8))["avg_pool"].shape)
 """
@@ -34,7 +34,7 @@ def test_starting_up_is_silent(run_python):
 def test_what_is_said_in_earnest_while_starting_up_is_passed_on(run_python):
     program = """
 import os, sys
-from featurecache.backbones.runtime import without_chatter
+from featurecache.backbones.keras_runtime import without_chatter
 with without_chatter():
     os.write(2, b"I0000 00:00:1.2 1 port.cc:153] oneDNN custom operations are on.\\n")
     os.write(2, b"E0000 00:00:1.2 1 cuda.cc:1] the driver is too old\\n")
@@ -52,7 +52,7 @@ print("after", file=sys.stderr)
 def test_what_was_said_before_a_crash_is_passed_on(run_python):
     program = """
 import os
-from featurecache.backbones.runtime import without_chatter
+from featurecache.backbones.keras_runtime import without_chatter
 with without_chatter():
     os.write(2, b"about to fail\\n")
     raise SystemExit(3)

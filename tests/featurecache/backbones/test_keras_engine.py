@@ -6,11 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from featurecache.ahead import ahead
 from featurecache.backbones import keras_engine
 from featurecache.backbones.keras_engine import KerasBackbone
-from featurecache.backbones.runtime import is_out_of_memory
+from featurecache.backbones.keras_runtime import is_out_of_memory
 from featurecache.errors import DeviceError, UnknownNameError
+from featurecache.prefetch import ahead
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_a_device_without_memory_for_a_batch_goes_on_with_half_of_it(scarce, mob
     found, expected = backbone.forward(images), mobilenet.forward(images)
     for tap, values in expected.items():
         np.testing.assert_allclose(found[tap], values, rtol=1e-4, atol=1e-6)
-    assert [line.rpartition(": ")[2] for line in said] == ["going on with 4", "going on with 2"]
+    assert [line.rpartition(": ")[2] for line in said] == ["continuing with 4", "continuing with 2"]
     assert backbone.provenance["batch_size"] == "2"
     backbone.forward(images)
     assert len(said) == 2
@@ -168,7 +168,7 @@ def test_a_device_without_memory_for_one_image_is_an_error_with_a_remedy(scarce,
 
 @pytest.mark.parametrize(
     ("capacity", "expected"),
-    [(8, []), (4, []), (5, []), (3, ["going on with 2"]), (1, ["going on with 2", "going on with 1"])],
+    [(8, []), (4, []), (5, []), (3, ["continuing with 2"]), (1, ["continuing with 2", "continuing with 1"])],
 )
 def test_a_pass_that_does_not_fit_beside_another_is_made_alone_before_batches_become_smaller(
     capacity, expected, weights_of, monkeypatch

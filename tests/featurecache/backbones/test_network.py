@@ -1,16 +1,19 @@
 """Networks as Keras models: random weights, descriptions, and models from raw pixels to a tap."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from featurecache.backbones import keras_engine
-from featurecache.backbones.catalog import APPLICATIONS, application
+from featurecache.backbones import keras_engine, vgg
+from featurecache.backbones.catalog import NETWORKS, find_network
 from featurecache.backbones.keras_engine import KerasBackbone
-from featurecache.backbones.network import build, describe, from_pixels
+from featurecache.backbones.network import _preprocessed, build, describe_network, from_pixels
+from featurecache.errors import EngineError
 
-every_row = pytest.mark.parametrize("name", APPLICATIONS)
+slow = {"vgg19": pytest.mark.slow}  # another VGG16, which takes as long
+every_row = pytest.mark.parametrize("name", [pytest.param(name, marks=slow.get(name, ())) for name in NETWORKS])
 
 # what `random:0` has always drawn: recorded features depend on it
 DRAWN = {
@@ -24,10 +27,15 @@ DRAWN = {
 
 
 def digest(network):
-    """Return one number for all weights of a network, in the order of its layers; of large ones every 97th value."""
+    """Return one number for all weights of a network, in the order of its layers."""
+    return digest_of(layer.get_weights() for layer in network.layers)
+
+
+def digest_of(layers):
+    """Return one number for the arrays of all layers; of large ones every 97th value counts."""
     sha256 = hashlib.sha256()
-    for layer in network.layers:
-        for values in layer.get_weights():
+    for layer in layers:
+        for values in layer:
             flat = np.ravel(values)
             sha256.update(flat[:: 97 if flat.size > 1_000_000 else 1].astype("<f4").tobytes())
     return sha256.hexdigest()
@@ -38,7 +46,7 @@ def test_random_weights_are_what_they_always_were_and_make_usable_features(name,
     row, weights = weights_of(name)
     network = build(row, weights)
     assert digest(network) == DRAWN[name]
-    monkeypatch.setattr(keras_engine, "build", lambda *_: network)  # once is enough
+    monkeypatch.setattr(keras_engine, "build", lambda *_, **__: network)  # once is enough
 
     taps = (*row.default_taps, "logits")
     for tap, values in KerasBackbone(row, weights, taps=taps, batch_size=5).forward(photographs(5)).items():
@@ -48,6 +56,12 @@ def test_random_weights_are_what_they_always_were_and_make_usable_features(name,
         assert values.std(axis=0).mean() / size > 0.01, tap  # images differ
         assert values.std(axis=1).mean() / size > 0.01, tap  # features differ
         assert (values == 0).all(axis=0).mean() < 0.6, tap  # units that are dead for all images
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg19"])
+def test_without_keras_random_weights_are_the_same(name, weights_of):
+    row, weights = weights_of(name)
+    assert digest_of(vgg.weights_of(row, weights, len(vgg.layers_of(row)))) == DRAWN[name]
 
 
 def test_a_seed_gives_the_same_weights_and_another_seed_gives_others(weights_of):
@@ -65,8 +79,21 @@ def test_random_weights_do_not_depend_on_global_seeds(weights_of):
     assert found[0] == found[1] == DRAWN["mobilenet"]
 
 
+@pytest.mark.parametrize(
+    "make", [lambda row: build(*row), lambda row: describe_network(row[0])], ids=["build", "describe"]
+)
+def test_keras_draws_no_kernels_that_are_replaced(make, weights_of, monkeypatch):
+    import keras
+
+    def draw(*_, **__):
+        raise AssertionError("a kernel was drawn")
+
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", draw)
+    make(weights_of("mobilenet_v2"))
+
+
 def test_description_of_vgg16():
-    layers = describe(application("vgg16"))
+    layers = describe_network(find_network("vgg16"))
     assert len(layers) == 23
     assert sum(layer.parameters for layer in layers) == 138_357_544
     assert [layer.tap for layer in layers] == ["", *(layer.name for layer in layers[1:])]
@@ -85,8 +112,8 @@ def test_description_of_vgg16():
 def test_description_of_other_networks(name):
     import keras
 
-    row = application(name)
-    layers = describe(row)
+    row = find_network(name)
+    layers = describe_network(row)
     network = getattr(keras.applications, row.constructor)(weights=None)
     assert [layer.kind for layer in layers] == [type(layer).__name__ for layer in network.layers]
     assert sum(layer.parameters for layer in layers) == network.count_params()
@@ -143,3 +170,9 @@ def test_a_model_from_pixels_does_not_follow_the_users_keras_settings(weights_of
         keras.config.set_image_data_format("channels_last")
         keras.config.set_dtype_policy("float32")
     np.testing.assert_array_equal(found, expected)
+
+
+def test_an_unknown_preprocessing_is_refused():
+    unknown = replace(find_network("vgg16"), preprocessing="torch")
+    with pytest.raises(EngineError, match="vgg16 has the preprocessing 'torch'; known are caffe, tf, none"):
+        _preprocessed(unknown, None)

@@ -10,11 +10,11 @@ pytest.importorskip("jax")
 PROGRAM = """
 import json, sys, warnings
 import numpy as np
-from featurecache.backbones.catalog import application
+from featurecache.backbones.catalog import find_network
 from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.weights import resolve_weights
 source, target = sys.argv[1:]
-row = application("mobilenet_v2")
+row = find_network("mobilenet_v2")
 backbone = KerasBackbone(
     row, resolve_weights("random:0", row), taps=("avg_pool", "logits", "predictions"), batch_size=2
 )

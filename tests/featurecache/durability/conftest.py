@@ -1,13 +1,14 @@
-"""Folders of images, and what an uninterrupted run makes of them, for the tests of what must never be lost."""
+"""Folders of images and the caches of uninterrupted runs, for the tests of durability."""
 
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-import featurecache.run
+import featurecache.run.units
 from featurecache import extract
 from featurecache.backbones.fake import FakeBackbone
 
@@ -27,7 +28,7 @@ def drivers():
 
 @pytest.fixture
 def memory_path(tmp_path):
-    """Return a folder in memory where there is one: a kill does not ask what is on the disk, and fsync takes time."""
+    """Return a folder in memory if possible: a kill does not depend on the disk, and fsync takes time."""
     memory = Path("/dev/shm")  # noqa: S108
     if not os.access(memory, os.W_OK):
         yield tmp_path
@@ -39,12 +40,12 @@ def memory_path(tmp_path):
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):
     """Make runs of a few images have several shards."""
-    monkeypatch.setattr(featurecache.run, "SHARD_ROWS", 24)
+    monkeypatch.setattr(featurecache.run.units, "SHARD_ROWS", 24)
 
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory):
-    """Return 300 images, of which 20 are there twice and 12 are broken, and what has to become of them."""
+    """Return 300 images, 20 of them twice and 12 broken, and the expected cache."""
     return _reference(tmp_path_factory.mktemp("many"), range(300))
 
 
@@ -61,11 +62,24 @@ def before_few(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def in_parts(tmp_path_factory):
+    """Return 16 images, and the expected cache; runs make a cache in parts of at most 5 rows."""
+    return replace(_reference(tmp_path_factory.mktemp("in_parts"), range(16)), part_rows=5)
+
+
+@pytest.fixture(scope="session")
+def before_in_parts(tmp_path_factory):
+    """Return an older state of `in_parts`, in parts of 3 rows; all images of one of them are gone since."""
+    return _reference(tmp_path_factory.mktemp("before_in_parts"), [*range(8), *range(1000, 1009)], part_rows=3)
+
+
+@pytest.fixture(scope="session")
 def before_many(tmp_path_factory):
     """Return an older state of `many`."""
     return _reference(tmp_path_factory.mktemp("before_many"), [*range(100), *range(1000, 1020)])
 
 
-def _reference(folder, numbers):
+def _reference(folder, numbers, part_rows=None):
     images = make_images(folder / "images", numbers)
-    return Reference(images, extract(images, folder / "reference.h5", backbone=FakeBackbone()).path)
+    cache = extract(images, folder / "reference.h5", backbone=FakeBackbone(), part_rows=part_rows)
+    return Reference(images, cache.path, part_rows)

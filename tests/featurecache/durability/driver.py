@@ -1,4 +1,4 @@
-"""Extractions in processes of their own, which may be killed; each says what was acknowledged as soon as it was.
+"""Runs extractions in separate processes, which may be killed; each prints acknowledged rows at once.
 
 Reads the arguments of one extraction a line, as a JSON list, from standard input, and forks a process for each: a
 fresh process without the time that imports take. Lines of JSON on standard output: ``{"pid": …}``; ``{"committed":
@@ -9,7 +9,9 @@ then ``{"status": …}``.
 import argparse
 import json
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -22,9 +24,13 @@ def options_of(arguments):
     parser.add_argument("--kill", type=int, metavar="STEP")
     parser.add_argument("--half", action="store_true", help="kill when the step is half done")
     parser.add_argument("--slow", type=float, default=0.0, metavar="SECONDS", help="before every step and batch")
-    parser.add_argument("--slow-packing", type=float, default=0.0, metavar="SECONDS", help="before packing")
+    parser.add_argument("--first", type=float, metavar="SECONDS", help="until the first commit; others wait for time")
+    parser.add_argument("--lifetime", type=float, metavar="SECONDS", help="from the first pass to the kill")
+    parser.add_argument("--pack-after", type=Path, metavar="FILE", help="pack when this file exists")
     parser.add_argument("--user", type=int, help="give up the rights of the superuser")
+    parser.add_argument("--part-rows", type=int, metavar="N")
     parser.add_argument("--backbone", default="fake")
+    parser.add_argument("--lies", nargs="*", default=[], help="what the file system does not do as it should")
     return parser.parse_args(arguments)
 
 
@@ -32,33 +38,45 @@ def extract_and_say(options):
     """Run one extraction; return the exit status: 0, or 3 for an error of featurecache."""
     import file_systems
 
-    import featurecache.publish
-    import featurecache.run
+    import featurecache.run.committer
+    import featurecache.run.manifest_run
+    import featurecache.run.units
+    import featurecache.storage.publish
     from featurecache import FeatureCacheError, extract
     from featurecache.backbones.fake import FakeBackbone
-    from featurecache.store import Store
+    from featurecache.run.store import Store
 
     class SlowBackbone(FakeBackbone):
+        is_first = True
+
         def forward(self, images):
+            if self.is_first and options.lifetime is not None:
+                threading.Timer(options.lifetime, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            self.is_first = False
             time.sleep(options.slow)
             return super().forward(images)
 
-    commit, pack = Store.commit, featurecache.run.pack
+    commit, pack = Store.commit, featurecache.run.manifest_run.pack
 
-    def reporting(store, batches, sightings, circumstances):
-        commit(store, batches, sightings, circumstances)
+    def reporting(store, batches, file_records, environment):
+        commit(store, batches, file_records, environment)
         say(committed=[content for contents, _ in batches for content in contents])
 
-    def slowly(*args, **keywords):
+    def held(*args, **keywords):
         say(packing=True)
-        time.sleep(options.slow_packing)
+        while options.pack_after and not options.pack_after.exists():
+            time.sleep(0.01)
         return pack(*args, **keywords)
 
-    Store.commit, featurecache.run.pack, featurecache.run.SHARD_ROWS = reporting, slowly, 24
+    Store.commit, featurecache.run.manifest_run.pack, featurecache.run.units.SHARD_ROWS = reporting, held, 24
+    if options.first is not None:
+        featurecache.run.units.SHARD_ROWS, featurecache.run.committer.FIRST_SECONDS = 1024, options.first
     if options.kill is not None:
-        featurecache.publish.FILE_SYSTEM = file_systems.KillingFileSystem(options.kill, half=options.half)
-    elif options.slow:
-        featurecache.publish.FILE_SYSTEM = file_systems.SlowFileSystem(options.slow)
+        featurecache.storage.publish.FILE_SYSTEM = file_systems.KillingFileSystem(options.kill, half=options.half)
+    elif options.slow and options.first is None:
+        featurecache.storage.publish.FILE_SYSTEM = file_systems.SlowFileSystem(options.slow)
+    if options.lies:
+        file_systems.lie(options.lies)
     if options.user is not None:
         os.setgroups([])
         os.setgid(options.user)
@@ -75,6 +93,7 @@ def extract_and_say(options):
             **network,
             batch_size=8,
             workers=2,
+            part_rows=options.part_rows,
             progress=lambda progress: ledger.append(progress.to_dict()),
         )
     except FeatureCacheError as e:

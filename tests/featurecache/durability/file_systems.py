@@ -5,15 +5,17 @@ the calls. The driver of the crash tests loads this module, so it imports nothin
 """
 
 import errno
+import fcntl
 import os
 import random
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
-from time import sleep
 
-from featurecache.publish import FileSystem
+import featurecache.storage.publish
+from featurecache.storage.publish import FileSystem
 
 CALLS = tuple(name for name, value in vars(FileSystem).items() if callable(value) and not name.startswith("_"))
 CLAIMS = ("create", "reserve", "write", "link", "replace", "make_directory")
@@ -24,7 +26,7 @@ class TracingFileSystem(FileSystem):
     """The real calls, each with a number; `before` and `after` are there to be overridden.
 
     ``trace`` keeps (call, role) of every step: the role says what the call was about, ``shards``, ``commits``,
-    ``recipe.json``, ``cache``, …
+    ``recipe.json``, ``part``, ``cache``, …
     """
 
     def __init__(self):
@@ -41,10 +43,14 @@ class TracingFileSystem(FileSystem):
     def role(self, name, args):
         """Return what a call is about."""
         path = self.paths.get(args[0], Path("?")) if isinstance(args[0], int) else Path(args[-1])
+        if path.name.endswith(".work.old"):
+            return "work"
         if name in {"make_directory", "remove_tree", "fsync_directory"}:
             return "work" if path.name.endswith(".work") else path.name
         if path.parent.name in {"shards", "commits"}:
             return path.parent.name
+        if path.parent.suffix == ".parts" or path.parent.name == "parts":
+            return "part"
         return "recipe.json" if "recipe.json" in path.name else "cache"
 
     def perform(self, name, args):
@@ -104,7 +110,55 @@ class SlowFileSystem(TracingFileSystem):
         self._seconds = seconds
 
     def before(self, step, name, args):
-        sleep(self._seconds)
+        time.sleep(self._seconds)
+
+
+def lie(lies):
+    """Make this process see a shared file system as some are: for good, so only in a process of its own.
+
+    ``no locks``: `flock` is refused. ``locks for all``: everybody gets it. ``no links``: `link` is refused.
+    ``old lists``: a folder is listed as it was when this process listed or changed it last. ``other clock``: the clock
+    is an hour fast.
+    """
+    if "no locks" in lies:
+        fcntl.flock = _refuse(errno.ENOLCK)
+    if "locks for all" in lies:
+        fcntl.flock = lambda *_: None
+    if "no links" in lies:
+        featurecache.storage.publish.FILE_SYSTEM.link = _refuse(errno.EPERM)
+    if "other clock" in lies:
+        now = time.time
+        time.time = lambda: now() + 3600
+    if "old lists" in lies:
+        glob, lists = Path.glob, {}
+
+        def old(path, pattern):
+            return iter(lists.setdefault((path, pattern), list(glob(path, pattern))))
+
+        Path.glob = old
+        file_system = featurecache.storage.publish.FILE_SYSTEM
+        for name in ("create", "link", "make_directory", "replace", "unlink"):
+            setattr(file_system, name, _forgetting(getattr(file_system, name), lists))
+
+
+def _forgetting(call, lists):
+    """Return a call after which the lists of the folders that it has changed are made anew."""
+
+    def forgetting(*paths):
+        result = call(*paths)
+        changed = {path.parent for path in paths} | {*paths}
+        for key in [key for key in lists if key[0] in changed]:
+            del lists[key]
+        return result
+
+    return forgetting
+
+
+def _refuse(error):
+    def refuse(*_):
+        raise OSError(error, os.strerror(error))
+
+    return refuse
 
 
 class FailingFileSystem(TracingFileSystem):
@@ -150,7 +204,7 @@ class Killed(BaseException):
 
 
 class File:
-    """A file of the model: what is on the disk, and what the kernel still has in memory."""
+    """A file of the model: its content on the disk, and its content in the kernel's memory."""
 
     def __init__(self, data=b""):
         self.durable = data
@@ -166,7 +220,7 @@ class Directory:
 
 
 class PowerLossFileSystem(TracingFileSystem):
-    """The real calls below ``root``, and a model of what the disk would hold if the power went.
+    """The real calls below ``root``, and a model of the disk after a power loss.
 
     Contents are durable as of the file's last fsync, entries as of the last fsync of their directory. What is not
     durable yet may be there after a power loss, or not, or torn: `survivors` tells.
@@ -309,7 +363,7 @@ def _content(file, kind, generator):
 
 
 def rebuild(target, found):
-    """Write what survived into an empty folder."""
+    """Write the surviving files into an empty folder."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name, data in found.items():

@@ -1,7 +1,8 @@
-"""What the tests of durability ask of a run: what is known, what is whole, what is the same."""
+"""Checks of runs for the tests of durability: known rows, complete files, equal caches."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from PIL import Image
 
 from featurecache import FeatureCache, extract
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.store import Store
+from featurecache.run.store import Store
 
 DRIVER = Path(__file__).with_name("driver.py")
 BATCH_SIZE = 8
@@ -61,15 +62,24 @@ def write_image(path, seed):
 
 
 def contents(path):
-    """Return everything of a cache file that an interruption must not change, bit for bit."""
-    found = {}
+    """Return everything of a cache that an interruption must not change, bit for bit."""
     with h5py.File(path) as file:
-        for group in ("features", "images", "failures"):
-            for name, dataset in file[group].items():
-                values = dataset[()]
-                data = values.tolist() if values.dtype == object else values.tobytes()
-                found[f"{group}/{name}"] = (values.shape, values.dtype.str, data)
-    return found
+        groups = [group for group in ("features", "images", "failures") if group in file]
+        columns = {f"{group}/{name}": dataset[()] for group in groups for name, dataset in file[group].items()}
+    if "features" not in groups:
+        cache = FeatureCache.open(path)
+        columns |= {f"features/{tap}": np.asarray(cache.mapped(tap)) for tap in cache.taps}
+    return {
+        name: (values.shape, values.dtype.str, values.tolist() if values.dtype == object else values.tobytes())
+        for name, values in columns.items()
+    }
+
+
+def copy_cache(path, target):
+    """Copy a cache, with its parts if it has some."""
+    shutil.copy(path, target)
+    if path.with_suffix(".parts").is_dir():
+        shutil.copytree(path.with_suffix(".parts"), target.with_suffix(".parts"))
 
 
 def rows_of(places, taps):
@@ -82,10 +92,11 @@ def rows_of(places, taps):
 
 @dataclass(frozen=True)
 class Reference:
-    """A folder of images, and the cache that an uninterrupted run made of it."""
+    """A folder of images, and the cache that an uninterrupted run made of it; ``part_rows`` is an option of runs."""
 
     images: Path
     path: Path
+    part_rows: int | None = None
 
     @cached_property
     def cache(self):
@@ -98,12 +109,12 @@ class Reference:
     @cached_property
     def rows(self):
         store = Store.beside(self.path, self.cache.recipe)
-        return rows_of(store.places, self.cache.taps)
+        return rows_of(store.known.places, self.cache.taps)
 
     def known(self, cache_path):
         """Return the rows that a new run would know; check that each is right."""
         store = Store.beside(cache_path, self.cache.recipe)
-        rows = rows_of(store.places, self.cache.taps)
+        rows = rows_of(store.known.places, self.cache.taps)
         wrong = [content for content in rows.keys() & self.rows.keys() if rows[content] != self.rows[content]]
         assert wrong == []
         return set(rows)
@@ -124,6 +135,7 @@ class Reference:
             cache_path,
             backbone=backbone or FakeBackbone(),
             batch_size=BATCH_SIZE,
+            part_rows=self.part_rows,
             progress=lambda progress: ledger.append(progress.to_dict()),
             **options,
         )
@@ -133,14 +145,18 @@ class Reference:
 
     def check_finished(self, cache_path):
         """Check that a cache is what an uninterrupted run makes, and that nothing else lies in its folder."""
-        assert FeatureCache.open(cache_path).problems() == []
+        cache = FeatureCache.open(cache_path)
+        assert cache.problems() == []
         assert contents(cache_path) == self.contents
-        assert os.listdir(cache_path.parent) == [cache_path.name]
+        folder = cache_path.with_suffix(".parts")
+        assert set(cache_path.parent.iterdir()) == ({cache_path, folder} if self.part_rows else {cache_path})
+        assert set(cache.parts) == (set(folder.iterdir()) if self.part_rows else set())
+        assert all(len(FeatureCache.open(path)) <= (self.part_rows or 0) for path in cache.parts)
 
 
 @dataclass
 class Attempt:
-    """An extraction in a process of its own: what it has said so far."""
+    """An extraction in a separate process, with its output so far."""
 
     acknowledged: set = field(default_factory=set)
     pid: int | None = None

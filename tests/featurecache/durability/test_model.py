@@ -1,4 +1,4 @@
-"""A folder and its cache under random changes: whatever happened, the cache is what a new extraction would make."""
+"""A folder and its cache under random changes: the cache always equals that of a new extraction."""
 
 import hashlib
 import os
@@ -21,13 +21,13 @@ from hypothesis.stateful import (
 )
 from runs import contents, write_image
 
-import featurecache.publish
-import featurecache.run
+import featurecache.run.units
+import featurecache.storage.publish
 from featurecache import FeatureCache, extract
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import NoImagesError
 from featurecache.merging import merge
-from featurecache.publish import FileSystem
+from featurecache.storage.publish import FileSystem
 from featurecache.verification import verify
 
 PLACES = [f"{split}/{label}" for split in ("train", "valid") for label in ("cats", "dogs")]
@@ -36,7 +36,7 @@ SHARD_ROWS = 4
 
 
 class InterruptedBackbone(FakeBackbone):
-    """Counts what it sees, and may end the run."""
+    """Counts images, and may end the run."""
 
     def __init__(self, stop_after=None, error=None):
         super().__init__({"features": 4, "predictions": 2})
@@ -196,7 +196,7 @@ class ChangingFolder(RuleBasedStateMachine):
     def interrupt_publishing(self, at):
         new = self.good() - self.known
         try:
-            with patch.object(featurecache.publish, "FILE_SYSTEM", InterruptedFileSystem(at)):
+            with patch.object(featurecache.storage.publish, "FILE_SYSTEM", InterruptedFileSystem(at)):
                 extract(self.images, self.cache_path, backbone=InterruptedBackbone(), batch_size=2)
         except KeyboardInterrupt:
             self.maybe |= new
@@ -248,7 +248,7 @@ class ChangingFolder(RuleBasedStateMachine):
 
 @pytest.mark.slow
 def test_a_folder_that_changes(monkeypatch):
-    monkeypatch.setattr(featurecache.run, "SHARD_ROWS", SHARD_ROWS)
+    monkeypatch.setattr(featurecache.run.units, "SHARD_ROWS", SHARD_ROWS)
 
     run_state_machine_as_test(
         ChangingFolder,

@@ -1,18 +1,17 @@
-"""The power goes at any step: what was synced is there again, what was not may be there, or not, or torn."""
+"""Power loss at any step: synced data survives; other data may survive, be lost or be torn."""
 
 import itertools
 import secrets
-import shutil
 
 import pytest
 from file_systems import Killed, PowerLossFileSystem, rebuild
-from runs import BATCH_SIZE
+from runs import BATCH_SIZE, copy_cache
 
-import featurecache.publish
+import featurecache.storage.publish
 from featurecache import extract
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import FeatureCacheError
-from featurecache.store import Store
+from featurecache.run.store import Store
 
 KINDS = ("synced", "everything", "removals", "additions", "torn", "random")
 
@@ -31,7 +30,7 @@ class Power:
         self._acknowledged = set()
         self._numbers = itertools.count()
         if old:
-            shutil.copy(old.path, self.cache_path)
+            copy_cache(old.path, self.cache_path)
         self.file_system = PowerLossFileSystem(folder, forgets)
         self.file_system.watch = self._keep
 
@@ -39,18 +38,24 @@ class Power:
         """Extract; with ``dies_at``, the process is killed at that step."""
         self.file_system.dies_at = dies_at
 
-        def commit(store, batches, sightings, circumstances):
-            original(store, batches, sightings, circumstances)
+        def commit(store, batches, file_records, environment):
+            original(store, batches, file_records, environment)
             self._acknowledged |= {content for contents, _ in batches for content in contents}
             self._keep()
 
         original = Store.commit
         with self._monkeypatch.context() as patch:
-            patch.setattr(featurecache.publish, "FILE_SYSTEM", self.file_system)
+            patch.setattr(featurecache.storage.publish, "FILE_SYSTEM", self.file_system)
             patch.setattr(Store, "commit", commit)
             patch.setattr(secrets, "token_hex", lambda _: f"{next(self._numbers):016}")  # so that states repeat
             try:
-                extract(self._reference.images, self.cache_path, backbone=FakeBackbone(), batch_size=BATCH_SIZE)
+                extract(
+                    self._reference.images,
+                    self.cache_path,
+                    backbone=FakeBackbone(),
+                    batch_size=BATCH_SIZE,
+                    part_rows=self._reference.part_rows,
+                )
             except Killed:
                 assert dies_at is not None
             else:
@@ -95,6 +100,27 @@ def test_the_power_goes_in_the_run_after_a_kill(power, before_few, memory_path):
     whole.run()
     for dies_at in range(len(whole.file_system.trace)):
         watched = power(str(dies_at), before_few, kinds=("synced", "removals"), states=states)
+        watched.run(dies_at)
+        watched.run()
+    watched.check(memory_path / "rebuilt")
+
+
+@pytest.mark.slow
+def test_the_power_goes_while_parts_are_written(power, in_parts, before_in_parts, memory_path):
+    watched = power("parts", in_parts, old=before_in_parts)
+    watched.run()
+    assert len(watched.states) > 40
+    watched.check(memory_path / "rebuilt")
+
+
+@pytest.mark.slow
+def test_the_power_goes_in_the_run_after_a_kill_while_parts_were_written(power, in_parts, before_in_parts, memory_path):
+    states, options = {}, {"reference": in_parts, "old": before_in_parts, "kinds": ("synced",)}
+    whole = power("whole", **options)
+    whole.run()
+    roles = [role for _, role in whole.file_system.trace]
+    for dies_at in range(roles.index("part"), len(roles), 5):
+        watched = power(str(dies_at), states=states, **options)
         watched.run(dies_at)
         watched.run()
     watched.check(memory_path / "rebuilt")

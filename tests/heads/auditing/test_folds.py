@@ -1,4 +1,4 @@
-"""Folds, and out-of-fold probabilities beside scikit-learn's."""
+"""Out-of-fold probabilities beside scikit-learn's."""
 
 import hashlib
 
@@ -8,59 +8,26 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from heads import make_head
-from heads.auditing.folds import deal, judgeable, out_of_fold
+from heads.auditing.folds import checkable, out_of_fold
 from heads.rows import Scaling
+from heads.splits import folds_of
 
 
 def _sha256(contents):
     return np.array([hashlib.sha256(str(each).encode()).hexdigest() for each in contents], dtype=object)
 
 
-def test_every_class_has_like_shares_of_all_folds():
-    y = np.repeat([0, 1, 2], [503, 40, 11])
-    dealt = deal(y, np.arange(554), _sha256(range(554)), folds=5, seed=0)
-    for label in range(3):
-        counts = np.bincount(dealt[y == label], minlength=5)
-        assert counts.max() - counts.min() <= 1
-    assert np.ptp(np.bincount(dealt)) <= 1
-
-
-def test_a_group_is_in_one_fold_even_if_its_labels_differ():
-    rng = np.random.default_rng(0)
-    groups, y = rng.integers(0, 60, 300), rng.integers(0, 3, 300)
-    dealt = deal(y, groups, _sha256(groups), folds=4, seed=1)
-    assert all(len(set(dealt[groups == group])) == 1 for group in range(60))
-    assert set(dealt) == {0, 1, 2, 3}
-
-
-def test_folds_follow_from_contents_and_seed_and_not_from_the_order_of_rows():
-    rng = np.random.default_rng(0)
-    contents, y = rng.integers(0, 150, 200), rng.integers(0, 3, 200)
-    groups = contents // 2
-    order = rng.permutation(200)
-    dealt = deal(y, groups, _sha256(contents), folds=5, seed=3)
-    again = deal(y[order], (groups * 7 % 101)[order], _sha256(contents)[order], folds=5, seed=3)
-    assert np.array_equal(again, dealt[order])
-    assert not np.array_equal(deal(y, groups, _sha256(contents), folds=5, seed=4), dealt)
-
-
-def test_a_class_of_two_groups_is_in_two_folds():
-    y = np.repeat([0, 1], [100, 2])
-    dealt = deal(y, np.arange(102), _sha256(range(102)), folds=5, seed=0)
-    assert len(set(dealt[y == 1])) == 2
-
-
 def test_only_labelled_rows_of_classes_with_two_groups_can_be_judged():
     y = np.array([0, 0, 1, 1, 2, -1, -1])
     groups = np.array([0, 1, 2, 2, 3, 4, 5])
-    assert judgeable(y, groups).tolist() == [True, True, False, False, False, False, False]
+    assert checkable(y, groups).tolist() == [True, True, False, False, False, False, False]
 
 
 @pytest.mark.parametrize("standardize", [True, False])
 def test_probabilities_are_those_of_cross_val_predict(blobs, standardize):
     X, y = blobs(90, 6, 3, spread=4.0)
-    dealt = deal(y, np.arange(90), _sha256(range(90)), folds=4, seed=0)
-    scaling = Scaling.of(X, standardize=True) if standardize else None
+    dealt = folds_of(y, np.arange(90), _sha256(range(90)), folds=4, seed=0)
+    scaling = Scaling.from_rows(X, standardize=True) if standardize else None
     found = out_of_fold(
         X,
         y,
@@ -116,7 +83,7 @@ def test_memory_holds_no_more_than_a_copy_of_the_rows_that_train(blobs):
         dealt,
         ("a", "b"),
         lambda: make_head("softmax", standardize=False, epochs=1),
-        scaling=Scaling.of(X, standardize=True),
+        scaling=Scaling.from_rows(X, standardize=True),
         progress=lambda _done, _total: None,
     )
     peak = tracemalloc.get_traced_memory()[1]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from heads.auditing.labels import label_errors
-from heads.table import PredictionsTable
+from heads.evaluation.predictions import PredictionsTable
 
 
 def _table(probabilities, true, paths=None):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from heads.curves.forecasting import intervals_and_forecast, power_law
-from heads.intervals import wilson
+from heads.evaluation.intervals import wilson
 
 SIZES = (125, 250, 500, 1000)
 

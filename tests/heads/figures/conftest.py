@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from heads.table import PredictionsTable
+from heads.evaluation.predictions import PredictionsTable
 
 HOSTILE = ("_a$x$\n", '<b onload="x">&', "\u202eevil\x00", "日本\ud800")
 

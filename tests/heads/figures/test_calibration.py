@@ -5,8 +5,8 @@ import pytest
 from sklearn.calibration import calibration_curve
 
 from heads import figures
-from heads.intervals import wilson
-from heads.metrics import calibration_error
+from heads.evaluation.intervals import wilson
+from heads.evaluation.metrics import calibration_error
 
 
 def points(figure):

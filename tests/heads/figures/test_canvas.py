@@ -11,17 +11,17 @@ import pytest
 from PIL import Image
 
 from heads import figures
-from heads.base import Epoch
-from heads.comparison import Comparison
-from heads.evaluation import evaluate_table
-from heads.figures.style import listed, shown
+from heads.epochs import Epoch
+from heads.evaluation.compare import Comparison
+from heads.evaluation.evaluate import evaluate_table
+from heads.figures.style import shown
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _DRAW = """
 import hashlib, json, sys
 import numpy as np
 from heads import figures
-from heads.table import PredictionsTable
+from heads.evaluation.predictions import PredictionsTable
 lazy = not {"matplotlib", "sklearn"} & set(sys.modules)
 probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=200)
 names = np.array([f"{row}" for row in range(200)], dtype=object)
@@ -48,14 +48,14 @@ def pictures(table, features):
     yield figures.accuracies(Comparison({table.classes[0]: evaluation, "$b$": evaluation}, ()))
 
 
-@pytest.fixture
-def hostile_features(blobs, make_features, hostile_table):
-    return make_features(*blobs(60, 5, 4), classes=hostile_table.classes)
+@pytest.fixture(scope="module")
+def hostile_pictures(blobs, make_features, hostile_table):
+    return [*pictures(hostile_table, make_features(*blobs(60, 5, 4), classes=hostile_table.classes))]
 
 
-def test_hostile_names_are_text_and_nothing_else(hostile_table, hostile_features):
+def test_hostile_names_are_text_and_nothing_else(hostile_pictures):
     seen = set()
-    for figure in pictures(hostile_table, hostile_features):
+    for figure in hostile_pictures:
         svg = figures.to_svg(figure)
         assert svg.startswith("<svg")
         assert svg.rstrip().endswith("</svg>")
@@ -73,20 +73,17 @@ def test_hostile_names_are_text_and_nothing_else(hostile_table, hostile_features
     assert any("日本\\ud800" in text for text in seen)
 
 
-def test_a_figure_shows_itself_in_a_notebook(hostile_table, hostile_features):
-    for figure in pictures(hostile_table, hostile_features):
-        assert figure._repr_png_().startswith(b"\x89PNG")
-
-
 def pixels(figure, **options):
     with io.BytesIO() as stream:
-        figure.savefig(stream, format="png", **options)
+        figure.savefig(stream, format="png", dpi=30, **options)
         return np.asarray(Image.open(stream).convert("RGBA"))
 
 
-def test_the_ground_is_white_wherever_a_figure_is_shown_or_saved(hostile_table, hostile_features):
-    for figure in pictures(hostile_table, hostile_features):
-        for shown_pixels in (np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGBA")), pixels(figure)):
+def test_a_figure_shows_itself_in_a_notebook_and_its_ground_is_white_there_and_in_files(hostile_pictures):
+    for figure in hostile_pictures:
+        in_notebook = figure._repr_png_()
+        assert in_notebook.startswith(b"\x89PNG")
+        for shown_pixels in (np.asarray(Image.open(io.BytesIO(in_notebook)).convert("RGBA")), pixels(figure)):
             assert (shown_pixels[..., 3] == 255).all()
             assert shown_pixels[0, 0].tolist() == [255, 255, 255, 255]
         with mpl.rc_context({"savefig.facecolor": "black", "savefig.transparent": True}):
@@ -102,8 +99,7 @@ def test_a_report_sees_through_a_figures_ground_and_its_legends(draw_table, tmp_
     assert not (seen == 255).all(axis=2).any()
 
 
-@pytest.mark.parametrize("letter", ["W", "a "])
-@pytest.mark.parametrize("k", [2, 10, 30])
+@pytest.mark.parametrize(("k", "letter"), [(2, "W"), (10, "a "), (30, "W")])
 def test_no_text_is_cut(blobs, make_features, draw_table, k, letter):
     classes = tuple(f"{letter * 40:.37}{each:03}" for each in range(k))
     table = draw_table(300, k, sharp=1.0, classes=classes)
@@ -137,16 +133,16 @@ def test_a_figure_is_drawn_in_its_own_style_by_whoever_saves_it(draw_table):
         assert saved(figures.probability_histogram(table)) == expected
 
 
-def test_a_figure_that_was_shown_is_still_written_the_same(hostile_table, hostile_features):
-    for figure in pictures(hostile_table, hostile_features):
+def test_a_figure_that_was_shown_is_still_written_the_same(hostile_pictures):
+    for figure in hostile_pictures:
         before = figures.to_svg(figure)
         assert figure._repr_png_()
         assert figures.to_svg(figure) == before
 
 
-def test_ids_of_two_figures_in_one_page_differ_and_all_that_is_referred_to_is_there(hostile_table, hostile_features):
+def test_ids_of_two_figures_in_one_page_differ_and_all_that_is_referred_to_is_there(hostile_pictures):
     all_ids = []
-    for figure in pictures(hostile_table, hostile_features):
+    for figure in hostile_pictures:
         svg = figures.to_svg(figure)
         ids = [each.attrib["id"] for each in ET.fromstring(svg).iter() if "id" in each.attrib]  # noqa: S314
         assert set(re.findall(r'(?:url\(|href=")#([^")]+)', svg)) <= set(ids)
@@ -187,4 +183,3 @@ def test_no_picture_of_25000_rows_is_large(draw_table):
 def test_a_long_name_loses_its_middle():
     assert shown("a" * 30 + "b" * 30, 9) == "aaaa…bbbb"
     assert shown("a" * 9, 9) == "a" * 9
-    assert listed(["a"] * 7) == "a, a, a, a, a and 2 more"

@@ -7,7 +7,7 @@ from heads import figures
 from heads.figures.style import BLUE, VERMILION
 
 
-def judged(make_table, counts):
+def evaluated(make_table, counts):
     """Predictions with this confusion matrix."""
     counts = np.asarray(counts)
     cells = [(row, column) for row, column in np.ndindex(counts.shape) for _ in range(counts[row, column])]
@@ -24,7 +24,7 @@ def colours(figure):
 
 
 def test_counts_are_written_row_by_row(make_table):
-    figure = figures.confusion_matrix(judged(make_table, [[7, 0, 1], [2, 6, 0], [0, 0, 1234]]))
+    figure = figures.confusion_matrix(evaluated(make_table, [[7, 0, 1], [2, 6, 0], [0, 0, 1234]]))
     assert written(figure) == ["7", "0", "1", "2", "6", "0", "0", "0", "1,234"]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["class 0", "class 1", "class 2"]
     assert figure.alt.endswith(
@@ -34,13 +34,13 @@ def test_counts_are_written_row_by_row(make_table):
 
 
 def test_shares_of_rows_are_written_in_percent(make_table):
-    figure = figures.confusion_matrix(judged(make_table, [[3, 1], [0, 5]]), normalize=True)
+    figure = figures.confusion_matrix(evaluated(make_table, [[3, 1], [0, 5]]), normalize=True)
     assert written(figure) == ["75.0 %", "25.0 %", "0", "100.0 %"]
 
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_a_class_without_rows_is_empty(make_table, normalize):
-    figure = figures.confusion_matrix(judged(make_table, [[3, 1], [0, 0]]), normalize=normalize)
+    figure = figures.confusion_matrix(evaluated(make_table, [[3, 1], [0, 0]]), normalize=normalize)
     assert written(figure)[2:] == ["-", "-"]
     assert figure.axes[0].get_yticklabels()[1].get_text() == "class 1 (no row)"
     assert (colours(figure)[1, :, 3] == 0).all()
@@ -49,21 +49,21 @@ def test_a_class_without_rows_is_empty(make_table, normalize):
 def test_right_is_blue_wrong_is_vermilion_and_fuller_is_more(make_table):
     from matplotlib.colors import to_rgb
 
-    drawn = colours(figures.confusion_matrix(judged(make_table, [[90, 10], [1, 99]]), normalize=True))
+    drawn = colours(figures.confusion_matrix(evaluated(make_table, [[90, 10], [1, 99]]), normalize=True))
     assert tuple(drawn[0, 0, :3]) == to_rgb(BLUE)
     assert tuple(drawn[0, 1, :3]) == to_rgb(VERMILION)
     np.testing.assert_allclose(drawn[..., 3] ** 3, [[0.9, 0.1], [0.01, 0.99]])
 
 
 def test_nothing_confused_is_said(make_table):
-    assert figures.confusion_matrix(judged(make_table, [[3, 0], [0, 2]])).alt.endswith("Nothing is confused.")
+    assert figures.confusion_matrix(evaluated(make_table, [[3, 0], [0, 2]])).alt.endswith("Nothing is confused.")
 
 
 @pytest.mark.parametrize(
     ("k", "numbers", "names"), [(15, True, True), (16, False, True), (40, False, True), (41, False, False)]
 )
 def test_numbers_and_names_are_left_out_where_they_do_not_fit(make_table, k, numbers, names):
-    figure = figures.confusion_matrix(judged(make_table, np.eye(k, dtype=int) * 2))
+    figure = figures.confusion_matrix(evaluated(make_table, np.eye(k, dtype=int) * 2))
     assert bool(written(figure)) is numbers
     assert ("class 1" in [text.get_text() for text in figure.axes[0].get_xticklabels()]) is names
 
@@ -71,7 +71,7 @@ def test_numbers_and_names_are_left_out_where_they_do_not_fit(make_table, k, num
 def test_a_thousand_classes_are_a_small_picture_that_loses_no_confusion(make_table):
     counts = np.eye(1000, dtype=int)
     counts[4, 998] = 1
-    figure = figures.confusion_matrix(judged(make_table, counts), normalize=True)
+    figure = figures.confusion_matrix(evaluated(make_table, counts), normalize=True)
     assert colours(figure).shape == (334, 334, 4)
     assert colours(figure)[1, 332, 3] > 0
     assert "the largest of 3 x 3 cells" in figure.caption
@@ -79,7 +79,7 @@ def test_a_thousand_classes_are_a_small_picture_that_loses_no_confusion(make_tab
 
 
 def test_one_class(make_table):
-    assert written(figures.confusion_matrix(judged(make_table, [[4]]))) == ["4"]
+    assert written(figures.confusion_matrix(evaluated(make_table, [[4]]))) == ["4"]
 
 
 def test_rows_without_a_label_do_not_count(make_table):

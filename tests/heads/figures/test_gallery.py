@@ -8,9 +8,11 @@ from PIL import Image
 
 from featurecache import extract
 from featurecache.backbones.fake import FakeBackbone
-from heads import Originals, figures, galleries
+from featurecache.images.sources import FolderSource
+from heads import Originals, figures
+from heads.evaluation import galleries
+from heads.evaluation.predictions import PredictionsTable
 from heads.figures.style import BLUE, VERMILION
-from heads.table import PredictionsTable
 
 COLOURS = {"a.png": (200, 10, 10), "b.png": (10, 200, 10), "c.png": (10, 10, 200), "d.png": (90, 90, 90)}
 
@@ -22,7 +24,7 @@ def originals(tmp_path):
     folder.mkdir()
     for name, colour in COLOURS.items():
         Image.new("RGB", (40, 20 if name == "a.png" else 40), colour).save(folder / name)
-    return Originals.of(extract(folder, tmp_path / "c.h5", backbone=FakeBackbone()))
+    return Originals.from_cache(extract(folder, tmp_path / "c.h5", backbone=FakeBackbone()))
 
 
 @pytest.fixture
@@ -96,12 +98,12 @@ def test_lines_hold_six_images_and_each_choice_begins_a_line(make_table):
     assert names[12:15] == [["000009.jpg"], ["000010.jpg"], []]
 
 
-def test_in_the_place_of_a_missing_image_stand_its_name_and_why(table, originals):
-    (originals.root / "a.png").unlink()
+def test_in_the_place_of_a_missing_image_stand_its_name_and_why(table, originals, tmp_path):
+    (tmp_path / "photos" / "a.png").unlink()
     figure = figures.gallery(table, [galleries.Choice("x", "x", "", (0, 1))], originals)
     close(drawn(figure), ["b.png"])
     assert written(figure)[0].get_text() == "a.png\nthe file is not\nthere"
-    gone = Originals(Path("/nowhere"), originals.sha256)
+    gone = Originals(FolderSource(Path("/nowhere")), originals.sha256)
     assert drawn(figures.gallery(table, [galleries.Choice("x", "x", "", (0, 1))], gone)) == []
 
 

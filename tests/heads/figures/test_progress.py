@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from heads import figures
-from heads.base import Epoch
-from heads.comparison import Comparison
 from heads.curves import CurvePoint, Forecast, LearningCurve
-from heads.evaluation import evaluate_table
-from heads.intervals import Interval, wilson
+from heads.epochs import Epoch
+from heads.evaluation.compare import Comparison
+from heads.evaluation.evaluate import evaluate_table
+from heads.evaluation.intervals import Interval, wilson
 
 
 def series(axes):
@@ -41,12 +41,12 @@ def test_a_head_without_epochs_is_said():
     assert "not trained in epochs" in figures.epochs([]).alt
 
 
-def judged(make_table, right, n=20):
+def evaluated(make_table, right, n=20):
     return evaluate_table(make_table([0] * n, [[1, 0]] * right + [[0, 1]] * (n - right)))
 
 
 def test_heads_are_sorted_by_accuracy_then_by_name(make_table):
-    heads = {name: judged(make_table, right) for name, right in (("b", 18), ("a", 18), ("c", 19))}
+    heads = {name: evaluated(make_table, right) for name, right in (("b", 18), ("a", 18), ("c", 19))}
     figure = figures.accuracies(Comparison(heads, ()))
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["c", "a", "b"]
@@ -55,7 +55,7 @@ def test_heads_are_sorted_by_accuracy_then_by_name(make_table):
 
 
 def test_intervals_of_accuracies_are_drawn(make_table):
-    heads = {name: judged(make_table, right) for name, right in (("a", 18), ("b", 10))}
+    heads = {name: evaluated(make_table, right) for name, right in (("a", 18), ("b", 10))}
     container = figures.accuracies(Comparison(heads, ())).axes[0].containers[1]
     (segments,) = container[2]
     interval = wilson(10, 20)

@@ -5,8 +5,8 @@ import io
 import pytest
 from PIL import Image
 
-from heads.report import Fact, Gallery, Picture, Report, Section, Shot, Table, Tone
-from heads.thumbnails import Thumbnail
+from heads.report import Fact, FigureBlock, Gallery, GalleryImage, Report, Section, Table, Tone
+from heads.report.thumbnails import Thumbnail
 
 HOSTILE = (
     '<img src=x onerror="window.broken=1">.jpg',
@@ -32,12 +32,12 @@ def jpeg(number: int, size: tuple[int, int] = (64, 48)) -> bytes:
     return file.getvalue()
 
 
-def shot(number: int) -> Shot:
+def shot(number: int) -> GalleryImage:
     """Of class ``number % 3``; every tenth has to do with the next class as well, and the last has no picture."""
     own = CLASSES[number % 3]
     classes = (own, CLASSES[(number + 1) % 3]) if number % 10 == 0 else (own,)
     there = number != 29
-    return Shot(
+    return GalleryImage(
         path=f"{number:02} {HOSTILE[number % len(HOSTILE)]}",
         lines=(f"{own} 0.{99 - number}", f"line {HOSTILE[number % len(HOSTILE)]}"),
         classes=classes,
@@ -66,8 +66,8 @@ def hostile_report() -> Report:
                 HOSTILE[1],
                 (
                     Table(("Class", *HOSTILE), tuple((f"row {n}", *HOSTILE) for n in range(60)), HOSTILE[2], {0, 1}),
-                    Picture(SVG, HOSTILE[1], HOSTILE[2]),
-                    Picture(SVG, "The same again", "A black square"),
+                    FigureBlock(SVG, HOSTILE[1], HOSTILE[2]),
+                    FigureBlock(SVG, "The same again", "A black square"),
                 ),
             ),
             Section(

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from heads.report import Gallery, Report, Section, Shot, Table, Tone
-from heads.thumbnails import Thumbnail
+from heads.report import Gallery, GalleryImage, Report, Section, Table, Tone
+from heads.report.thumbnails import Thumbnail
 
 LIGHT, DARK = "rgb(255, 255, 255)", "rgb(20, 22, 27)"
 IN_VIEW = """heading => new Promise((resolve) => new IntersectionObserver(
@@ -49,7 +49,7 @@ def background(page):
 
 def in_order(hostile_report):
     galleries = hostile_report.sections[2].blocks
-    return [shot for gallery in galleries for shot in gallery.shots]
+    return [shot for gallery in galleries for shot in gallery.images]
 
 
 def test_names_run_no_script_and_make_no_element(visit):
@@ -256,7 +256,7 @@ def tables(tmp_path_factory) -> str:
         frozenset({0, 1, 2, 3}),
     )
     narrow = Table(("a", "b"), (("1", "2"),), "Narrow")
-    shot = Shot("valid/cats/cat.4085.jpg", ("line",), ("cats", "dogs"), Tone.GOOD, Thumbnail(_jpeg(), 64, 48))
+    shot = GalleryImage("valid/cats/cat.4085.jpg", ("line",), ("cats", "dogs"), Tone.GOOD, Thumbnail(_jpeg(), 64, 48))
     sections = (Section("One", (narrow, wide)), Section("Two", (Gallery("Shots", "", (shot,) * 6),)))
     path = tmp_path_factory.mktemp("tables") / "tables.html"
     path.write_text(Report("Tables", "", sections=sections).to_html(), encoding="utf-8")

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import pytest
 
-from heads.report import Fact, Gallery, Picture, Report, Section, Shot, Table, Tone
+from heads.report import Fact, FigureBlock, Gallery, GalleryImage, Report, Section, Table, Tone
 from heads.report.html import fragment, frame, page
-from heads.thumbnails import Thumbnail
+from heads.report.thumbnails import Thumbnail
 
 EMPTY = Report("Nothing", "")
 VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
@@ -115,7 +115,7 @@ def test_spaces_that_do_not_break_stay_as_they_are():
 
 def test_all_that_comes_from_the_report_is_isolated(hostile_report, document):
     shown = document.text("bdi")
-    shots = [shot for gallery in hostile_report.sections[2].blocks for shot in gallery.shots]
+    shots = [shot for gallery in hostile_report.sections[2].blocks for shot in gallery.images]
 
     assert {"{{ 7 * 7 }}{% raw %}", "&lt;i&gt;&#60;i&#62;", '"><script>window.broken=1</script>'} <= set(shown)
     assert len([text for text in shown if re.match(r"\d\d ", text)]) == len(shots) == 30
@@ -185,7 +185,7 @@ def test_words_stay_whole_and_paths_break_after_slashes():
         ("a&/<b>", "5"),
         ("b_" * 21, "6"),
     )
-    shot = Shot("valid/cats/cat.4085.jpg", ("line",), (), Tone.GOOD, Thumbnail(b"jpeg", 1, 1))
+    shot = GalleryImage("valid/cats/cat.4085.jpg", ("line",), (), Tone.GOOD, Thumbnail(b"jpeg", 1, 1))
     text = page(Report("x", "", sections=(Section("s", (Table(("path", "n"), rows), Gallery("g", "", (shot,)))),)))
     document = Document(text)
 
@@ -210,7 +210,7 @@ def test_only_classes_that_occur_are_offered(document):
 
 @pytest.mark.parametrize("classes", [(), ("ant",), ("ant", "ant")])
 def test_one_class_needs_no_choice(classes):
-    shots = (Shot("a.jpg", ("line",), classes, Tone.GOOD, Thumbnail(b"jpeg", 1, 1)),)
+    shots = (GalleryImage("a.jpg", ("line",), classes, Tone.GOOD, Thumbnail(b"jpeg", 1, 1)),)
     document = Document(page(Report("x", "", sections=(Section("s", (Gallery("g", "", shots),)),))))
 
     assert not document.tags("select")
@@ -219,7 +219,7 @@ def test_one_class_needs_no_choice(classes):
 
 def test_a_thousand_classes():
     shots = tuple(
-        Shot(f"{n}.jpg", (f"line {n}",), (f"class {n}", f"class {n + 1}"), Tone.BAD, Thumbnail(b"jpeg", 1, 1))
+        GalleryImage(f"{n}.jpg", (f"line {n}",), (f"class {n}", f"class {n + 1}"), Tone.BAD, Thumbnail(b"jpeg", 1, 1))
         for n in range(999)
     )
     document = Document(page(Report("x", "", sections=(Section("s", (Gallery("g", "", shots),)),))))
@@ -244,10 +244,10 @@ def test_more_than_one_section_has_a_list_of_contents(count, contents):
 
 
 def test_pictures_that_follow_each_other_stand_side_by_side():
-    picture = Picture(SVG, "caption", "alt")
+    picture = FigureBlock(SVG, "caption", "alt")
     document = Document(page(Report("x", "", sections=(Section("s", (picture, picture, "text", picture)),))))
 
-    assert [each["class"] for each in document.tags("div") if each["class"] == "pictures"] == ["pictures"] * 2
+    assert [each["class"] for each in document.tags("div") if each["class"] == "figures"] == ["figures"] * 2
     (source, *_) = [image["src"] for image in document.tags("img")]
     assert base64.b64decode(source.removeprefix("data:image/svg+xml;base64,")).decode() == SVG
 

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from heads.report import Fact, Gallery, Picture, Report, Section, Shot, Table, Tone
+from featurecache.text import visible
+from heads.report import Fact, FigureBlock, Gallery, GalleryImage, Report, Section, Table, Tone
 from heads.report.markdown import markdown
-from heads.report.text import visible
-from heads.thumbnails import Thumbnail
+from heads.report.thumbnails import Thumbnail
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 NONE = Thumbnail(None, 0, 0, "gone")
@@ -34,12 +34,13 @@ def test_a_report_in_full():
         warnings=("One.", "Two."),
         sections=(
             Section(
-                "Numbers", ("Text.", Table(("Class", "n"), (("cat", "1"),), "Counts"), Picture("<svg/>", "c", "An alt"))
+                "Numbers",
+                ("Text.", Table(("Class", "n"), (("cat", "1"),), "Counts"), FigureBlock("<svg/>", "c", "An alt")),
             ),
             Section(
                 "Galleries",
                 (
-                    Gallery("Wrong", "Sure of it.", (Shot("a_b.jpg", ("dog 0.9", "cat"), (), Tone.BAD, NONE),)),
+                    Gallery("Wrong", "Sure of it.", (GalleryImage("a_b.jpg", ("dog 0.9", "cat"), (), Tone.BAD, NONE),)),
                     Gallery("Twice", "", (), "None occurs twice."),
                 ),
             ),
@@ -49,12 +50,12 @@ def test_a_report_in_full():
 
     assert report.to_markdown() == (
         "# Cats and dogs\n\nOn 500 images.\n\n"
-        "| What | Value | How sure, and compared with what |\n| :-- | --: | :-- |\n"
+        "| Number | Value | Interval or comparison |\n| :-- | --: | :-- |\n"
         "| Accuracy | **97.8 %** | 96.1 to 98.8 % |\n| Log loss | **0.07** |  |\n\n"
         "> - One.\n> - Two.\n\n"
         "## Numbers\n\nText.\n\nCounts\n\n| Class | n |\n| :-- | --: |\n| cat | 1 |\n\n*An alt*\n\n"
         "## Galleries\n\n### Wrong\n\nSure of it.\n\n"
-        "| Image | What is said about it |\n| :-- | :-- |\n| a\\_b.jpg | ✗ dog 0.9<br>cat |\n\n"
+        "| Image | Labels and predictions |\n| :-- | :-- |\n| a\\_b.jpg | ✗ dog 0.9<br>cat |\n\n"
         "### Twice\n\nNone occurs twice.\n\n## About this report\n\n- Head: logreg\n"
     )
 
@@ -86,10 +87,10 @@ def test_any_text_is_shown_as_it_is_wherever_it_stands(text):
         facts=(Fact(text, "1", text),),
         warnings=(text,),
         sections=(
-            Section(text, (text, Table((text,), ((text,),)), Picture("", "", text), Gallery(text, text, (), text))),
+            Section(text, (text, Table((text,), ((text,),)), FigureBlock("", "", text), Gallery(text, text, (), text))),
         ),
     )
-    ours = Counter(["What", "Value", "How sure, and compared with what", "1"])
+    ours = Counter(["Number", "Value", "Interval or comparison", "1"])
 
     assert Counter(shown(markdown(report))) == ours + Counter([visible(text).strip()] * 13)
 

@@ -1,4 +1,4 @@
-"""The report of an audit: labels to look at, and pairs of copies side by side."""
+"""The report of an audit: labels to check, and pairs of copies side by side."""
 
 import pytest
 
@@ -23,25 +23,25 @@ def galleries(report):
 
 
 def test_label_errors_are_shown_the_worst_first(audited):
-    gallery = galleries(audit_report(audited))["Labels to look at"]
-    assert [shot.path for shot in gallery.shots] == [each.path for each in audited.label_errors]
-    assert gallery.shots[0].path == "00004.jpg"
-    assert gallery.shots[0].lines[0] == f"labelled {audited.label_errors[0].given}"
+    gallery = galleries(audit_report(audited))["Labels to check"]
+    assert [shot.path for shot in gallery.images] == [each.path for each in audited.label_errors]
+    assert gallery.images[0].path == "00004.jpg"
+    assert gallery.images[0].lines[0] == f"labelled {audited.label_errors[0].given}"
 
 
 def test_copies_stand_side_by_side(audited):
     report = audit_report(audited)
     exact = galleries(report)["The same file twice"]
-    assert [shot.path for shot in exact.shots] == ["00020.jpg", "00080.jpg"]
-    assert all("pair 1" in shot.lines[1] for shot in exact.shots)
-    assert all(shot.lines[2] == "trouble: in train and valid" for shot in exact.shots)
-    assert {"00010.jpg", "00070.jpg"} <= {shot.path for shot in galleries(report)["Nearly the same image"].shots}
+    assert [shot.path for shot in exact.images] == ["00020.jpg", "00080.jpg"]
+    assert all("pair 1" in shot.lines[1] for shot in exact.images)
+    assert all(shot.lines[2] == "problem: in train and valid" for shot in exact.images)
+    assert {"00010.jpg", "00070.jpg"} <= {shot.path for shot in galleries(report)["Nearly the same image"].images}
     facts = {fact.label: fact.value for fact in report.facts}
     assert facts["images that occur more than once"] == "4"
     assert facts["groups across splits"] == "2"
 
 
-def test_tables_name_every_trouble(audited):
+def test_tables_name_every_problem(audited):
     tables = [each for section in audit_report(audited).sections for each in section.blocks if isinstance(each, Table)]
     pairs = {row[:2]: row[2:] for table in tables for row in table.rows if row[2] in {"exact", "near"}}
     assert pairs["00020.jpg", "00080.jpg"] == ("exact", "1.0000", "in train and valid")
@@ -50,7 +50,7 @@ def test_tables_name_every_trouble(audited):
 def test_nothing_to_report_is_said(make_cache, make_features, blobs):
     X, y = blobs(60, 60, 3)
     report = audit_report(audit(make_cache(make_features(X, y)), head="logreg"))
-    assert [gallery.shots for gallery in galleries(report).values()] == [(), (), ()]
+    assert [gallery.images for gallery in galleries(report).values()] == [(), (), ()]
     page = report.to_html()
-    assert "every image is most probably what its label says" in page
+    assert "for every image the labelled class is the most probable one" in page
     assert page.count("There are none.") == 2

@@ -1,4 +1,4 @@
-"""The report of a comparison: who is best, who cannot be told from the best, and the images that are disputed."""
+"""The report of a comparison: the best head, heads within noise of it, and disagreements."""
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def test_the_best_is_told_from_those_that_are_worse_by_more_than_luck():
     assert report.facts[0].value == "97.50 %"
     assert report.facts[1].value == "1 of 2"
     text = " ".join(each for section in report.sections for each in section.blocks if isinstance(each, str))
-    assert "good is better than bad by more than luck explains, and cannot be told from the rest." in text
+    assert "good is significantly better than bad, but not than the other heads." in text
     heads, pairs = blocks(report, Table)
     assert [row[0] for row in heads.rows][-1] == "bad"
     assert {row[:2]: row[2:4] for row in pairs.rows}["bad", "good"] == ("0", "19")
@@ -39,16 +39,16 @@ def test_the_best_is_told_from_those_that_are_worse_by_more_than_luck():
 def test_only_disputed_images_are_shown():
     report = comparison_report(compare({"one": judged([3, 4]), "other": judged([4, 7])}))
     (gallery,) = blocks(report, Gallery)
-    assert sorted(shot.path for shot in gallery.shots) == ["03.jpg", "07.jpg"]
-    lines = {shot.path: shot.lines for shot in gallery.shots}["03.jpg"]
+    assert sorted(shot.path for shot in gallery.images) == ["03.jpg", "07.jpg"]
+    lines = {shot.path: shot.lines for shot in gallery.images}["03.jpg"]
     assert lines == ("labelled b", "✗ one: a 0.900", "✓ other: b 0.900")
 
 
 def test_heads_that_agree_have_nothing_to_show():
     report = comparison_report(compare({"one": judged([3]), "same": judged([3])}))
     (gallery,) = blocks(report, Gallery)
-    assert gallery.shots == ()
-    assert "cannot be told from any of the others" in report.to_markdown()
+    assert gallery.images == ()
+    assert "one is not significantly better than any other head" in report.to_markdown()
     assert gallery.empty in report.to_html()
 
 
@@ -58,7 +58,7 @@ def test_headline_and_verdict_go_by_the_same_test():
     assert min(pair.p_value for pair in comparison.pairs) < 0.05 < min(pair.p_adjusted for pair in comparison.pairs)
     report = comparison_report(comparison)
     assert report.facts[1].value == "3 of 3"
-    assert "cannot be told from any of the others" in report.to_markdown()
+    assert "best is not significantly better than any other head" in report.to_markdown()
 
 
 def test_warnings_name_the_head():

@@ -1,8 +1,9 @@
-"""The report of a learning curve says what was measured, and what twice the labels would likely buy."""
+"""The report of a learning curve says what was measured, and a forecast."""
 
 import pytest
 
 from heads import CurvePoint, Forecast, Interval, LearningCurve
+from heads.notices import Notice
 from heads.report import Table
 from heads.reporting import curve_report
 from heads.reporting.curve import outlook
@@ -26,7 +27,7 @@ def make_curve():
             repeats=2,
             seed=0,
             baseline_accuracy=0.5,
-            warnings=("a warning",),
+            warnings=(Notice("toy", "a warning"),),
         )
 
     return make
@@ -43,7 +44,7 @@ def test_points_and_forecast_are_told(make_curve):
 
 def test_a_flat_curve_promises_nothing(make_curve):
     flat = Forecast(400, Interval(0.9, 0.88, 0.92), Interval(0.0, 0.0, 0.00001))
-    assert outlook(make_curve(flat)) == "Twice the labels (400) would likely buy nothing: the curve is flat."
+    assert outlook(make_curve(flat)) == "Twice the labels (400) would likely not raise the accuracy: the curve is flat."
 
 
 def test_without_a_forecast_none_is_made_up(make_curve):

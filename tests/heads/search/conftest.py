@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from featurecache.cache import FeatureCache, RowPlace, pack
-from featurecache.layout import CacheIndex
+from featurecache.cache import FeatureCache
+from featurecache.format.feature_file import RowPlace
+from featurecache.format.file_records import FileRecord, failure_columns, image_columns
+from featurecache.format.layout import CacheIndex
+from featurecache.packing import pack
 from featurecache.recipe import Recipe
-from featurecache.sightings import Sighting, failure_columns, image_columns
 
 CLASSES = ("ant", "bee", "cow", "dog")
 
@@ -27,7 +29,7 @@ def write(path, taps, y, splits, *, contents=None, classes=CLASSES[:3], dtype="f
     n = len(y)
     contents = range(n) if contents is None else contents
     hashes = [hashlib.sha256(str(content).encode()).hexdigest() for content in contents]
-    sightings = [Sighting(f"{row:05}.jpg", 1, row, sha256) for row, sha256 in enumerate(hashes)]
+    file_records = [FileRecord(f"{row:05}.jpg", 1, row, sha256) for row, sha256 in enumerate(hashes)]
     recipe = Recipe(
         decode_version=1,
         resize="squash",
@@ -44,7 +46,7 @@ def write(path, taps, y, splits, *, contents=None, classes=CLASSES[:3], dtype="f
         recipe=recipe,
         provenance="{}",
         classes=classes,
-        images=image_columns(sightings, [int(label) for label in y], list(splits)),
+        images=image_columns(file_records, [int(label) for label in y], list(splits)),
         failures=failure_columns([]),
     )
     source = Numbers({tap: X.astype(dtype) for tap, X in taps.items()})

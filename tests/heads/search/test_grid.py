@@ -5,11 +5,13 @@ import pytest
 from featurecache.errors import UnknownNameError
 from heads.catalog import HEADS
 from heads.errors import ParameterError
-from heads.search.grid import FLOOR, candidates_of, parse_grids
+from heads.search.grid import BASELINE, candidates_of, parse_grids
 
 
 def tried(candidates, *names):
-    return [(each.head, each.tap, *(each.params[name] for name in names)) for each in candidates if each.head != FLOOR]
+    return [
+        (each.head, each.tap, *(each.params[name] for name in names)) for each in candidates if each.head != BASELINE
+    ]
 
 
 def test_every_combination_is_tried_in_plan_order():
@@ -32,8 +34,8 @@ def test_the_catalogue_has_values_for_what_is_not_named():
 
 
 def test_the_floor_is_always_tried_once():
-    for heads in (["logreg"], [FLOOR], ["logreg", FLOOR], []):
-        floors = [each for each in candidates_of(heads, ["fc1", "fc2"], {}) if each.head == FLOOR]
+    for heads in (["logreg"], [BASELINE], ["logreg", BASELINE], []):
+        floors = [each for each in candidates_of(heads, ["fc1", "fc2"], {}) if each.head == BASELINE]
         assert [(each.tap, each.params) for each in floors] == [("fc1", {})]
 
 
@@ -65,7 +67,7 @@ def test_candidates_of_a_family_differ_in_shared_parameters_alone():
     for (name, tap, _), members in families.items():
         shapes[name, tap].append(len(members))
     l2 = len(HEADS["softmax"].grid["l2"])
-    assert shapes == {("softmax", "fc1"): [2 * l2] * 2, ("softmax", "fc2"): [2 * l2] * 2, (FLOOR, "fc1"): [1]}
+    assert shapes == {("softmax", "fc1"): [2 * l2] * 2, ("softmax", "fc2"): [2 * l2] * 2, (BASELINE, "fc1"): [1]}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,12 @@ def test_candidates_of_a_family_differ_in_shared_parameters_alone():
     [
         (["logrek"], {}, UnknownNameError, "unknown head 'logrek'; did you mean 'logreg'"),
         (["logreg"], {"svm": {"C": [1]}}, ParameterError, r"a grid for 'svm', which is not tried \(heads: logreg\)"),
-        (["logreg"], {"logreg": {"c": [1]}}, ParameterError, r"unknown parameter 'c' .parameters: C, max_iter"),
+        (
+            ["logreg"],
+            {"logreg": {"c": [1]}},
+            ParameterError,
+            r"unknown parameter 'c'; did you mean 'C'\? .parameters: C, max_iter",
+        ),
         (["logreg"], {"logreg": {"C": [1, -1]}}, ParameterError, "head 'logreg': C is -1, expected a number above 0"),
         (["logreg"], {"logreg": {"C": []}}, ParameterError, "head 'logreg': there is no value to try for C"),
     ],

@@ -8,18 +8,21 @@ from sklearn.preprocessing import StandardScaler
 
 from featurecache.cache import FeatureCache
 from featurecache.errors import OutputError
-from featurecache.publish import FILE_SYSTEM
+from featurecache.storage.publish import FILE_SYSTEM
 from heads.errors import TrainingError
-from heads.search.judging import Judging, identity, labelled_images, parts_of
-from heads.search.prepared import Kind, Source, prepare
+from heads.search.prepared import CacheRows, Kind, prepare
+from heads.search.validation_plan import ValidationPlan, identity, parts_of
+from heads.splits import labelled_images
 
-BY_VALID, FOLDS = Judging(0, 0.2, 0), Judging(3, 0.2, 0)
+BY_VALID, FOLDS = ValidationPlan(0, 0.2, 0), ValidationPlan(3, 0.2, 0)
 SPLITS = ["train"] * 90 + ["valid"] * 60 + ["test"] * 30
 
 
-def source_of(cache, judging=BY_VALID):
+def source_of(cache, validation=BY_VALID):
     images = labelled_images(cache, "fc2")
-    return Source(cache.path, judging, identity(images, judging), images.classes, images.y, parts_of(images, judging))
+    return CacheRows(
+        cache.path, validation, identity(images, validation), images.classes, images.y, parts_of(images, validation)
+    )
 
 
 def test_standardised_rows_are_what_scikit_learn_makes_of_them(blob_file, tmp_path):
@@ -97,9 +100,9 @@ def test_features_that_are_not_finite_name_the_image(row, standardize, blobs, wr
     assert [path.name for path in tmp_path.iterdir()] == ["c.h5"]
 
 
-@pytest.mark.parametrize("judging", [BY_VALID, FOLDS])
+@pytest.mark.parametrize("validation", [BY_VALID, FOLDS])
 @pytest.mark.parametrize("standardize", [True, False])
-def test_features_of_test_rows_are_not_asked_for(judging, standardize, blob_file, tmp_path, monkeypatch):
+def test_features_of_test_rows_are_not_asked_for(validation, standardize, blob_file, tmp_path, monkeypatch):
     asked = set()
     features = FeatureCache.features
 
@@ -108,8 +111,8 @@ def test_features_of_test_rows_are_not_asked_for(judging, standardize, blob_file
         return features(cache, tap, split)
 
     monkeypatch.setattr(FeatureCache, "features", watched)
-    prepare(source_of(blob_file, judging), Kind(0, "fc2", standardize), tmp_path).features()
-    assert asked == ({"train"} if judging.folds else {"train", "valid"})
+    prepare(source_of(blob_file, validation), Kind(0, "fc2", standardize), tmp_path).features()
+    assert asked == ({"train"} if validation.folds else {"train", "valid"})
 
 
 def test_a_cache_that_was_replaced_meanwhile_is_noticed(blob_file, blobs, write_cache, tmp_path):

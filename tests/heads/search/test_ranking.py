@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import binomtest
 
 from heads.catalog import head_spec
-from heads.intervals import wilson
+from heads.evaluation.intervals import wilson
+from heads.notices import Notice
 from heads.search.grid import Candidate
 from heads.search.ranking import best_of_each, ranked, to_csv
 from heads.search.tasks import Outcome
@@ -19,8 +20,12 @@ def candidate(head="logreg", tap="fc2", **params):
     return Candidate(head, tap, head_spec(head).values(params))
 
 
-def outcome(correct, loss=1.0, **rest):
-    return Outcome(np.array(correct, bool), loss, rest.pop("seconds", 2.0), **rest)
+def outcome(correct, loss=1.0, warnings=(), **rest):
+    return Outcome(np.array(correct, bool), loss, rest.pop("seconds", 2.0), said(*warnings), **rest)
+
+
+def said(*messages):
+    return tuple(Notice("toy", message) for message in messages)
 
 
 def failed(error):
@@ -53,7 +58,7 @@ def test_numbers_of_an_entry():
     board = ranked([candidate(C=1), candidate(C=2)], [[outcome(second, 0.7)], [outcome(first, 0.2, warnings=("w",))]])
     expected = wilson(18, 20)
     assert (board[0].accuracy, board[0].loss, board[0].seconds, board[0].p_value) == (expected, 0.2, 2.0, 1.0)
-    assert board[0].warnings == ("w",)
+    assert board[0].warnings == said("w")
     assert board[1].p_value == pytest.approx(binomtest(8, 8, 0.5).pvalue)
 
 
@@ -62,7 +67,7 @@ def test_folds_are_joined_row_by_row():
     (entry,) = ranked([candidate()], [folds])
     assert entry.accuracy == wilson(4, 6)
     assert entry.loss == pytest.approx((4 * 0.2 + 2 * 0.8) / 6)
-    assert (entry.seconds, entry.warnings) == (7.0, ("a", "b"))
+    assert (entry.seconds, entry.warnings) == (7.0, said("a", "b"))
 
 
 def test_one_fold_that_fails_fails_the_candidate():

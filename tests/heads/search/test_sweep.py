@@ -16,8 +16,8 @@ from featurecache.errors import OutputError, UnknownNameError
 from heads import TrainedHead, evaluate, select_rows, sweep
 from heads.catalog import HEADS
 from heads.errors import ParameterError, TrainingError
-from heads.intervals import wilson
-from heads.search import best_of_each, tasks, trying
+from heads.evaluation.intervals import wilson
+from heads.search import best_of_each, sweep_executor, tasks
 
 CS = (0.001, 0.1, 10.0)
 QUICK = {
@@ -157,7 +157,7 @@ def test_a_sweep_that_was_interrupted_goes_on(blob_file, tmp_path, monkeypatch):
         done.append(task.name)
         return tasks.publish_task(task, rows, *arguments)
 
-    monkeypatch.setattr(trying, "publish_task", once)
+    monkeypatch.setattr(sweep_executor, "publish_task", once)
     with pytest.raises(KeyboardInterrupt):
         quick(blob_file, tmp_path / "sweep")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blobs.h5", "sweep.work", "whole"]
@@ -171,7 +171,7 @@ def test_a_sweep_that_was_interrupted_goes_on(blob_file, tmp_path, monkeypatch):
         again.append(task.name)
         return tasks.publish_task(task, *arguments)
 
-    monkeypatch.setattr(trying, "publish_task", rest)
+    monkeypatch.setattr(sweep_executor, "publish_task", rest)
     swept = quick(blob_file, tmp_path / "sweep", notify=notices.append)
     total = len(done) + len(again) - 1
     assert first in again
@@ -190,8 +190,8 @@ def test_a_sweep_that_is_finished_but_for_the_last_step_computes_nothing_again(b
         patched.setattr("heads.search.run.train", stop)
         with pytest.raises(KeyboardInterrupt):
             quick(blob_file, tmp_path / "sweep")
-    monkeypatch.setattr(trying, "publish_task", stop)
-    monkeypatch.setattr(trying, "prepare", stop)
+    monkeypatch.setattr(sweep_executor, "publish_task", stop)
+    monkeypatch.setattr(sweep_executor, "prepare", stop)
     assert len(quick(blob_file, tmp_path / "sweep").leaderboard) == 19
 
 
@@ -245,7 +245,7 @@ def test_a_grid_that_diverges_leaves_the_rest(blob_file, tmp_path):
     swept = quick(blob_file, tmp_path / "sweep", heads=["softmax"], grids=grids, taps=["fc2"])
     assert [entry.candidate.params.get("lr") for entry in swept.leaderboard] == [0.01, None, 1e38]
     assert "no longer a finite number" in swept.leaderboard[-1].error
-    assert "1 of 3 candidates failed, and come last: 1 of softmax" in swept.notes
+    assert "1 of 3 candidates failed, and come last: 1 of softmax" in [note.fact for note in swept.notes]
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,15 @@ import pytest
 from heads.artifact.description import checksum
 from heads.catalog import head_spec, make_head
 from heads.errors import EvaluationError
+from heads.notices import Code, Notice
 from heads.rows import loss_and_accuracy
 from heads.search.grid import Candidate, candidates_of
-from heads.search.judging import Judging, identity, labelled_images, parts_of
-from heads.search.prepared import Kind, Source, prepare
+from heads.search.prepared import CacheRows, Kind, prepare
 from heads.search.tasks import Outcome, decode, encode, publish_task, run_task, tasks_of
+from heads.search.validation_plan import ValidationPlan, identity, parts_of
+from heads.splits import labelled_images
 
-BY_VALID = Judging(0, 0.2, 0)
+BY_VALID = ValidationPlan(0, 0.2, 0)
 
 
 def candidates(head, *settings, tap="fc2"):
@@ -25,12 +27,17 @@ def candidates(head, *settings, tap="fc2"):
 def run(blob_file, tmp_path):
     """Run candidates as one task; return what came of them."""
 
-    def run(some, judging=BY_VALID, part=0):
+    def run(some, validation=BY_VALID, part=0):
         images = labelled_images(blob_file, "fc2")
-        source = Source(
-            blob_file.path, judging, identity(images, judging), images.classes, images.y, parts_of(images, judging)
+        source = CacheRows(
+            blob_file.path,
+            validation,
+            identity(images, validation),
+            images.classes,
+            images.y,
+            parts_of(images, validation),
         )
-        (task,) = (each for each in tasks_of(some, judging.parts) if each.part == part)
+        (task,) = (each for each in tasks_of(some, validation.parts) if each.part == part)
         folder = tmp_path / f"scratch-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         rows = prepare(source, task.kind, folder)
@@ -63,10 +70,10 @@ def test_outcomes_are_those_of_heads_that_do_all_by_themselves(head, settings, r
 
 
 def test_a_fold_is_judged_by_what_the_others_have_trained(run, blob_file):
-    judging = Judging(3, 0.2, 0)
-    (outcome,), rows, _ = run(candidates("logreg", {"C": 0.1}), judging, part=1)
+    validation = ValidationPlan(3, 0.2, 0)
+    (outcome,), rows, _ = run(candidates("logreg", {"C": 0.1}), validation, part=1)
     features = blob_file.features("fc2")
-    train, judged = (rows.source.parts >= 0) & (rows.source.parts != 1), rows.source.parts == 1
+    train, judged = (rows.cache_rows.parts >= 0) & (rows.cache_rows.parts != 1), rows.cache_rows.parts == 1
     alone = make_head("logreg", C=0.1).fit(features.X[train], features.y[train])
     expected = alone.predict_proba(features.X[judged]).argmax(axis=1) == features.y[judged]
     assert outcome.correct.tolist() == expected.tolist()
@@ -81,7 +88,9 @@ def test_a_candidate_that_fails_does_not_stop_the_others(run):
 
 
 def test_a_family_that_cannot_be_fitted_at_all_fails(run):
-    outcomes = run(candidates("softmax", {"lr": 0.1, "keep": "best"}, {"lr": 1, "keep": "best"}), Judging(2, 0.2, 0))[0]
+    outcomes = run(
+        candidates("softmax", {"lr": 0.1, "keep": "best"}, {"lr": 1, "keep": "best"}), ValidationPlan(2, 0.2, 0)
+    )[0]
     assert [each.error.partition(",")[0] for each in outcomes] == ["patience and keep=best need valid rows"] * 2
 
 
@@ -107,8 +116,9 @@ def test_warnings_say_what_can_be_done(run):
     for standardize in (True, False):
         (outcome,) = run(candidates("logreg", {"max_iter": 1, "standardize": standardize}))[0]
         (warning,) = outcome.warnings
-        assert warning.startswith("logreg did not converge (max_iter=1): ")
-        assert ("set standardize=true" in warning) is not standardize
+        assert warning.code == Code.NOT_CONVERGED
+        assert warning.message.startswith("logreg did not converge (max_iter=1): ")
+        assert ("set standardize=true" in warning.message) is not standardize
 
 
 def test_tasks_are_all_candidates_on_all_parts_once():
@@ -125,7 +135,7 @@ def test_tasks_are_all_candidates_on_all_parts_once():
 @pytest.mark.parametrize("n", [0, 1, 8, 61])
 def test_outcomes_read_back(n):
     random = np.random.default_rng(n)
-    written = [Outcome(random.random(n) < 0.5, 1 / 3, 0.1, ("a", "ü\n"), "")] * 2 + [
+    written = [Outcome(random.random(n) < 0.5, 1 / 3, 0.1, (Notice("a", "b"), Notice("c", "ü\n")), "")] * 2 + [
         Outcome(random.random(0) < 0, 0, 1, error="no")
     ]
     read = decode(encode(written, "plan"), "plan")
@@ -171,7 +181,7 @@ def test_a_candidate_whose_judgement_is_not_finite_fails_alone(run, monkeypatch)
     def overflowing(self, X):
         raise EvaluationError("row 3 gets no probabilities", 3)
 
-    monkeypatch.setattr("heads.affine.AffinePredictor.predict_proba", overflowing)
+    monkeypatch.setattr("heads.families.affine.AffineModel.predict_proba", overflowing)
     (failed,) = run(candidates("logreg", {}))[0]
     assert (failed.error, len(failed.correct)) == ("row 3 gets no probabilities", 0)
 
@@ -194,3 +204,11 @@ def test_outcomes_that_cannot_be_are_not_believed(change):
     data["outcomes"][0] |= change
     data["sha256"] = checksum({name: value for name, value in data.items() if name != "sha256"})
     assert decode(json.dumps(data).encode(), "plan") is None
+
+
+def test_candidates_that_hold_all_features_fail_where_there_is_no_room_for_them(run, monkeypatch):
+    monkeypatch.setattr("heads.training.free_memory", lambda: 0)
+    [outcome], _, _ = run(candidates("knn", {}))
+    assert "the head 'knn' holds all features in memory" in outcome.error
+    [outcome], _, _ = run(candidates("centroid", {}))
+    assert outcome.error == ""

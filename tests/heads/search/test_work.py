@@ -7,15 +7,15 @@ import pytest
 
 from featurecache.errors import OutputError
 from heads.search.grid import candidates_of
-from heads.search.judging import Judging
 from heads.search.tasks import Outcome, encode, tasks_of
-from heads.search.work import claimed, plan_of
+from heads.search.validation_plan import ValidationPlan
+from heads.search.work import locked, plan_of
 
 GRID = {"logreg": {"C": [1, 2]}, "softmax": {"lr": [0.1], "l2": [0]}}
 
 
 def plan(heads=("logreg", "softmax"), taps=("fc1",), grids=GRID, rows="aa", folds=0, holdout=0.2, seed=0, recipe="ff"):
-    return plan_of(recipe, rows, Judging(folds, holdout, seed), candidates_of(heads, taps, grids))
+    return plan_of(recipe, rows, ValidationPlan(folds, holdout, seed), candidates_of(heads, taps, grids))
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ def fill(directory, some=None):
     """Leave a result of the first task behind, as a run that was killed does; return its task and outcomes."""
     task = tasks_of(candidates_of(("logreg", "softmax"), ("fc1",), GRID), [0])[0]
     outcomes = [Outcome(np.array([True, False]), 0.5, 1.0)]
-    with claimed(directory, some or plan()) as work:
+    with locked(directory, some or plan()) as work:
         work.result(task).write_bytes(encode(outcomes, work.digest))
     return task, outcomes
 
 
 def test_a_result_is_found_again(directory):
     task, outcomes = fill(directory)
-    with claimed(directory, plan()) as work:
+    with locked(directory, plan()) as work:
         (found,) = work.outcomes(task)
         assert found.correct.tolist() == outcomes[0].correct.tolist()
 
@@ -59,7 +59,7 @@ def test_a_damaged_result_is_as_none(directory, damage):
             "too many": encode(outcomes * 2, json.loads(content)["plan"]),
         }
         path.write_bytes(changed[damage])
-    with claimed(directory, plan()) as work:
+    with locked(directory, plan()) as work:
         assert work.outcomes(task) is None
 
 
@@ -82,7 +82,7 @@ def test_a_damaged_result_is_as_none(directory, damage):
 def test_another_sweep_is_refused_naming_what_differs(changes, said, directory):
     fill(directory)
     before = sorted(directory.rglob("*"))
-    with pytest.raises(OutputError) as caught, claimed(directory, plan(**changes)):
+    with pytest.raises(OutputError) as caught, locked(directory, plan(**changes)):
         pass
     assert str(caught.value) == (
         f"{directory} holds an unfinished sweep of another kind: {said}; "
@@ -97,7 +97,7 @@ def test_a_plan_that_is_damaged(content, directory):
     (directory / "plan.json").write_bytes(content)
     with (
         pytest.raises(OutputError, match=r"plan\.json is damaged, or no plan of a sweep; remove "),
-        claimed(directory, plan()),
+        locked(directory, plan()),
     ):
         pass
 
@@ -106,18 +106,18 @@ def test_a_plan_that_is_damaged(content, directory):
 def test_a_plan_whose_candidates_are_strange(candidates, directory):
     fill(directory)
     (directory / "plan.json").write_text(json.dumps(plan() | {"candidates": candidates}), encoding="ascii")
-    with pytest.raises(OutputError, match="of another kind: its candidates;"), claimed(directory, plan()):
+    with pytest.raises(OutputError, match="of another kind: its candidates;"), locked(directory, plan()):
         pass
 
 
 def test_two_runs_at_once_are_refused(directory):
     with (
-        claimed(directory, plan()),
+        locked(directory, plan()),
         pytest.raises(OutputError, match=r"another run is at work in .*sweep\.work; wait until it has ended"),
-        claimed(directory, plan()),
+        locked(directory, plan()),
     ):
         pass
-    with claimed(directory, plan()):
+    with locked(directory, plan()):
         pass
 
 
@@ -126,13 +126,13 @@ def test_what_a_killed_run_has_left_besides_is_removed(directory):
     for name in ("scratch", "finished"):
         (directory / name).mkdir()
         (directory / name / "half").write_bytes(b"x")
-    with claimed(directory, plan()):
+    with locked(directory, plan()):
         assert sorted(path.name for path in directory.iterdir()) == ["plan.json", "results"]
 
 
 def test_a_run_that_fails_before_any_result_leaves_nothing(directory):
     def fail():
-        with claimed(directory, plan()):
+        with locked(directory, plan()):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -145,7 +145,7 @@ def test_a_run_that_fails_before_any_result_leaves_nothing(directory):
 
 
 def test_a_folder_is_gone_afterwards_however_it_ends(directory):
-    with claimed(directory, plan()) as work:
+    with locked(directory, plan()) as work:
 
         def fail():
             with work.folder("scratch") as folder:

@@ -2,13 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
 from featurecache.errors import OutputError
-from featurecache.publish import require_place
+from featurecache.processors import processor_count
+from featurecache.storage.output_errors import require_place
 from heads.base import require_trainable
 from heads.errors import HeadError, TrainingError
 from heads.search.workers import Workers
@@ -45,19 +48,19 @@ def test_several_processes_work_with_their_share_of_threads_and_are_gone_afterwa
     with Workers(2) as workers:
         pids = {pid for _, pid in workers.each(os.getpid, dict.fromkeys(range(40), ()))}
         assert os.getpid() not in pids
-        assert workers.call(os.getenv, "OMP_NUM_THREADS") == str(max(1, len(os.sched_getaffinity(0)) // 2))
+        assert workers.call(os.getenv, "OMP_NUM_THREADS") == str(max(1, processor_count() // 2))
     assert gone(pids)
 
 
-def test_ctrl_c_reaches_the_first_process_alone(fresh_python):
+def test_signals_reach_the_first_process_alone(fresh_python):
     code = (
         "import signal\n"
         "from heads.search.workers import Workers\n"
         "with Workers(2) as workers:\n"
         "    blocked = workers.call(signal.pthread_sigmask, signal.SIG_BLOCK, ())\n"
-        "print(signal.SIGINT in blocked, signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+        "print(*sorted(map(int, blocked)), '|', *signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
     )
-    assert fresh_python(code) == "True False"
+    assert fresh_python(code) == f"{signal.SIGHUP:d} {signal.SIGINT:d} {signal.SIGTERM:d} |"
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -89,6 +92,24 @@ def test_processes_that_are_at_work_end_when_the_block_is_left_by_an_error(capfd
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_others_end_when_one_was_killed():
+    """The pool sends them SIGTERM, which they have blocked; they are killed when the block is left."""
+    pids = set()
+
+    def killed():
+        with Workers(2) as workers:
+            pids.update(pid for _, pid in workers.each(os.getpid, dict.fromkeys(range(40), ())))
+            calls = {"busy": (60,), "killed": (0,)}
+            for _ in workers.each(time.sleep, calls):
+                os.kill(min(pids), signal.SIGKILL)
+
+    began = time.monotonic()
+    with pytest.raises(HeadError, match="a worker process was killed"):
+        killed()
+    assert time.monotonic() - began < 30
+    assert gone(pids)
+
+
 def test_a_process_that_was_killed_is_an_error_that_says_what_to_do():
     def killed():
         with Workers(2) as workers:
@@ -97,3 +118,58 @@ def test_a_process_that_was_killed_is_an_error_that_says_what_to_do():
 
     with pytest.raises(HeadError, match=r"a worker process was killed, .* fewer --jobs"):
         killed()
+
+
+def test_a_single_thread_computes_while_the_block_lasts(fresh_python):
+    code = (
+        "import numpy\n"
+        "from threadpoolctl import threadpool_info\n"
+        "from heads.search.workers import single_threaded\n"
+        "def threads():\n"
+        "    return sorted(each['num_threads'] for each in threadpool_info() if each['user_api'] == 'blas')\n"
+        "import scipy.linalg\n"
+        "before = threads()\n"
+        "with single_threaded():\n"
+        "    inside = threads()\n"
+        "print(set(inside) == {1}, len(inside), threads() == before)"
+    )
+    limited, libraries, restored = fresh_python(code).split()
+    assert (limited, restored) == ("True", "True")
+    assert int(libraries) >= 1
+
+
+def test_a_script_needs_no_guard_of_its_main_module(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\n"
+        "from heads.search.workers import Workers\n"
+        "print('started')\n"
+        "with Workers(2) as workers:\n"
+        "    print(workers.call(os.getpid) != os.getpid())\n"
+    )
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert (run.stdout, run.stderr) == ("started\nTrue\n", "")
+
+
+def test_the_environment_of_this_process_stays_as_it_was(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with Workers(2) as workers:
+        assert workers.call(os.getenv, "MKL_NUM_THREADS") == workers.call(os.getenv, "OMP_NUM_THREADS")
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_processes_end_when_the_first_one_is_killed(tmp_path):
+    code = (
+        "import os, time\n"
+        "from heads.search.workers import Workers\n"
+        "with Workers(2) as workers:\n"
+        "    print(*{pid for _, pid in workers.each(os.getpid, dict.fromkeys(range(20), ()))}, flush=True)\n"
+        "    workers.call(time.sleep, 60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        process.kill()
+    assert pids
+    assert gone(pids)

@@ -1,0 +1,257 @@
+"""Starts Keras and compiles models for its backends; the only module that imports them."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.errors import DeviceError, EngineError, UnknownNameError
+from featurecache.options import DEVICES
+from featurecache.storage.files import open_regular
+from featurecache.text import did_you_mean
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+# TensorFlow's start-up messages, and the one about a missing driver (303) on machines without a GPU
+_START_UP_CHATTER = re.compile(rb"WARNING: All log messages before absl::|[IW]\d{4} |E\d{4} .*cuInit: .*\(303\)")
+
+# Environment variables that let libraries compute float32 in less precision, and their values for full precision
+_FULL_PRECISION = {
+    "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
+    "DNNL_DEFAULT_FPMATH_MODE": "STRICT",
+    "TF_SET_ONEDNN_FPMATH_MODE": "STRICT",
+}
+
+# What Keras accepts in keras.json; it refuses others with an exception when it is imported
+_ACCEPTED = {
+    "floatx": ("float16", "float32", "float64"),
+    "image_data_format": ("channels_last", "channels_first"),
+}
+
+
+@cache
+def load_keras() -> Any:  # noqa: ANN401 - Keras has no types
+    """Import Keras and its backend, without the lines that libraries print while they start.
+
+    Raises
+    ------
+    EngineError
+        If Keras cannot start; the message names the setting that prevents it.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.update(_FULL_PRECISION)
+    if "keras" not in sys.modules:
+        _require_settings(_settings_file())
+    try:
+        with without_chatter():
+            import keras
+
+            _has_gpu(keras.backend.backend())
+    except Exception as e:
+        why = " ".join(f"{type(e).__name__}: {e}".split())
+        names = sorted(name for name in os.environ if name.startswith(("KERAS_", "JAX_", "XLA_")))
+        places = " and ".join([str(_settings_file()), *(f"the environment variable {name}" for name in names)])
+        raise EngineError(f"Keras cannot start ({why}); its settings are in {places}") from e
+    _require_backend(keras.backend.backend(), "this program has loaded Keras with")
+    return keras
+
+
+def _settings_file() -> Path:
+    """Return where Keras reads its settings."""
+    home = os.environ.get("KERAS_HOME")
+    if home is None:
+        base = os.path.expanduser("~")  # noqa: PTH111 - as Keras: pathlib raises an error without a home folder
+        home = str(Path(base if os.access(base, os.W_OK) else "/tmp", ".keras"))  # noqa: S108 - Keras's choice
+    return Path(os.path.expanduser(home), "keras.json")  # noqa: PTH111
+
+
+def _require_settings(file: Path) -> None:
+    """Raise `EngineError` if Keras cannot be imported with a setting; the message names it and its place."""
+    try:
+        with open_regular(file) as stream:
+            found = json.load(stream)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # Keras ignores a file that is not JSON
+        found = {}
+    except OSError as e:
+        raise EngineError(
+            f"Keras's settings {file} cannot be read: {(e.strerror or str(e)).lower()}; make the file readable, or "
+            "set KERAS_HOME to another folder"
+        ) from e
+    if not isinstance(found, dict):
+        raise EngineError(
+            f"Keras's settings {file} are {found!r:.40}, expected a JSON object; correct or delete the file"
+        )
+    for name, accepted in _ACCEPTED.items():
+        if name in found and found[name] not in accepted:
+            raise EngineError(_bad_setting(file, name, found[name], f"one of {', '.join(accepted)}"))
+    if not isinstance(found.get("epsilon", 0.0), float):
+        raise EngineError(_bad_setting(file, "epsilon", found["epsilon"], "a number with a decimal point"))
+    in_environment = os.environ.get("KERAS_BACKEND")
+    if in_environment:
+        _require_backend(in_environment, "the environment variable KERAS_BACKEND names")
+    else:
+        _require_backend(found.get("backend", BACKENDS[0]), f'"backend" in {file} names')
+
+
+def _bad_setting(file: Path, name: str, value: object, expected: str) -> str:
+    return f'"{name}" in {file} is {value!r:.40}, expected {expected}; correct or delete the file'
+
+
+def _require_backend(name: object, who: str) -> None:
+    """Raise `EngineError` unless a backend of Keras is one that we can run, and is installed."""
+    if name not in BACKENDS:
+        hint = did_you_mean(str(name), BACKENDS)
+        raise EngineError(
+            f"{who} the Keras backend {name!r}{hint}; expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}"
+        )
+    if find_spec(str(name)) is None:
+        raise EngineError(f"{who} the Keras backend {name!r}, which is not installed; install it, or name tensorflow")
+
+
+def find_device(asked: str) -> str:
+    """Return ``"gpu"`` or ``"cpu"``: the requested device; for ``"auto"`` the GPU if there is one.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such device.
+    DeviceError
+        If a GPU is requested and there is none.
+    """
+    if asked not in DEVICES:
+        raise UnknownNameError("device", asked, DEVICES)
+    if asked == "cpu":
+        return "cpu"
+    backend = load_keras().backend.backend()
+    if _has_gpu(backend):
+        return "gpu"
+    if asked == "gpu":
+        raise DeviceError(f"{backend} finds no GPU; install its GPU build and driver, or pass --device cpu")
+    return "cpu"
+
+
+def placed(device: str) -> Any:  # noqa: ANN401 - Keras has no types
+    """Return a context in which Keras uses this device, ``"gpu"`` or ``"cpu"``."""
+    return nullcontext() if device == "gpu" else load_keras().device("cpu")
+
+
+@contextmanager
+def fixed_settings(dtype_policy: str = "float32") -> Iterator[None]:
+    """Use the same settings of Keras inside the block on every machine, whatever `keras.json` or the program has set.
+
+    Parameters
+    ----------
+    dtype_policy
+        The precision of layers that are made inside the block, by Keras's name.
+    """
+    config = load_keras().config
+    fixed = {
+        "floatx": "float32",
+        "epsilon": 1e-7,
+        "image_data_format": "channels_last",
+        "dtype_policy": dtype_policy,
+    }
+    before = {name: getattr(config, name)() for name in fixed}
+    try:
+        for name, value in fixed.items():
+            getattr(config, f"set_{name}")(value)
+        yield
+    finally:
+        for name, value in before.items():
+            getattr(config, f"set_{name}")(value)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Keras and of its backend."""
+    keras = load_keras()
+    backend = keras.backend.backend()
+    return {"keras": keras.__version__, "backend": f"{backend} {import_module(backend).__version__}"}
+
+
+def threads_that_matter() -> dict[str, str]:
+    """Return the number of threads of a backend whose results depend on it in the last bits; empty for others."""
+    if load_keras().backend.backend() != "torch":
+        return {}
+    return {"torch_threads": str(import_module("torch").get_num_threads())}
+
+
+def compiled(
+    model: Any,  # noqa: ANN401 - Keras has no types
+    before: Callable[[Any], Any],
+    after: Callable[[Any], Mapping[str, Any]],
+    shape: tuple[int, ...],
+) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
+    """Return ``after(model(before(images)))`` as one function, compiled by the backend for one input shape."""
+    backend = load_keras().backend.backend()
+    if backend == "tensorflow":
+        import tensorflow
+
+        traced = tensorflow.function(lambda images: after(model(before(images), training=False)))
+        concrete = traced.get_concrete_function(tensorflow.TensorSpec(shape, tensorflow.uint8))
+
+        def run(images: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - Keras has no types
+            return concrete(tensorflow.constant(images))
+    elif backend == "jax":
+        import jax
+
+        state = (
+            [variable.value for variable in model.trainable_variables],
+            [variable.value for variable in model.non_trainable_variables],
+        )
+        jitted = jax.jit(lambda state, images: after(model.stateless_call(*state, before(images), training=False)[0]))
+        program = jitted.lower(state, np.zeros(shape, np.uint8)).compile()
+
+        def run(images: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - Keras has no types
+            return program(state, images)
+    else:
+        import torch
+
+        def run(images: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - Keras has no types
+            with torch.no_grad():
+                return after(model(before(images), training=False))
+
+    to_numpy = load_keras().ops.convert_to_numpy
+    return lambda images: {tap: to_numpy(output) for tap, output in run(images).items()}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether TensorFlow, JAX or PyTorch raised this error because the device ran out of memory."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & {"ResourceExhaustedError", "OutOfMemoryError"}) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+@contextmanager
+def without_chatter() -> Iterator[None]:
+    """Delay what native code writes to standard error inside the block, and drop start-up messages."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with os.fdopen(os.memfd_create("stderr"), "w+b") as stream:
+        os.dup2(stream.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            stream.seek(0)
+            for line in stream:
+                if not _START_UP_CHATTER.match(line):
+                    os.write(2, line)
+
+
+def _has_gpu(backend: str) -> bool:
+    if backend == "tensorflow":
+        return bool(import_module("tensorflow").config.list_physical_devices("GPU"))
+    if backend == "jax":
+        return any(device.platform == "gpu" for device in import_module("jax").devices())
+    return bool(import_module("torch").cuda.is_available())

@@ -1,0 +1,111 @@
+"""``featurecache evaluate``: metrics of a head on the labelled rows of a split."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featurecache.cli.console.options import HeadDir, Split
+from featurecache.cli.console.output import Json, print_table, show
+from featurecache.cli.console.predictions_file import Predictions, require_table, write_table
+from featurecache.cli.console.progress import progress
+from featurecache.cli.console.reports import Format, ImageRoot, ReportFile, ReportPath, Thumbnails, tell
+from featurecache.text import number
+
+if TYPE_CHECKING:
+    from featurecache import FeatureCache, FeatureSet
+    from heads import Evaluation, Interval, TrainedHead
+
+_MATRIX = 20  # up to so many classes, the confusion matrix is printed
+_CONFUSIONS = 10  # pairs of classes that are listed otherwise
+
+
+def evaluate(
+    head_dir: HeadDir,
+    cache: Annotated[
+        Path,
+        typer.Argument(metavar="CACHE", readable=False, help="A cache file with the head's recipe."),
+    ],
+    split: Split = "valid",
+    predictions: Predictions = None,
+    report: ReportPath = None,
+    form: Format = None,
+    images: ImageRoot = None,
+    thumbnails: Thumbnails = True,
+    json: Json = False,
+) -> None:
+    """Evaluate a head on the labelled rows of a split."""
+    from featurecache import FeatureCache
+    from heads import TrainedHead, evaluation_report, select_rows
+
+    planned = ReportFile.planned(report, form, images, thumbnails=thumbnails)
+    require_table(predictions)
+    if report is not None and predictions is not None and predictions.resolve() == report.resolve():
+        raise typer.BadParameter("--predictions and --report name the same file")
+    opened, head = FeatureCache.open(cache), TrainedHead.load(head_dir)
+    rows = select_rows(opened, head, split)
+    with progress("evaluating", bar=False):
+        evaluation = evaluated(opened, head, rows)
+    write_table(predictions, evaluation.table)
+    tell(
+        evaluation,
+        print_evaluation,
+        planned,
+        lambda originals: evaluation_report(
+            evaluation, head=head, features=rows, originals=originals, about={"cache": cache.name, "split": split}
+        ),
+        opened,
+        json=json,
+        predictions=predictions,
+    )
+
+
+def evaluated(cache: "FeatureCache", head: "TrainedHead", rows: "FeatureSet") -> "Evaluation":
+    """Evaluate a head on rows of a cache; add the ImageNet top 3 if the cache has the tap ``predictions``."""
+    from heads import evaluate as measure
+    from heads import imagenet_top3
+
+    return measure(head, rows, cache=cache, imagenet_top3=imagenet_top3(cache, rows))
+
+
+def print_evaluation(evaluation: "Evaluation") -> None:
+    """Print the metrics of an evaluation with 95 % intervals, the metrics per class, and the confusion matrix."""
+    rows = [
+        (score.label, number(score.value), interval_text(score.interval))
+        for score in evaluation.scores()
+        if not score.key.startswith(("macro_", "weighted_"))
+    ]
+    print_table(("rows", f"{len(evaluation):,}", "95 % interval"), rows)
+    show()
+    print_table(
+        ("class", "precision", "recall", "F1", "rows"),
+        [
+            (name, number(scores.precision), number(scores.recall), number(scores.f1), f"{scores.support:,}")
+            for name, scores in zip(evaluation.classes, evaluation.per_class, strict=True)
+        ],
+    )
+    show()
+    _print_confusion(evaluation)
+
+
+def interval_text(interval: "Interval | None") -> str:
+    """Return an interval as text; an empty text for None."""
+    return "" if interval is None else interval.range_text()
+
+
+def _print_confusion(evaluation: "Evaluation") -> None:
+    """Print the confusion matrix; of many classes, only the most frequent confusions."""
+    classes = evaluation.classes
+    if len(classes) <= _MATRIX:
+        show("confusion matrix: rows are the actual, columns the predicted class")
+        print_table(("", *classes), [(name, *row) for name, row in zip(classes, evaluation.confusion, strict=True)])
+        return
+    show(f"most frequent confusions (--json has all {len(classes):,} classes)")
+    print_table(
+        ("actual", "predicted", "rows"),
+        [
+            (classes[actual], classes[predicted], f"{count:,}")
+            for actual, predicted, count in evaluation.confusions(_CONFUSIONS)
+        ],
+        left=(0, 1),
+    )

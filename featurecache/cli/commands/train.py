@@ -1,0 +1,103 @@
+"""``featurecache train``: trains a head on cached features."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featurecache.cli.console.options import CacheFile
+from featurecache.cli.console.output import Json, print_json, say, show
+from featurecache.cli.console.progress import progress
+from featurecache.text import number
+
+if TYPE_CHECKING:
+    from heads import Epoch
+
+
+def train(
+    cache: CacheFile,
+    head_dir: Annotated[
+        Path, typer.Argument(metavar="HEAD_DIR", readable=False, help="The directory to create for the head.")
+    ],
+    head: Annotated[
+        str | None, typer.Option(help="The head to train: featurecache heads lists them.", show_default="softmax")
+    ] = None,
+    tap: Annotated[str | None, typer.Option(help="The tap whose features to use.", show_default="the only one")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="HEAD_DIR", readable=False, help="Continue training this head, with its parameters."
+        ),
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("-p", "--param", metavar="KEY=VALUE", help="A parameter of the head.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of all random choices.")] = 0,
+    holdout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.9,
+            help="Part of the training rows to hold out, if there is no valid split.",
+            show_default="0.2",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            readable=False,
+            help="Labels that replace those of the cache: a table with the columns path and label.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train a head on the train split of a cache, and measure it on the valid split."""
+    from featurecache import FeatureCache, read_labels
+    from heads import DEFAULT_HEAD, TrainedHead, head_spec, parse_parameters, require_free
+    from heads import train as fit
+
+    require_free(head_dir)
+    begun = None if start is None else TrainedHead.load(start)
+    params = parse_parameters(head_spec(head or (begun.name if begun else DEFAULT_HEAD)), param or [])
+    with progress("training", bar=False):  # epochs are printed
+        trained = fit(
+            FeatureCache.open(cache),
+            head,
+            tap=tap,
+            params=params,
+            seed=seed,
+            holdout=holdout,
+            start=begun,
+            labels=None if labels is None else read_labels(labels),
+            on_epoch=None if json else EpochPrinter(),
+        )
+    trained.save(head_dir)
+    for warning in trained.training.warnings:
+        say(f"warning: {warning}")
+    if json:
+        print_json(trained.to_dict())
+        return
+    record = trained.training
+    rows = f"{record.n_train:,} train and {record.n_valid:,} valid rows"
+    show(f"{head_dir}: {trained.name} on {trained.tap}, {rows}, {record.seconds:.2f} s")
+    if record.kept_epoch is not None and record.kept_epoch < len(record.epochs):
+        show(f"the weights of epoch {record.kept_epoch} were kept")
+    show(f"train accuracy {number(record.train_accuracy)}, valid accuracy {number(record.valid_accuracy)}")
+
+
+class EpochPrinter:
+    """Prints a header, and one line after each epoch."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def __call__(self, epoch: "Epoch") -> None:
+        """Print the metrics of an epoch."""
+        if not self._begun:
+            show("epoch      loss  accuracy  valid_loss  valid_accuracy")
+        self._begun = True
+        show(
+            f"{epoch.epoch:5d}  {epoch.loss:8.4f}  {epoch.accuracy:8.4f}  {number(epoch.valid_loss):>10}  "
+            f"{number(epoch.valid_accuracy):>14}"
+        )

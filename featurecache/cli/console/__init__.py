@@ -1,0 +1,1 @@
+"""Shared by commands: options, output, files of predictions, report files, figures."""

@@ -1,0 +1,1 @@
+"""The lesson on transfer learning as commands: one module per lesson, their catalogue, and their writer."""

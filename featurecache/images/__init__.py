@@ -1,0 +1,4 @@
+"""Which images there are, and how their bytes become pixels.
+
+Private: `featurecache` has the public names.
+"""

@@ -1,0 +1,479 @@
+"""Decodes image files to uint8 RGB pixels, shape (height, width, 3), by fixed rules, with Pillow and NumPy alone.
+
+An image that cannot be used is a `Failure` with a reason, never an exception. Colour profiles are not applied, as in
+``keras.utils.load_img``.
+"""
+
+import io
+import logging
+import math
+import re
+import warnings
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+from PIL import ImageFile as PillowFile
+
+from featurecache.errors import OptionError
+from featurecache.images.failures import Failure, UnusableImageError, check_bytes, one_line
+from featurecache.images.formats import format_of, what_else
+from featurecache.images.names import shown_name
+from featurecache.images.structure import what_is_missing, without_metadata
+from featurecache.notices import Notice
+from featurecache.options import FILTERS, MAX_PIXELS, RESIZES, DecodeOptions
+from featurecache.text import counted
+
+DECODE_VERSION = 1
+"""The version of these rules; it changes whenever the same bytes would give other pixels."""
+
+_MAX_BYTES = 268_435_456  # of a file with up to MAX_PIXELS pixels
+
+# A format is read by its own class: Image.open would try others, hide their reasons, and apply a limit of its own. Of a
+# JPEG file of several pictures, the first one is read.
+_READERS: Final[dict[str, Callable[[io.BytesIO, str], PillowFile.ImageFile]]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+}
+_SIDE_LIMIT = 1_000_000  # pixels; a filter's table of weights grows with the side, not with the area
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_OPAQUE = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
+_TRANSPARENT = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+_VALUES = 256  # of an 8-bit sample
+_DARK = 64  # of these: the top two bits of all samples are 0
+_FULL_RANGE = 65_535  # the largest 16-bit sample
+_GAP = 2  # a cheap reduction may go down to this multiple of the final side; Pillow recommends 2 or 3
+_WHITE = (255, 255, 255)
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG_DEPTH_OFFSET = 24  # of the byte that holds the bits per sample, in every PNG file
+_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_BANDS, _TIFF_SAMPLE_FORMAT = 258, 259, 262, 277, 339
+_TIFF_WHITE_IS_ZERO, _BIG_TIFF = 0, 43
+_BOMB_PIXELS = re.compile(r"Image size \((\d+) pixels\)")
+_NOT_READ = re.compile(r"cannot handle|[Uu]nsupported|not (?:yet )?supported|not installed|not available")
+_SAYS_NOTHING = re.compile(r"not identified|not an? |cannot load")
+
+
+def _quieten_pillow() -> None:
+    """Put the warning filters for Pillow first, so that filters of other code do not change the result.
+
+    The filters hold for the whole process, because ``warnings.catch_warnings`` is not thread-safe. Pillow's warnings on
+    metadata do not concern pixels: they must not flood the terminal, or fail an image where warnings are errors.
+    """
+    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else logging prints what no program handles
+_quieten_pillow()
+_FIRST_FILTER = list(warnings.filters[:1])
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRules:
+    """How an image becomes the network's input.
+
+    Parameters
+    ----------
+    size
+        Height and width in pixels of the result.
+    resize
+        ``"squash"`` resizes the whole image and changes its aspect ratio; ``"crop"`` resizes the largest centred part
+        with the final aspect ratio.
+    filter
+        ``"bilinear"``, ``"bicubic"`` and ``"lanczos"`` are antialiased; ``"nearest"`` is the rule of
+        ``keras.utils.load_img``.
+    max_pixels
+        A larger image is a failure; at most `featurecache.options.PIXEL_LIMIT`.
+
+    Raises
+    ------
+    UnknownNameError
+        If ``resize`` or ``filter`` is unknown.
+    OptionError
+        If a number is out of its range.
+    """
+
+    size: tuple[int, int]
+    resize: str = RESIZES[0]
+    filter: str = FILTERS[0]
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        DecodeOptions(resize=self.resize, filter=self.filter, max_pixels=self.max_pixels)  # checks them
+        if len(self.size) != 2 or not all(_is_count(side) for side in self.size):  # noqa: PLR2004
+            raise OptionError(f"size is {self.size!r}; expected (height, width), two whole numbers above 0")
+
+    @property
+    def max_bytes(self) -> int:
+        """A larger file is a failure: `byte_limit` of ``max_pixels``."""
+        return byte_limit(self.max_pixels)
+
+
+def byte_limit(max_pixels: int) -> int:
+    """Return the size in bytes above which a file is a failure: 268,435,456, and more where larger images are allowed.
+
+    Five bytes for each pixel are enough for files without compression with 8 bits per sample.
+    """
+    return _MAX_BYTES * max(max_pixels, MAX_PIXELS) // MAX_PIXELS
+
+
+def decode(
+    data: bytes, rules: DecodeRules, *, on_dark: Callable[[], object] = lambda: None
+) -> NDArray[np.uint8] | Failure:
+    """Return the pixels of an image file, or a failure.
+
+    Transparent pixels are blended with white. 16-bit samples keep their high byte, as in libpng and Pillow for colour
+    images. A bit depth that the file states in addition (PNG's sBIT, TIFF's MaxSampleValue) does not change the scale,
+    as both formats define. Of an animation, the first frame is used. The EXIF orientation is applied; an unreadable one
+    is ignored, and so is other metadata. The image is converted to RGB, then resized.
+
+    Parameters
+    ----------
+    data
+        The bytes of the file.
+    rules
+        The final size, the rule of resizing, and the limits. Pillow's own limit, ``PIL.Image.MAX_IMAGE_PIXELS``, is
+        raised to ``max_pixels`` for this process if it is lower.
+    on_dark
+        Called if the samples have more than 8 bits and none reaches a quarter of their range, such as 12-bit data in a
+        16-bit file. The pixels are nearly black then.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3), or Failure
+        RGB, C-contiguous, possibly read-only.
+
+    Raises
+    ------
+    RuntimeError
+        If ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` is set, which would accept incomplete images.
+    """
+    return _decoded(data, rules.max_pixels, lambda rgb: _resize(rgb, rules), on_dark=on_dark)
+
+
+def dark_images(paths: Collection[str]) -> tuple[Notice, ...]:
+    """Return a warning about images that became nearly black (``on_dark`` of `decode`); none without such images."""
+    if not paths:
+        return ()
+    return (
+        Notice(
+            "dark_images",
+            f"{counted(len(paths), 'image')} with more than 8 bits per sample, the first {shown_name(min(paths))}, use "
+            "less than a quarter of the range and become nearly black: scale the samples to the whole range",
+        ),
+    )
+
+
+def fit_pixels(pixels: NDArray[np.uint8], rules: DecodeRules) -> NDArray[np.uint8] | Failure:
+    """Resize decoded pixels by the rules, or return a failure.
+
+    Parameters
+    ----------
+    pixels
+        RGB, uint8, shape (height, width, 3), any size.
+    rules
+        The final size, and the rule of resizing.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:  # noqa: PLR2004
+        return Failure(
+            "unsupported", f"an array of {pixels.dtype} and shape {pixels.shape}; expected uint8 (height, width, 3)"
+        )
+    height, width = pixels.shape[:2]
+    try:
+        _check_pixels((width, height), rules.max_pixels)
+        return np.asarray(_resize(Image.fromarray(np.ascontiguousarray(pixels)), rules), dtype=np.uint8)
+    except UnusableImageError as e:
+        return e.failure
+    except MemoryError:
+        return Failure("out_of_memory", "not enough memory to resize the image")
+
+
+def shrink(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8] | Failure:
+    """Return a thumbnail of an image file with the original aspect ratio, or a failure.
+
+    The image is converted and rotated as in `decode`. The exact pixels may change between versions, since no network
+    uses them.
+
+    Parameters
+    ----------
+    data
+        The bytes of the file.
+    side
+        The longest side of the result in pixels; a smaller image is not enlarged.
+    max_pixels
+        As in `DecodeRules`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3), or Failure
+        RGB, C-contiguous, possibly read-only.
+
+    Raises
+    ------
+    OptionError
+        If ``side`` is not a whole number above 0.
+    RuntimeError
+        As in `decode`.
+    """
+    if not _is_count(side):
+        raise OptionError(f"side is {side!r}; expected a whole number above 0")
+    return _decoded(data, max_pixels, lambda rgb: _within(rgb, side), draft=_GAP * side)
+
+
+def _decoded(
+    data: bytes,
+    max_pixels: int,
+    finish: Callable[[Image.Image], Image.Image],
+    *,
+    draft: int = 0,
+    on_dark: Callable[[], object] = lambda: None,
+) -> NDArray[np.uint8] | Failure:
+    """Decode an image to upright RGB and apply ``finish``, or return a failure.
+
+    If ``draft`` is set, a JPEG file may be decoded at a reduced size with sides of at least ``draft`` pixels.
+    """
+    if PillowFile.LOAD_TRUNCATED_IMAGES:
+        raise RuntimeError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, which accepts truncated images as complete ones; "
+            "set it to False"
+        )
+    if warnings.filters[:1] != _FIRST_FILTER:
+        _quieten_pillow()
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        return np.asarray(finish(_read(data, max_pixels, draft, on_dark)), dtype=np.uint8)
+    except Exception as e:  # noqa: BLE001 - Pillow raises any exception on hostile bytes, and one file must not end a run
+        return _failure(e, data, max_pixels)
+
+
+def _read(data: bytes, max_pixels: int, draft: int, on_dark: Callable[[], object]) -> Image.Image:
+    """Return the whole upright image in mode RGB; metadata that Pillow cannot read is left out."""
+    check_bytes(len(data), byte_limit(max_pixels))
+    kind = format_of(data)
+    if kind is None:
+        raise UnusableImageError("not_an_image", what_else(data))
+    try:
+        return _upright(data, kind, max_pixels, draft, on_dark)
+    except (UnusableImageError, MemoryError):
+        raise
+    except Exception:
+        pixels_alone = without_metadata(data, kind)
+        if pixels_alone == data:
+            raise
+        return _upright(pixels_alone, kind, max_pixels, draft, on_dark)
+
+
+def _upright(data: bytes, kind: str, max_pixels: int, draft: int, on_dark: Callable[[], object]) -> Image.Image:
+    """Return the whole upright image in mode RGB, without another attempt; ``kind`` is its format."""
+    image = _READERS[kind](io.BytesIO(data), "")
+    _check_pixels(image.size, max_pixels)
+    if draft:
+        image.draft(None, (draft, draft))
+    rgb = _to_rgb(image, data, on_dark)
+    if missing := what_is_missing(data, kind):
+        raise UnusableImageError("damaged", f"a broken {kind} file: {missing}")
+    turn = _turn(image)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _check_pixels(size: tuple[int, int], limit: int) -> None:
+    width, height = size
+    if width * height > limit:
+        raise UnusableImageError("too_many_pixels", _too_many_pixels(width * height, limit))
+    if not 1 <= min(size) <= max(size) <= _SIDE_LIMIT:
+        raise UnusableImageError(
+            "unsupported", f"{width:,} x {height:,} pixels; expected sides from 1 to {_SIDE_LIMIT:,}"
+        )
+
+
+def _too_many_pixels(pixels: int, limit: int) -> str:
+    return f"{pixels:,} pixels are more than the limit of {limit:,}; --max-pixels raises it"
+
+
+def _to_rgb(image: PillowFile.ImageFile, data: bytes, on_dark: Callable[[], object]) -> Image.Image:
+    """Load all pixels and convert them to mode RGB."""
+    if isinstance(image, PpmImagePlugin.PpmImageFile) and image.tile[0].codec_name == "ppm":
+        return _scaled_to_rgb(image, data, on_dark)
+    transparency = image.info.get("transparency")  # a PNG text chunk after the pixels may overwrite it
+    image.load()
+    image.info.pop("transparency", None)
+    mode, bits = image.mode, _bits(image, data)
+    if mode.startswith("I;16") or (mode == "I" and isinstance(image, PpmImagePlugin.PpmImageFile)):
+        return _grey16_to_rgb(image, bits, transparency, on_dark)
+    if mode in {"RGB", "RGBA"} and bits > 8 and 0 < np.array(image.getextrema())[:3].max() < _DARK:  # noqa: PLR2004
+        on_dark()
+    if mode == "P" and isinstance(transparency, int | bytes):
+        image.info["transparency"] = transparency
+        return _over_white(image)
+    if mode in _TRANSPARENT or (mode == "P" and image.palette is not None and image.palette.mode == "RGBA"):
+        return _over_white(image)
+    if mode not in _OPAQUE:
+        kind = {"I": "32-bit or signed integer", "F": "floating-point"}.get(mode, "unknown")
+        raise UnusableImageError(
+            "unsupported",
+            f"{kind} pixels (mode {mode}) have no defined brightness scale; convert the image to 8 bits",
+        )
+    rgb = image if mode == "RGB" else image.convert("RGB")
+    if mode != "P" and isinstance(transparency, int | tuple):
+        return _key_to_white(rgb, transparency, bits)
+    return rgb
+
+
+def _bits(image: PillowFile.ImageFile, data: bytes) -> int:
+    """Return the bits per sample of a PNG or TIFF file; those of Pillow's samples for other formats."""
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        return 16 if image.mode == "I;16" else data[_PNG_DEPTH_OFFSET]
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return int(max(image.tag_v2.get(_TIFF_BITS, (1,))))
+    return 16 if image.mode == "I" else 8  # Pillow scales the samples of a PPM file, which states their maximum
+
+
+def _scaled_to_rgb(image: PillowFile.ImageFile, data: bytes, on_dark: Callable[[], object]) -> Image.Image:
+    """Scale the samples of a binary Netpbm file by the maximum that it states; Pillow takes a microsecond for each."""
+    _, _, start, description = image.tile[0]
+    mode, maximum = cast("tuple[str, int]", description)
+    shape = (image.height, image.width, len(mode))
+    samples = np.frombuffer(data, np.dtype(">u2" if maximum >= _VALUES else "u1"), math.prod(shape), start)
+    scaled = np.multiply(samples, _FULL_RANGE / maximum / _VALUES, dtype=np.float32)
+    pixels = scaled.clip(max=_VALUES - 1).astype(np.uint8)
+    if maximum == _FULL_RANGE and 0 < pixels.max() < _DARK:
+        on_dark()
+    return Image.fromarray(pixels.reshape(shape if mode == "RGB" else shape[:2])).convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Blend an image with transparency with white."""
+    # Pillow converts premultiplied grey correctly only to grey with alpha; other conversions drop the alpha silently.
+    rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+    canvas = Image.new("RGB", rgba.size, _WHITE)
+    canvas.paste(rgba, mask=rgba)
+    return canvas
+
+
+def _key_to_white(rgb: Image.Image, key: int | tuple[int, ...], bits: int) -> Image.Image:
+    """Make the pixels of one transparent colour white; ``key`` is given in samples of ``bits`` bits."""
+    samples = np.array(key if isinstance(key, tuple) else (key,) * 3, dtype=np.int64)
+    colour = samples >> 8 if bits == 16 else samples * 255 // ((1 << bits) - 1)  # noqa: PLR2004
+    pixels = np.array(rgb)
+    pixels[(pixels == colour).all(axis=2)] = 255
+    return Image.fromarray(pixels)
+
+
+def _grey16_to_rgb(
+    image: PillowFile.ImageFile, bits: int, transparency: object, on_dark: Callable[[], object]
+) -> Image.Image:
+    """Reduce 16-bit grey samples (in TIFF also 12-bit) to 8 bits by dropping the low bits."""
+    values: NDArray[np.integer] = np.asarray(image)
+    grey = (values >> (bits - 8)).astype(np.uint8)
+    if grey.max() < _DARK and values.any():
+        on_dark()
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO:
+        grey = 255 - grey  # Pillow applies this to 8 bits only
+    if isinstance(transparency, int):
+        grey[values == transparency] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _turn(image: PillowFile.ImageFile) -> Image.Transpose | None:
+    """Return the transposition that makes the image upright, by its EXIF orientation."""
+    try:  # Pillow rotates TIFF images while loading, and removes the tag
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - malformed EXIF raises any exception, and the pixels are still good
+        return None
+
+
+def _resize(rgb: Image.Image, rules: DecodeRules) -> Image.Image:
+    height, width = rules.size
+    method = _FILTERS[rules.filter]
+    return ImageOps.fit(rgb, (width, height), method) if rules.resize == "crop" else rgb.resize((width, height), method)
+
+
+def _within(rgb: Image.Image, side: int) -> Image.Image:
+    """Shrink an image so that no side is longer than ``side``."""
+    rgb.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=_GAP)
+    return rgb
+
+
+def _failure(error: Exception, data: bytes, max_pixels: int) -> Failure:
+    """Return the failure for an exception; the same bytes give the same reason."""
+    kind = format_of(data)
+    if isinstance(error, UnusableImageError):
+        return error.failure
+    if isinstance(error, MemoryError):
+        return Failure("out_of_memory", "not enough memory to decode the image")
+    text = one_line(str(error))
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        pixels = _BOMB_PIXELS.match(text)
+        return Failure("too_many_pixels", _too_many_pixels(int(pixels[1]), max_pixels) if pixels else text)
+    in_header = isinstance(error, SyntaxError)  # the exception of Pillow's readers
+    if kind == "TIFF" and in_header and (layout := _tiff_layout(data)):
+        return Failure("unsupported", f"a TIFF file of {layout}, which is not read; save it as 8-bit RGB")
+    if _NOT_READ.search(text):
+        return Failure("unsupported", f"a {kind} file that is not read: {text}")
+    if text.startswith("decoder error"):
+        text = "the compressed data is damaged"
+    elif not isinstance(error, OSError | SyntaxError | ValueError) or _SAYS_NOTHING.match(text) or _is_wrapped(error):
+        text = f"its {'header' if in_header else 'data'} is damaged or cut off"
+    elif text.startswith(intro := f"broken {kind} file ("):
+        text = text.removeprefix(intro).removesuffix(")")
+    return Failure("damaged", f"a broken {kind} file: {text}")
+
+
+def _is_wrapped(error: Exception) -> bool:
+    """Return whether an exception holds another one, such as `struct.error` where a header ends too early."""
+    return bool(error.args) and isinstance(error.args[0], Exception)
+
+
+def _tiff_layout(data: bytes) -> str:
+    """Return the kind of a TIFF file, such as "13 bands with 16 bits"; empty if its tags cannot be read."""
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2] == _BIG_TIFF else 8])
+        file = io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        bands, bits = int(tags[_TIFF_BANDS]), int(max(tags[_TIFF_BITS]))
+    except Exception:  # noqa: BLE001 - malformed tags raise any exception
+        return ""
+    kind = {2: " signed", 3: " floating-point"}.get(max(tags.get(_TIFF_SAMPLE_FORMAT, (1,))), "")
+    packing = tags.get(_TIFF_COMPRESSION, 1)
+    packed = "" if packing in TiffImagePlugin.COMPRESSION_INFO else f" and compression {packing}"
+    return f"{counted(bands, 'band')} with {bits}{kind} bits{packed}"
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

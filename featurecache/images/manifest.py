@@ -1,0 +1,409 @@
+"""Lists images in order, with label and split, without reading their pixels."""
+
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from operator import attrgetter
+from pathlib import Path
+
+from featurecache.errors import ManifestError, NoImagesError, OptionError
+from featurecache.images.classes import class_warnings, numbers_are_sorted_as_text, ordered, same_classes
+from featurecache.images.folder import TABLE_REMEDY, arrange, is_folder, nothing_in, walk
+from featurecache.images.image_source import Ignored, ImageSource
+from featurecache.images.names import encode_name, shown_name
+from featurecache.images.sources import FolderSource, open_source
+from featurecache.images.splits import SPLITS
+from featurecache.images.table import DELIMITERS, Found, read_table
+from featurecache.notices import Notice
+from featurecache.options import ImageOptions
+from featurecache.text import counted, listed
+
+_KAGGLE_NAME = re.compile(r"([^.]+)\.[0-9]+\.[^.]+")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # HDF5 has no NUL in text, and UTF-8 no lone surrogates
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEntry:
+    """One image of a manifest.
+
+    Parameters
+    ----------
+    path
+        Relative POSIX path, as `encode_name` writes it.
+    label
+        Index into the manifest's classes; -1 if the image is unlabelled.
+    split
+        One of `SPLITS`.
+    """
+
+    path: str
+    label: int
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The ordered list of the images of a data set.
+
+    Parameters
+    ----------
+    source
+        The source of the images' bytes.
+    entries
+        One entry per image, sorted by split (in the order of `SPLITS`) and path; `from_files` keeps the caller's order.
+    classes
+        Names of the classes that have at least one image, in order; labels are indices into them.
+    ignored
+        Files and folders that were left out, sorted by path.
+    notes
+        How names and columns were read, where that is not evident; for people.
+
+    Raises
+    ------
+    ManifestError
+        If a label is not the index of a class, or a split is not in `SPLITS`.
+
+    Examples
+    --------
+    >>> featurecache.read_manifest(images)
+    <Manifest: 48 images: 2 classes (dark, light); train 32, valid 16>
+    """
+
+    source: ImageSource
+    entries: tuple[ImageEntry, ...]
+    classes: tuple[str, ...]
+    ignored: tuple[Ignored, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        k = len(self.classes)
+        for entry in self.entries:
+            if not -1 <= entry.label < k or entry.split not in SPLITS:
+                raise ManifestError(
+                    f"{shown_name(entry.path)!r} has label {entry.label} and split {entry.split!r}; "
+                    f"expected a label from -1 to {k - 1} and a split in {SPLITS}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __repr__(self) -> str:
+        return f"<Manifest: {self.summary()}>"
+
+    @property
+    def warnings(self) -> tuple[Notice, ...]:
+        """Warnings about the names of the classes; ``docs/reports.md`` defines their codes."""
+        return tuple(class_warnings(self.classes))
+
+    def summary(self) -> str:
+        """Return what was understood in one line: numbers of images, classes and splits, and the notes.
+
+        Examples
+        --------
+        >>> featurecache.read_manifest(images).summary()
+        '48 images: 2 classes (dark, light); train 32, valid 16'
+        """
+        unlabelled = sum(entry.label < 0 for entry in self.entries)
+        names = listed(self.classes, sort=False, quoted=False)
+        labels = [f"{_classes(len(self.classes))} ({names})" if names else "no labels"]
+        if self.classes and unlabelled:
+            labels.append(f"{counted(unlabelled, 'image')} without a label")
+        if numbers_are_sorted_as_text(self.classes):
+            labels.append("sorted as text: sort by number with --class-order natural")
+        counts = Counter(entry.split for entry in self.entries)
+        splits = [f"{split or 'in no split'} {counts[split]:,}" for split in SPLITS if split in counts]
+        parts = [", ".join(labels), ", ".join(splits) if counts.keys() != {""} else "no splits", *self.notes]
+        return f"{counted(len(self), 'image')}: {'; '.join(parts)}"
+
+    def with_classes(self, classes: Sequence[str]) -> "Manifest":
+        """Return the same manifest with its classes in another order.
+
+        Parameters
+        ----------
+        classes
+            Exactly the classes of the manifest.
+        """
+        if tuple(classes) == self.classes:
+            return self
+        numbers = [tuple(classes).index(name) for name in self.classes] + [-1]
+        entries = tuple(replace(entry, label=numbers[entry.label]) for entry in self.entries)
+        return replace(self, entries=entries, classes=tuple(classes))
+
+
+def manifest_of(
+    images: str | os.PathLike[str] | Manifest,
+    options: ImageOptions | None = None,
+    *,
+    known_classes: Sequence[str] = (),
+    notify: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Return a given manifest, or read a folder or table as `read_manifest` does; say what was understood.
+
+    Parameters
+    ----------
+    options
+        How a folder or table is read.
+    known_classes
+        The classes of an existing cache or head, whose order holds if no other is given.
+    notify
+        Called with one line on the images, and one for each reason why files were left out and for each warning.
+
+    Raises
+    ------
+    OptionError
+        If an option is given with a manifest.
+    ManifestError
+        If entries are not sorted by split and path, or a path occurs twice; also as in `read_manifest`.
+    NoImagesError
+        If there are no images.
+    """
+    options = options or ImageOptions()
+    if isinstance(images, Manifest):
+        manifest = _checked(images, options)
+    else:
+        manifest = _read(Path(images), options, known_classes)
+    for line in _said_of(manifest):
+        notify(line)
+    return manifest
+
+
+def _said_of(manifest: Manifest) -> Iterator[str]:
+    """Yield one line on the images, and one for each reason to leave files out and for each warning."""
+    yield f"found {manifest.summary()}"
+    first = {item.reason: item.path for item in reversed(manifest.ignored)}
+    for reason, count in Counter(item.reason for item in manifest.ignored).items():
+        more = f" and {count - 1} more" if count > 1 else ""
+        yield f"left out: {reason}: {shown_name(first[reason])}{more}"
+    for warning in manifest.warnings:
+        yield f"warning: {warning}"
+
+
+def _checked(images: Manifest, options: ImageOptions) -> Manifest:
+    """Return a given manifest, if a cache can be made of it."""
+    if options != ImageOptions():
+        raise OptionError(
+            "a manifest already has a source and labels; leave out root and label_from_name, the names of columns and "
+            "class_order"
+        )
+    if not images.entries:
+        raise NoImagesError("the manifest has no images")
+    for before, entry in pairwise(images.entries):
+        if _row_order(before.split, before.path) >= _row_order(entry.split, entry.path):
+            raise ManifestError(
+                f"{shown_name(entry.path)!r} follows {shown_name(before.path)!r}; expected entries sorted by split and "
+                "path, each path once: make the manifest with from_source"
+            )
+    return images
+
+
+def from_source(source: ImageSource, rows: Iterable[tuple[str, str | None, str]]) -> Manifest:
+    """Make the manifest of any image source.
+
+    Parameters
+    ----------
+    source
+        The source of the images' bytes.
+    rows
+        For each image its path, its class (None if unlabelled) and its split (one of `SPLITS`), in any order.
+
+    Raises
+    ------
+    ManifestError
+        If a path occurs twice, a path or a class cannot be stored as UTF-8 text, or a split is not one of `SPLITS`.
+    NoImagesError
+        If there are no rows.
+
+    Examples
+    --------
+    >>> source = featurecache.FolderSource(images)
+    >>> rows = [("valid/dark/02.png", "dark", ""), ("train/dark/00.png", "dark", "train")]
+    >>> [(entry.path, entry.split) for entry in featurecache.from_source(source, rows).entries]
+    [('train/dark/00.png', 'train'), ('valid/dark/02.png', '')]
+    """
+    found: dict[str, Found] = {}
+    for path, label, split in rows:
+        if path in found:
+            raise ManifestError(f"path {path!r} occurs in two rows; expected one row per image")
+        if not path or _UNSTORABLE.search(path):
+            raise ManifestError(f"path {path!r} is not text that a cache can store; write it with encode_name")
+        if label is not None and _UNSTORABLE.search(label):
+            raise ManifestError(
+                f"{path!r} has the class {label!r}, which is not text that a cache can store; rename it"
+            )
+        if split not in SPLITS:
+            raise ManifestError(f"{path!r} has split {split!r}; expected one of {SPLITS}")
+        found[path] = Found(path, label, split)
+    if not found:
+        raise NoImagesError(f"no images in {source.name}")
+    return _number(source, found.values())
+
+
+def read_manifest(
+    images: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    label_from_name: bool = False,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    class_order: str | None = None,
+) -> Manifest:
+    """Make the manifest of a folder or table of images, or of another source that lists its images.
+
+    A folder is laid out as ``<split>/<class>/…``, ``<split>/…`` (unlabelled), ``<class>/…``, or flat (unlabelled);
+    below a class folder images may lie at any depth. Links to folders are not followed. A table (``.csv``, ``.tsv``,
+    UTF-8) has the column ``path`` and optionally ``label`` and ``split``. It is refused if a column that reads like one
+    of these has another name and is not given; other columns are not read. Blanks around values do not count. A
+    ``path`` is the file name itself, or the name in the form of `encode_name`.
+
+    The splits are train (or training), valid (or validation, val, dev, eval) and test (or testing, holdout), in upper
+    or lower case. Names of classes that differ only in Unicode form or in blanks at the ends are one class.
+
+    Parameters
+    ----------
+    images
+        The folder or the table, or a file of images that `featurecache.open_source` knows.
+    root
+        The folder that a table's paths are relative to; the table's folder if None.
+    label_from_name
+        Take labels from file names of the form ``LABEL.NUMBER.EXTENSION``; other names stay unlabelled.
+    path_column, label_column, split_column
+        The names of a table's columns, if they are not ``path``, ``label`` and ``split``.
+    class_order
+        ``"name"`` (the default), ``"natural"`` (2 before 10), or the path of a text file with one class per line.
+
+    Raises
+    ------
+    ManifestError
+        If it does not exist, cannot be read, or is ambiguous about labels and splits, or if the class order cannot be
+        read or lacks a class.
+    NoImagesError
+        If it has no images.
+
+    Examples
+    --------
+    >>> manifest = featurecache.read_manifest(images)
+    >>> len(manifest), manifest.classes
+    (48, ('dark', 'light'))
+    >>> manifest.entries[0]
+    ImageEntry(path='train/dark/00.png', label=0, split='train')
+    """
+    options = ImageOptions(
+        root=None if root is None else Path(root),
+        label_from_name=label_from_name,
+        path_column=path_column,
+        label_column=label_column,
+        split_column=split_column,
+        class_order=class_order,
+    )
+    return _read(Path(images), options)
+
+
+def _read(images: Path, options: ImageOptions, known_classes: Sequence[str] = ()) -> Manifest:
+    """Make the manifest of a folder or table."""
+    delimiter = DELIMITERS.get(images.suffix.lower())
+    ignored: list[Ignored] = []
+    if delimiter is not None and os.path.isfile(images):  # noqa: PTH113 - pathlib raises where permission is missing
+        folder = images.parent if options.root is None else options.root
+        if not is_folder(folder):
+            raise ManifestError(f"the root {folder} of {images} is not a folder; give the folder that holds the images")
+        source = open_source(folder)
+        found, notes = read_table(images, folder, delimiter, options)
+    else:
+        source = open_source(images)
+        paths, ignored = source.list_images()
+        if options.root is not None:
+            raise ManifestError(f"{images} is not a table, so its images are in it; leave out the root {options.root}")
+        if columns := [name for name in (options.path_column, options.label_column, options.split_column) if name]:
+            raise ManifestError(f"{images} is not a table, so it has no column {listed(columns)}; leave it out")
+        if not paths:
+            raise NoImagesError(nothing_in(images, ignored))
+        found, notes = arrange(images, paths)
+    if options.label_from_name:
+        found = _label_from_names(images, found)
+    return _number(source, found, ignored, notes, class_order=options.class_order, known_classes=known_classes)
+
+
+def from_files(paths: Sequence[Path]) -> Manifest:
+    """Make the manifest of single files and of the images in folders, without labels and splits.
+
+    Paths keep the form in which they were given. The order is the caller's; the images of a folder are sorted. A path
+    that is given twice is listed once. A file is listed whatever its extension, and even if it does not exist: reading
+    it then gives a failure.
+
+    Raises
+    ------
+    ManifestError
+        If a folder cannot be listed.
+    NoImagesError
+        If there are no images.
+    """
+    shown: dict[str, None] = {}
+    ignored: list[Ignored] = []
+    empty: list[Ignored] = []
+    for path in paths:
+        name = encode_name(os.fsencode(path))
+        if not is_folder(path):
+            shown[name] = None
+            continue
+        inside, left_out = walk(os.fsencode(path))
+        prefix = "" if name == "." else name.rstrip("/") + "/"
+        shown.update(dict.fromkeys(prefix + image for image in sorted(inside)))
+        ignored += [Ignored(prefix + item.path, item.reason) for item in left_out]
+        if not inside:
+            empty.append(Ignored(name, "a folder without image files"))
+    if not shown:
+        raise NoImagesError(nothing_in(", ".join(map(str, paths)) or "an empty list", ignored))
+    entries = tuple(ImageEntry(path, -1, "") for path in shown)
+    source = FolderSource(Path.cwd(), confined=False)
+    return Manifest(source, entries, (), tuple(sorted(ignored + empty, key=lambda item: item.path)))
+
+
+def _label_from_names(images: Path, found: Sequence[Found]) -> list[Found]:
+    labelled = next((item for item in found if item.label is not None), None)
+    if labelled:
+        example = f"{shown_name(labelled.path)!r} is {labelled.label!r}"
+        raise ManifestError(f"{images} already has labels ({example}); do not take labels from names")
+    matches = [_KAGGLE_NAME.fullmatch(posixpath.basename(shown_name(item.path))) for item in found]
+    if not any(matches):
+        raise ManifestError(
+            f"no file name in {images} has the form LABEL.NUMBER.EXTENSION, such as cat.123.jpg (found "
+            f"{listed(shown_name(item.path) for item in found)}); do not take labels from names, or {TABLE_REMEDY}"
+        )
+    return [item._replace(label=match[1] if match else None) for item, match in zip(found, matches, strict=True)]
+
+
+def _number(
+    source: ImageSource,
+    found: Iterable[Found],
+    ignored: Iterable[Ignored] = (),
+    notes: Iterable[str] = (),
+    *,
+    class_order: str | None = None,
+    known_classes: Sequence[str] = (),
+) -> Manifest:
+    """Sort the rows and turn the names of classes into numbers."""
+    rows = sorted(found, key=attrgetter("path"))
+    rows.sort(key=lambda item: SPLITS.index(item.split))  # keeps the order within a split
+    spellings = {item.label for item in rows if item.label is not None}
+    same = same_classes(spellings)
+    classes = ordered({same.get(name, name) for name in spellings}, class_order, known_classes)
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels: dict[str | None, int] = {name: numbers[same.get(name, name)] for name in spellings} | {None: -1}
+    entries = tuple(ImageEntry(path, labels[label], split) for path, label, split in rows)
+    joined = [f"spelled in several ways: {listed(set(same.values()), quoted=False)}"] if same else []
+    by_path = sorted(ignored, key=lambda item: item.path)
+    return Manifest(source, entries, classes, tuple(by_path), (*notes, *joined))
+
+
+def _classes(count: int) -> str:
+    return f"{count:,} class{'' if count == 1 else 'es'}"
+
+
+def _row_order(split: str, path: str) -> tuple[int, str]:
+    """Return the sort key of rows."""
+    return SPLITS.index(split), path

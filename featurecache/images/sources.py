@@ -1,0 +1,125 @@
+"""Image sources: a folder of image files, and the source of a location that the user gives."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from featurecache.images.failures import Failure
+from featurecache.images.files import FileContent, Stat, read_file, stat_file
+from featurecache.images.folder import is_folder, require_folder, walk
+from featurecache.images.guesses import guess_why_missing
+from featurecache.images.image_source import Ignored, ImageSource
+from featurecache.images.names import decode_name, encode_name, shown_name
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSource(ImageSource):
+    """Image files in a folder.
+
+    A path is a file's name in the form of `featurecache.encode_name`. The name itself is understood as well.
+
+    Parameters
+    ----------
+    root
+        The folder that paths are relative to.
+    confined
+        Whether a path outside the folder (with ``..``, or absolute) is a failure. False for files that the user gives
+        one by one.
+
+    Examples
+    --------
+    >>> source = featurecache.FolderSource(images)
+    >>> source.stat("train/dark/00.png").size < 1000
+    True
+    >>> source.read("../secret.png", max_bytes=1000).code
+    'outside'
+    """
+
+    root: Path
+    confined: bool = True
+
+    @property
+    def name(self) -> str:
+        """The absolute path of the folder."""
+        return str(self.root.absolute())
+
+    def stat(self, path: str) -> Stat | None:
+        """Return the file's size and modification time; None if they cannot be read."""
+        file = self._file(path)
+        return None if isinstance(file, Failure) else stat_file(file)
+
+    def read(self, path: str, *, max_bytes: int) -> FileContent | Failure:
+        """Read a whole regular file, or return a failure; never wait for a pipe or a device."""
+        file = self._file(path)
+        return file if isinstance(file, Failure) else read_file(file, max_bytes=max_bytes)
+
+    def list_images(self) -> tuple[list[str], list[Ignored]]:
+        """Return the paths of the images below the folder, and of ignored files; see `featurecache.read_manifest`."""
+        require_folder(self.root)
+        return walk(os.fsencode(self.root))
+
+    def exists(self) -> bool:
+        """Return whether the folder exists."""
+        return is_folder(self.root)
+
+    def locate(self, path: str) -> str:
+        """Return the file's path."""
+        file = self._file(path)
+        return path if isinstance(file, Failure) else os.fsdecode(file)
+
+    def guess(self, path: str) -> str:
+        """Return what is likely wrong with a path; empty if there is a file."""
+        return "" if os.path.lexists(self.locate(path)) else guess_why_missing(self.root, shown_name(path))
+
+    def _file(self, path: str) -> bytes | Failure:
+        """Return the file's name as bytes for the operating system."""
+        try:
+            literal, decoded = path.encode("utf-8"), decode_name(path)
+        except UnicodeEncodeError:
+            return Failure("bad_name", "the path has characters that a manifest does not allow")
+        if self.confined and (decoded.startswith(b"/") or b".." in decoded.split(b"/")):
+            return Failure("outside", "its path leads out of the folder of the images")
+        root = os.fsencode(self.root)
+        if (
+            literal != decoded
+            and (encode_name(decoded) != path or not _exists(root, decoded))
+            and _exists(root, literal)
+        ):
+            decoded = literal
+        return os.path.join(root, decoded)  # noqa: PTH118 - pathlib takes no bytes
+
+
+def _exists(root: bytes, name: bytes) -> bool:
+    return os.path.lexists(os.path.join(root, name))  # noqa: PTH118 - pathlib takes no bytes
+
+
+def read_named_file(path: str | os.PathLike[str], *, max_bytes: int) -> FileContent | Failure:
+    """Read a file that the user gave, in any folder; see `FolderSource.read`."""
+    return FolderSource(Path(), confined=False).read(encode_name(os.fsencode(path)), max_bytes=max_bytes)
+
+
+_SOURCES: dict[str, Callable[[Path], ImageSource]] = {}
+"""The sources of files, by extension in lower case, such as ``".tar"``; all other locations are folders."""
+
+
+def open_source(location: str | os.PathLike[str] | ImageSource) -> ImageSource:
+    """Return the source of a location, which a cache's provenance records as ``images``.
+
+    A given source is returned unchanged. Each kind of file that holds images has one line in `_SOURCES`.
+
+    Examples
+    --------
+    >>> featurecache.open_source(images).exists()
+    True
+    """
+    if isinstance(location, ImageSource):
+        return location
+    path = Path(location)
+    return FolderSource(path) if is_folder(path) else _SOURCES.get(path.suffix.lower(), FolderSource)(path)
+
+
+def example_of(source: ImageSource, path: str) -> str:
+    """Return in words where an image was looked for, and a guess at what is wrong with its path."""
+    guess = source.guess(path)
+    return f"the first is {shown_name(path)} in {source.name}{guess and f': {guess}'}"

@@ -1,0 +1,279 @@
+"""Reads tables of images: CSV or TSV with the columns path, label and split; checks each row.
+
+`read_table` makes a manifest of a table; `read_labels` reads the labels of images that a cache has already.
+"""
+
+import csv
+import io
+import os
+import posixpath
+import shlex
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from featurecache.errors import ManifestError, NoImagesError
+from featurecache.images.names import decode_name, encode_name, has_escapes, shown_name
+from featurecache.images.splits import spellings_read, split_named
+from featurecache.options import ImageOptions
+from featurecache.text import counted, listed
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_COLUMNS = ("path", "label", "split")
+_FAULTS = 5  # faults that a message lists; it counts the others
+_OTHER_NAMES = {
+    "path": "file filename filepath image imagename imagefile imagefilename imagepath img imgname imgpath photo",
+    "label": "class classes classname classid classindex classidx classlabel cls labelname labelid labelindex labelidx "
+    "labeltext labelstr truelabel imagelabel category categories categoryname categoryid target targetname targetlabel "
+    "species breed diagnosis tag gt groundtruth groundtruthlabel truth",
+    "split": "subset set partition phase usage purpose dataset part",
+}
+_MEANING = {name: column for column, names in _OTHER_NAMES.items() for name in names.split()}
+_FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "t", "f", "y", "n", ""})
+_VALUES = 50  # a column with more different values has no splits
+
+
+class Found(NamedTuple):
+    """An image with the name of its class, before classes are numbered."""
+
+    path: str
+    label: str | None
+    split: str
+
+
+def read_table(table: Path, root: Path, delimiter: str, options: ImageOptions) -> tuple[list[Found], list[str]]:
+    """Return the rows of a table, and notes on how it was read; one error lists several faults."""
+    rows = _rows(table, delimiter)
+    _, header = next(rows, (0, None))
+    if header is None:
+        raise NoImagesError(f"the table {table} is empty; expected a header with the column path and one row per image")
+    columns = _columns(table, header, options)
+    roots = (os.path.abspath(root), os.path.realpath(root))  # noqa: PTH100 - a purely textual comparison
+    found: list[Found] = []
+    faults: list[str] = []
+    lines: dict[str, int] = {}
+    values = {place: set[str]() for place in range(len(header)) if place not in columns.values()}
+    spellings: set[str] = set()
+    for line, row in rows:
+        try:
+            item = _read_row(row, len(header), columns, roots)
+            _check_once(item.path, line, lines)
+            found.append(item)
+        except ManifestError as e:
+            faults.append(f"line {line}: {e}")
+            continue
+        if "split" in columns:
+            spellings.add(row[columns["split"]].strip())
+        else:
+            for place, seen in values.items():
+                if len(seen) <= _VALUES:
+                    seen.add(row[place].strip().lower())
+    if faults:
+        more = f"; and {len(faults) - _FAULTS:,} more" if len(faults) > _FAULTS else ""
+        raise ManifestError(
+            f"the table {table} has {counted(len(faults), 'fault')}: {'; '.join(faults[:_FAULTS])}{more}"
+        )
+    if not found:
+        raise NoImagesError(f"the table {table} has a header and no rows; expected one row per image")
+    if "split" not in columns:
+        _refuse_splits(table, {header[place].strip(): seen for place, seen in values.items()})
+    unread = [header[place].strip() or "(without a name)" for place in values]
+    notes = [f"columns not read: {listed(unread, sort=False, quoted=False)}"] if unread else []
+    return found, [*spellings_read(spellings), *notes]
+
+
+def read_labels(table: str | os.PathLike[str], column: str = "label") -> dict[str, str | None]:
+    r"""Read labels from a table, to train heads with them; see `featurecache.FeatureCache.with_labels`.
+
+    Parameters
+    ----------
+    table
+        A CSV or TSV file, UTF-8, with a header. Its column ``path`` has paths as the cache has them.
+    column
+        The column with the names of the classes. An empty field means that the image has no label.
+
+    Returns
+    -------
+    dict
+        Maps each path to the name of its class, or to None, in the order of the table.
+
+    Raises
+    ------
+    ManifestError
+        If the table cannot be read, has not both columns, or has a path twice with different labels.
+
+    Examples
+    --------
+    >>> _ = (folder / "corrections.csv").write_text("path,label\ntrain/dark/00.png,light\n")
+    >>> featurecache.read_labels(folder / "corrections.csv")
+    {'train/dark/00.png': 'light'}
+    """
+    table, name = Path(table), column.strip().lower()
+    rows = _rows(table, DELIMITERS.get(table.suffix.lower(), ","))
+    _, header = next(rows, (0, []))
+    names = [title.strip().lower() for title in header]
+    for wanted in ("path", name):
+        if names.count(wanted) != 1:
+            found = listed(header, sort=False) or "nothing"
+            raise ManifestError(
+                f"the table {table} has {names.count(wanted)} columns {wanted!r}, expected one; found {found}"
+            )
+    path_at, label_at = names.index("path"), names.index(name)
+    labels: dict[str, str | None] = {}
+    for line, row in rows:
+        if len(row) != len(header):
+            raise ManifestError(f"the table {table}, line {line}: {len(row)} fields, but the header has {len(header)}")
+        path, label = posixpath.normpath(row[path_at]), row[label_at].strip() or None
+        if labels.setdefault(path, label) != label:
+            raise ManifestError(
+                f"the table {table}, line {line}: path {path!r} has the labels {labels[path]!r} and {label!r}; keep one"
+            )
+    return labels
+
+
+def _rows(table: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the first line number and the fields of every non-empty row."""
+    try:
+        data = table.read_bytes()
+    except OSError as e:
+        raise ManifestError(f"cannot read the table {table}: {(e.strerror or str(e)).lower()}") from e
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = data[: e.start].count(b"\n") + 1
+        raise ManifestError(f"the table {table} is not UTF-8 in line {line}; save it as UTF-8") from e
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for row in reader:
+            if any(field.strip() for field in row):
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as e:
+        raise ManifestError(f"the table {table} cannot be read in line {line}: {e}") from e
+
+
+def _columns(table: Path, header: Sequence[str], options: ImageOptions) -> dict[str, int]:
+    """Return the positions of the columns to read, by what they hold."""
+    names = [name.strip().lower() for name in header]
+    if len(names) == 1 and ";" in names[0]:
+        raise ManifestError(f"the table {table} is separated by semicolons; save it with commas, or as .tsv")
+    if len(names) == 1 and "\t" in names[0]:
+        raise ManifestError(f"the table {table} is separated by tabs; rename it to {table.stem}.tsv")
+    given = {"path": options.path_column, "label": options.label_column, "split": options.split_column}
+    columns: dict[str, int] = {}
+    for column in _COLUMNS:
+        name = given[column] or column
+        count = names.count(name.strip().lower())
+        if count > 1:
+            raise ManifestError(f"the table {table} has {count} columns {name!r}; expected one")
+        if count:
+            columns[column] = names.index(name.strip().lower())
+        elif given[column] or column == "path":
+            separator = "tabs" if table.suffix.lower() == ".tsv" else "commas"
+            meant = next((name.strip() for name in header if _meaning(name) == column), None)
+            raise ManifestError(
+                f"the table {table} has no column {name!r}; found {listed(header, sort=False)}, separated by "
+                f"{separator}; expected path[,label][,split]{'' if meant is None else f', or {_option(column, meant)}'}"
+            )
+    if len(set(columns.values())) < len(columns):
+        raise ManifestError(f"the table {table} has one column for two of {', '.join(columns)}; name different columns")
+    sought = {*_COLUMNS} - columns.keys() - ({"label"} if options.label_from_name else set())
+    for place, name in enumerate(header):
+        meant = _meaning(name)
+        if place not in columns.values() and meant in sought and not (meant == "split" and _is_other_name(name)):
+            raise ManifestError(
+                f"the table {table} has a column {name.strip()!r}; rename it to {meant!r} or give "
+                f"{_option(meant, name.strip())}; if it holds something else, give it a less similar name"
+            )
+    return columns
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _is_other_name(name: str) -> bool:
+    """Return whether a column's name is a word for one of `_COLUMNS`, and not a misspelling."""
+    return _plain(name) in _MEANING
+
+
+def _meaning(name: str) -> str | None:
+    """Return which of `_COLUMNS` the name of a column means; None if none."""
+    close = get_close_matches(name.strip().lower(), _COLUMNS, n=1, cutoff=0.8)
+    return _MEANING.get(_plain(name)) or (close[0] if close else None)
+
+
+def _option(column: str, name: str) -> str:
+    """Return the option that names a column."""
+    return f"--{column}-column {shlex.quote(name)}"
+
+
+def _refuse_splits(table: Path, columns: Mapping[str, set[str]]) -> None:
+    """Raise `ManifestError` if one of the columns, given with their values, has splits under another name."""
+    for name, values in columns.items():
+        splits = {value for value in values if split_named(value)}
+        are_all = len(set(map(split_named, splits))) > 1 and splits >= values - {""} and len(values) <= _VALUES
+        if are_all or (splits and _meaning(name) == "split"):
+            raise ManifestError(
+                f"the table {table} has no column 'split', but the column {name!r} has values such as "
+                f"{min(splits)!r}; give {_option('split', name)}, or rename it and its values if they are no splits"
+            )
+        if split_named(_plain(name).removeprefix("is")) and values <= _FLAGS:
+            raise ManifestError(
+                f"the table {table} has no column 'split', but {name!r} with {listed(values)}; write a column split "
+                "with train, valid or test, or rename it if it is about something else"
+            )
+
+
+def _read_row(row: Sequence[str], width: int, columns: dict[str, int], roots: Sequence[str]) -> Found:
+    """Check one row; the caller adds the table and the line to error messages."""
+    if len(row) != width:
+        raise ManifestError(f"{len(row)} fields, but the header has {width}")
+    if any("\0" in field for field in row):
+        raise ManifestError("a NUL character")
+    label = row[columns["label"]].strip() if "label" in columns else ""
+    text = row[columns["split"]].strip() if "split" in columns else ""
+    split = split_named(text)
+    if text and not split:
+        raise ManifestError(f"split {text!r} is unknown (expected train, valid, test or nothing)")
+    return Found(_table_path(row[columns["path"]], roots), label or None, split or "")
+
+
+def _check_once(path: str, line: int, lines: dict[str, int]) -> None:
+    if lines.setdefault(path, line) != line:
+        raise ManifestError(f"path {shown_name(path)!r} is already in line {lines[path]}; keep one of the two lines")
+
+
+def _table_path(text: str, roots: Sequence[str]) -> str:
+    """Return the path relative to the root, in the form of `encode_name`."""
+    base = os.fsencode(roots[0])
+    if text != text.strip() and not os.path.lexists(os.path.join(base, text.encode("utf-8"))):  # noqa: PTH118 - bytes
+        text = text.strip()
+    path = posixpath.normpath(text)
+    if path.startswith("/"):
+        under = next((root for root in roots if path.startswith(root.rstrip("/") + "/")), None)
+        if under is None:
+            raise ManifestError(f"path {text!r} is not below {roots[0]}; give the folder of all images with --root")
+        path = path[len(under.rstrip("/")) + 1 :]
+    if not text.strip() or path == ".":
+        raise ManifestError(f"path {text!r} names no file")
+    if path.split("/", 1)[0] == "..":
+        raise ManifestError(f"path {text!r} leads out of {roots[0]}; give the folder of all images with --root")
+    literal = path.encode("utf-8")
+    if path.isascii() and not has_escapes(path):
+        return path
+    if _is_below(base, literal):
+        return encode_name(literal)
+    spellings = [unicodedata.normalize(form, path).encode("utf-8") for form in ("NFC", "NFD")]
+    other_names = (name for name in (decode_name(path), *spellings) if _is_below(base, name))
+    return encode_name(next(other_names, literal))
+
+
+def _is_below(base: bytes, name: bytes) -> bool:
+    """Return whether a file of this name exists below a folder."""
+    if b"\0" in name or name.startswith(b"/") or b".." in name.split(b"/"):
+        return False
+    return os.path.lexists(os.path.join(base, name))  # noqa: PTH118 - pathlib takes no bytes

@@ -1,0 +1,169 @@
+"""Resolves a backbone by name without starting it, and derives its recipe."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.backbones.catalog import REGISTRY, ExternalNetwork
+from featurecache.backbones.engines import BATCH_SIZES, choose_engine, start_engine
+from featurecache.backbones.protocol import Backbone, BackboneSpec
+from featurecache.backbones.weights import resolve_weights
+from featurecache.errors import EngineError, RecipeError, UnknownNameError
+from featurecache.images.decode import DECODE_VERSION, DecodeRules
+from featurecache.options import DEVICES
+from featurecache.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class NamedBackbone:
+    """A backbone that has not been started: its identity, and the function that starts it.
+
+    Parameters
+    ----------
+    spec
+        The backbone's identity; needs no framework.
+    weights
+        The value of the option ``weights`` that gives the same weights again.
+    engine
+        The name of the engine; empty for a backbone that was passed in or that a package runs.
+    batch_size
+        Images per batch, unless the user sets another number.
+    start
+        Starts the backbone. Takes the batch size (None to measure the fastest one) and the approximate number of
+        images. Called once, and only if an image needs a forward pass.
+    arguments
+        The arguments of `source_of` that give the same backbone in another process.
+    """
+
+    spec: BackboneSpec
+    weights: str
+    engine: str
+    batch_size: int
+    start: Callable[[int | None, int], Backbone]
+    arguments: Mapping[str, Any]
+
+
+def source_of(
+    backbone: str | Backbone,
+    weights: str = "imagenet",
+    *,
+    taps: Iterable[str] | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    engine: str = "auto",
+    rehash: bool = False,
+    download: bool = True,
+    notify: Callable[[str], None] = lambda _: None,
+) -> NamedBackbone:
+    """Return the named backbone for a network in the catalogue, or wrap a given backbone.
+
+    The options are those of `featurecache.extract`; they do not apply to a given backbone. Engines are loaded when
+    the network starts.
+    """
+    if not isinstance(backbone, str):
+        given, own = backbone, backbone.batch_size
+        return NamedBackbone(given.spec, given.spec.weights, "", own, lambda *_: given, {"backbone": given})
+    row = REGISTRY.find(backbone)
+    row.spec("", taps, precision)  # check the names before looking for weights
+    if device not in DEVICES:
+        raise UnknownNameError("device", device, DEVICES)
+    if isinstance(row, ExternalNetwork):
+        return _external_source(row, weights, taps=taps, device=device, precision=precision, engine=engine)
+    chosen = choose_engine(engine, row, device=device, precision=precision)
+    found = resolve_weights(weights, row, download=download, rehash=rehash, notify=notify)
+    spec = row.spec(found.identity, taps, precision)
+
+    def start(batch_size: int | None, images: int) -> Backbone:
+        notify(f"starting {row.name} with {found.source} weights on {chosen}")
+        return start_engine(
+            chosen,
+            row,
+            found,
+            taps=tuple(spec.taps),
+            batch_size=batch_size,
+            precision=precision,
+            device=device,
+            images=images,
+            asked=engine,
+            notify=notify,
+        )
+
+    arguments = {
+        "backbone": row.name,
+        "weights": found.source,
+        "taps": tuple(spec.taps),
+        "device": device,
+        "precision": precision,
+        "engine": chosen,
+    }
+    return NamedBackbone(spec, found.source, chosen, BATCH_SIZES[chosen], start, arguments)
+
+
+def _external_source(
+    network: ExternalNetwork, weights: str, *, taps: Iterable[str] | None, device: str, precision: str, engine: str
+) -> NamedBackbone:
+    """Return the named backbone for a network that an installed package runs."""
+    if engine != "auto" or precision != "float32":
+        raise EngineError(
+            f"the package that adds {network.name} runs it itself, in float32; leave out --engine and --precision"
+        )
+    source = str(Path(weights).absolute()) if Path(weights).is_file() else weights
+    spec = network.spec(network.identify(source), taps, precision)
+
+    def start(batch_size: int | None, images: int) -> Backbone:
+        del images  # the package chooses its own batch size
+        size = batch_size or network.batch_size
+        backbone = network.start(weights=source, taps=tuple(spec.taps), batch_size=size, device=device)
+        if backbone.spec != spec:
+            raise EngineError(
+                f"the package that adds {network.name} started another network than it described: {backbone.spec}, "
+                f"expected {spec}; report this to the package's authors"
+            )
+        return backbone
+
+    arguments = {"backbone": network.name, "weights": source, "taps": tuple(spec.taps), "device": device}
+    return NamedBackbone(spec, source, "", network.batch_size, start, arguments)
+
+
+def recipe_of(spec: BackboneSpec, rules: DecodeRules, dtype: str) -> Recipe:
+    """Return the recipe of a backbone's features of images that are decoded by these rules."""
+    return Recipe(
+        decode_version=DECODE_VERSION,
+        resize=rules.resize,
+        filter=rules.filter,
+        backbone=spec.name,
+        weights=spec.weights,
+        input_size=spec.input_size,
+        preprocessing=spec.preprocessing,
+        taps=spec.taps,
+        precision=spec.precision,
+        dtype=dtype,
+    )
+
+
+def as_stored(features: Mapping[str, NDArray[np.float32]], tap: str, recipe: Recipe) -> NDArray[Any]:
+    """Return the features of a tap, shape (n, d), in the data type of the cache.
+
+    Raises
+    ------
+    RecipeError
+        If that data type cannot hold the values.
+    """
+    dtype = recipe.stored_dtype(tap)
+    with np.errstate(over="ignore"):
+        values: NDArray[Any] = features[tap].astype(dtype, copy=False)
+    if not np.isfinite(values).all():
+        finite = np.abs(features[tap][np.isfinite(features[tap])])
+        if recipe.precision == "float32" and recipe.dtype == "float32":
+            remedy = "the weights are damaged or belong to another network; choose others with --weights"
+        else:
+            remedy = "use --precision float32 --dtype float32"
+        raise RecipeError(
+            f"the tap {tap} has values that {recipe.precision} precision and {dtype} features cannot hold "
+            f"(the largest finite one is {finite.max(initial=0):g}); {remedy}"
+        )
+    return values

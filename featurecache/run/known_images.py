@@ -1,0 +1,160 @@
+"""What a run need not compute: the images that are known from the cache and from the commits of an unfinished run."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from featurecache.cache import FeatureCache
+from featurecache.errors import CacheFormatError
+from featurecache.format import layout
+from featurecache.format.checks import FeatureBlock
+from featurecache.format.feature_file import RowPlace
+from featurecache.format.file_records import UNKNOWN, FileRecord, file_records_from_columns
+from featurecache.images.failures import Failure
+from featurecache.images.image_source import ImageSource
+from featurecache.options import ImagePart
+from featurecache.recipe import Recipe
+from featurecache.rows import PartFile
+from featurecache.run.commit_records import CommitRecord
+from featurecache.storage.files import open_regular
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A published shard; rows are read by position."""
+
+    path: Path
+    blocks: Mapping[str, FeatureBlock]
+
+    def read(self, tap: str, start: int, count: int) -> NDArray[Any]:
+        """Return ``count`` rows of a tap from row ``start`` on, as stored, shape (count, d)."""
+        with open_regular(self.path) as stream:
+            return self.blocks[tap].read(stream.fileno(), start, count)
+
+
+class KnownImages:
+    """The contents that have features or cannot be decoded, and the file records of paths, under one recipe.
+
+    Attributes
+    ----------
+    places
+        Hash of a content to the place of its features.
+    reasons
+        Hash of a content that cannot be decoded to the reason.
+    file_records
+        Path to its latest file record.
+    part
+        The part of the images whose contents are wanted; None for all.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[str, RowPlace] = {}
+        self.reasons: dict[str, str] = {}
+        self.file_records: dict[str, FileRecord] = {}
+        self.part: ImagePart | None = None
+        self._cached_reasons: frozenset[str] = frozenset()
+        self._cached_sources: frozenset[int] = frozenset()  # by `id`; the places refer to them
+
+    def is_cached(self, content: str) -> bool:
+        """Whether the existing cache has the features of a content, or knows that it cannot be decoded."""
+        place = self.places.get(content)
+        return content in self._cached_reasons if place is None else id(place.source) in self._cached_sources
+
+    def is_committed(self, content: str) -> bool:
+        """Whether the unfinished run has the features of a content, or knows that it cannot be decoded."""
+        return (content in self.places or content in self.reasons) and not self.is_cached(content)
+
+    def is_elsewhere(self, content: str) -> bool:
+        """Whether a content is in another part of the images. An image that cannot be read has none, and is in all."""
+        return self.part is not None and content != "" and not self.part.holds(content)
+
+    def forget_failures(self) -> None:
+        """Let contents that could not be decoded be decoded again."""
+        self.reasons.clear()
+        self._cached_reasons = frozenset()
+
+    def inspect(
+        self, path: str, source: ImageSource, *, max_bytes: int, rehash: bool = False
+    ) -> tuple[FileRecord, bytes | None]:
+        """Return the file record of an image, and its bytes if its content is new and of this part.
+
+        Parameters
+        ----------
+        path, source
+            The path in the manifest, and the source to read from.
+        max_bytes
+            Files larger than this give a failure.
+        rehash
+            Read the file even if its size and modification time have not changed.
+        """
+        before = self.file_records.get(path)
+        if before and not rehash and self._is_settled(before) and before.still_holds(source.stat(path)):
+            return before, None
+        read = source.read(path, max_bytes=max_bytes)
+        if isinstance(read, Failure):
+            return FileRecord(path, UNKNOWN, UNKNOWN, "", read.reason), None
+        is_known = read.sha256 in self.places
+        reason = "" if is_known else self.reasons.get(read.sha256, "")
+        file_record = FileRecord(path, read.size, read.mtime_ns, read.sha256, reason)
+        return file_record, None if is_known or reason or self.is_elsewhere(read.sha256) else read.data
+
+    def has_path(self, path: str) -> bool:
+        """Whether the content last found at a path has features or is known to fail."""
+        return path in self.file_records and self._is_settled(self.file_records[path])
+
+    def add_cache(self, cache: FeatureCache) -> None:
+        """Add the rows and failures of a cache."""
+        self._add_places(cache, cache.places())
+        for file_record in file_records_from_columns(cache.index.failures):
+            self.add_file_record(file_record)
+        self._cached_reasons = frozenset(self.reasons)
+        self._cached_sources = frozenset(id(place.source) for place in self.places.values())
+
+    def add_rows(self, part: FeatureCache, source: PartFile) -> None:
+        """Add the rows of a part that no cache uses."""
+        self._add_places(part, (RowPlace(source, row) for row in range(len(part))))
+
+    def _add_places(self, cache: FeatureCache, places: Iterable[RowPlace]) -> None:
+        for file_record, place in zip(file_records_from_columns(cache.index.images), places, strict=True):
+            self.places.setdefault(file_record.sha256, place)
+            self.add_file_record(file_record)
+
+    def add_shard(self, path: Path, record: CommitRecord, recipe: Recipe) -> None:
+        """Add the features of a shard, which must have the bytes and the rows that its commit record says.
+
+        Raises
+        ------
+        CacheFormatError
+            If it cannot be read, is damaged, or has another recipe.
+        """
+        try:
+            with open_regular(path) as stream:
+                is_whole = hashlib.file_digest(stream, "sha256").hexdigest() == record.sha256
+                contents, blocks = layout.read_shard(stream, recipe) if is_whole else ([], {})
+        except OSError as e:
+            raise CacheFormatError(f"the shard {path} cannot be read: {(e.strerror or str(e)).lower()}") from e
+        if not is_whole or len(contents) != record.rows:
+            raise CacheFormatError(f"{path} is damaged: it is not the shard that was committed")
+        shard = Shard(path, blocks)
+        for row, content in enumerate(contents):
+            self.places.setdefault(content, RowPlace(shard, row))
+
+    def add_file_record(self, file_record: FileRecord) -> None:
+        """Add a file record; it replaces an earlier one of its path."""
+        self.file_records[file_record.path] = file_record
+        if not file_record.reason:
+            self.reasons.pop(file_record.sha256, None)
+        elif file_record.sha256:
+            self.reasons[file_record.sha256] = file_record.reason
+
+    def _is_settled(self, file_record: FileRecord) -> bool:
+        """Whether the content of a file record has features, is known to fail, or is in another part."""
+        if self.is_elsewhere(file_record.sha256):
+            return True
+        if file_record.reason:
+            return file_record.sha256 in self.reasons and file_record.sha256 not in self.places
+        return file_record.sha256 in self.places

@@ -1,0 +1,143 @@
+"""Which rows of a cache evaluate a head, and which of them the head has met in training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featurecache.images.splits import split_named
+from featurecache.text import counted
+from heads.errors import EvaluationError, MismatchError
+from heads.notices import Code, Notice
+from heads.splits import (
+    ALL,
+    TRAIN,
+    VALID,
+    has_content_of,
+    has_valid_split,
+    labelled_images,
+    roles,
+    rows_digest,
+    rows_of_role,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from featurecache.cache import FeatureCache, FeatureSet
+    from heads.artifact import TrainedHead
+
+
+def select_rows(cache: FeatureCache, head: TrainedHead, split: str) -> FeatureSet:
+    """Return the rows of a cache on which to evaluate a head, with labels in the head's classes.
+
+    Classes are matched by name. Classes of these rows that the head does not know follow its own.
+
+    Parameters
+    ----------
+    cache
+        The cache that trained the head, or any other one with the head's recipe and tap.
+    head
+        The head.
+    split
+        ``"train"``, ``"valid"``, ``"test"``, or ``"all"`` for all rows. If the cache has no train split, its rows
+        without a split are ``"train"``; if it has no valid split, the rule that held rows out of the head's training
+        divides them into ``"train"`` and ``"valid"``. In the cache that trained the head, these are exactly the rows
+        that trained it and those that were held out.
+
+    Raises
+    ------
+    MismatchError
+        If the head was trained on another recipe or tap, or no class of the cache is one of the head's.
+    UnknownNameError
+        If there is no such split.
+    EvaluationError
+        If the cache has no such rows, or no labelled rows at all.
+
+    Examples
+    --------
+    >>> len(heads.select_rows(cache, head, "valid"))
+    16
+    """
+    if head.tap not in cache.taps:
+        raise MismatchError(
+            f"tap: the head was trained on {head.tap!r}, the cache holds {', '.join(cache.taps)}; "
+            f"extract with that tap, or train a new head"
+        )
+    features = cache.features(head.tap)
+    if not features.classes:
+        raise EvaluationError("the cache has no labelled rows to evaluate on; use predict for images without labels")
+    rows = rows_of_role(features, split, head.training.holdout)
+    return replace(head.in_own_classes(rows), split=split_named(split) or split)
+
+
+def trained_rows(head: TrainedHead, features: FeatureSet) -> NDArray[np.bool_]:
+    """Return which rows trained a head, shape (n,); none unless all of its training rows are found.
+
+    A head keeps one hash of the contents and labels of its training rows. So these are found if they are the rows that
+    the rule of its training selects, the rows of a split, or all rows; the names of splits do not matter.
+
+    Parameters
+    ----------
+    head
+        The head.
+    features
+        Rows with labels in the head's classes (`heads.TrainedHead.in_own_classes`).
+    """
+    record, labelled = head.training, features.y >= 0
+    choices = (
+        roles(features, record.holdout) == TRAIN,
+        *(features.splits == split for split in sorted(set(features.splits))),
+        np.ones(len(features), np.bool_),
+    )
+    for choice in choices:
+        chosen = choice & labelled
+        if np.count_nonzero(chosen) != record.n_train:
+            continue
+        if rows_digest(features.sha256[chosen], features.y[chosen]) == record.rows_sha256:
+            return np.asarray(chosen)
+    return np.zeros(len(features), np.bool_)
+
+
+def on_training_rows(head: TrainedHead, features: FeatureSet, cache: FeatureCache | None) -> Iterator[Notice]:
+    """Yield warnings about rows that trained a head, that equal rows which did, or that its holdout rule chose.
+
+    Parameters
+    ----------
+    head
+        The head.
+    features
+        The labelled rows that evaluate it, in its classes.
+    cache
+        The cache that they are of, where training rows are looked for; None to look among ``features`` only.
+    """
+    everything = features if cache is None else head.in_own_classes(labelled_images(cache, head.tap))
+    trained = trained_rows(head, everything)
+    if trained.any():
+        paths, n = set(everything.paths[trained]), len(features)
+        own = np.fromiter((path in paths for path in features.paths), np.bool_, n)
+        same = has_content_of(features, everything.sha256[trained]) & ~own
+        count, others = int(np.count_nonzero(own)), int(np.count_nonzero(~own))
+        if count:
+            which = f"all {counted(n, 'row')}" if count == n else f"{count:,} of {counted(n, 'row')}"
+            message = f"{which} trained the head: it is better on them than on new images"
+            yield Notice(Code.TRAINING_ROWS, message)
+        if same.any():
+            found = f"{np.count_nonzero(same):,} of {counted(others, 'row')} that did not train the head"
+            yield Notice(Code.SAME_CONTENT, f"{found} have the content of a row that did: the accuracy is optimistic")
+    elif cache is not None and _is_by_holdout(head, features, everything):
+        pool = int(np.count_nonzero((everything.y >= 0) & (roles(everything, None) == TRAIN)))
+        yield Notice(
+            Code.ROWS_BY_HOLDOUT,
+            f"the cache has no valid split, and other rows trained the head: its holdout chose these {len(features):,} "
+            f"of {counted(pool, 'row')}; --split {ALL} evaluates all",
+        )
+
+
+def _is_by_holdout(head: TrainedHead, features: FeatureSet, everything: FeatureSet) -> bool:
+    """Whether the holdout rule of a head's training has chosen rows for their split."""
+    return bool(head.training.holdout and features.split in {TRAIN, VALID} and not has_valid_split(everything))

@@ -1,0 +1,144 @@
+"""Dense heads, ``Dense(k, softmax)`` with or without hidden layers, trained by gradient descent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast, final
+
+from heads.base import FittedModel
+from heads.families.affine import AffineModel
+from heads.families.dense_head import DenseHead, Start
+from heads.families.layers import Layer, LayersModel
+from heads.families.shared_parameters import CLASS_WEIGHT, LARGEST_INT, STANDARDIZE
+from heads.parameters import HeadSpec, Parameter
+from heads.rows import Scaling
+
+# The defaults of the optimizers are those of Keras.
+_DESCENT = (
+    Parameter("lr", "float", 0.001, "Learning rate of the optimizer.", above=0),
+    Parameter("epochs", "int", 10, "Number of passes over the training rows.", low=1, high=LARGEST_INT),
+    Parameter("batch_size", "int", 64, "Rows of a step.", low=1, high=LARGEST_INT),
+    Parameter("optimizer", "choice", "adam", "Update rule.", choices=("sgd", "rmsprop", "adam", "adamw")),
+    Parameter("momentum", "float", 0.0, "Momentum of sgd and rmsprop.", low=0, below=1),
+    Parameter("weight_decay", "float", 0.004, "Weight decay of adamw; multiplied by lr.", low=0),
+    Parameter(
+        "init",
+        "choice",
+        "glorot_uniform",
+        "Distribution of the initial weights; normal:S is normal with standard deviation S.",
+        choices=("glorot_uniform", "glorot_normal", "he_normal", "lecun_normal", "zeros", "normal:0.01", "normal:1"),
+    ),
+    STANDARDIZE,
+    Parameter("l2", "float", 0.0, "Factor of the l2 penalty: l2 times the sum of the squared weights.", low=0),
+    CLASS_WEIGHT,
+    Parameter(
+        "patience",
+        "int",
+        0,
+        "Stop after this many epochs without a lower valid loss; 0: never.",
+        low=0,
+        high=LARGEST_INT,
+    ),
+    Parameter(
+        "keep",
+        "choice",
+        "last",
+        "Keep the weights of the last epoch, or of the one with the lowest valid loss.",
+        choices=("last", "best"),
+    ),
+)
+
+
+@final
+@dataclass(slots=True, kw_only=True, eq=False)
+class SoftmaxHead(DenseHead):
+    """``Dense(k, softmax)`` on features; see `DenseHead`."""
+
+    spec: ClassVar[HeadSpec] = HeadSpec(
+        name="softmax",
+        summary="One dense layer with softmax, trained by gradient descent as in Keras.",
+        parameters=_DESCENT,
+        shared=("lr", "l2"),
+        fixed=("init", "standardize"),
+        grid={
+            "lr": tuple(10.0**exponent for exponent in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5)),
+            "l2": (0.0, 0.001, 0.01, 0.1),
+        },
+        by_blocks=True,
+    )
+    model_class: ClassVar[type[FittedModel]] = AffineModel
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Empty: there is no hidden layer."""
+        return ()
+
+    @property
+    def hidden_activation(self) -> str:
+        """Not used."""
+        return "linear"
+
+    @property
+    def dropout_rate(self) -> float:
+        """No dropout."""
+        return 0.0
+
+    def _model(self, layers: Sequence[Layer], scaling: Scaling) -> AffineModel:
+        return AffineModel.learned(layers[0].kernel.T, layers[0].bias, scaling)
+
+    def _start(self, model: FittedModel) -> Start:
+        affine = cast(AffineModel, model)
+        return Start([Layer(affine.coef.T, affine.intercept)], affine.scaling)
+
+
+@final
+@dataclass(slots=True, kw_only=True, eq=False)
+class MLPHead(DenseHead):
+    """Dense layers with an activation and dropout after each, then ``Dense(k, softmax)``; see `DenseHead`."""
+
+    spec: ClassVar[HeadSpec] = HeadSpec(
+        name="mlp",
+        summary="Dense layers with an activation between them and softmax at the end, trained like softmax.",
+        parameters=(
+            Parameter("hidden", "sizes", "256", "Units of each hidden layer, separated by commas."),
+            Parameter(
+                "activation",
+                "choice",
+                "relu",
+                "Activation of the hidden layers.",
+                choices=("relu", "tanh", "sigmoid", "linear"),
+            ),
+            Parameter("dropout", "float", 0.0, "Share of the hidden units left out of each step.", low=0, below=1),
+            *_DESCENT,
+        ),
+        shared=("lr", "l2"),
+        fixed=("hidden", "activation", "init", "standardize"),
+        grid={"lr": (0.0001, 0.0003, 0.001, 0.003), "l2": (0.0, 0.001)},
+        by_blocks=True,
+    )
+    model_class: ClassVar[type[FittedModel]] = LayersModel
+
+    hidden: str
+    activation: str
+    dropout: float
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Units of each hidden layer."""
+        return tuple(map(int, self.hidden.split(",")))
+
+    @property
+    def hidden_activation(self) -> str:
+        """Activation of the hidden layers."""
+        return self.activation
+
+    @property
+    def dropout_rate(self) -> float:
+        """Share of the hidden units that are left out of each step."""
+        return self.dropout
+
+    def _model(self, layers: Sequence[Layer], scaling: Scaling) -> LayersModel:
+        return LayersModel.learned(layers, self.activation, scaling)
+
+    def _start(self, model: FittedModel) -> Start:
+        network = cast(LayersModel, model)
+        return Start(network.layers, network.scaling)

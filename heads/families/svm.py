@@ -1,0 +1,124 @@
+"""Linear support vector machines, one for each class, with Platt's probabilities."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self, final
+
+import numpy as np
+
+from heads.base import FittedModel, Head, Learned
+from heads.epochs import Monitor
+from heads.errors import TrainingError
+from heads.families.affine import OneVsRestModel
+from heads.families.platt import Hyperplane, Signs, calibrated, class_signs
+from heads.families.shared_parameters import C_GRID, CLASS_WEIGHT, MAX_ITER, STANDARDIZE, C
+from heads.families.svm_solver import Problems, solve
+from heads.notices import Code, Notice, Remedy, not_converged
+from heads.parameters import HeadSpec, Parameter
+from heads.rows import Features, Floats, Scaling, Targets, class_weights
+
+_FOLDS = 5  # scikit-learn's default
+_BATCH_VALUES = 2**22  # of each array of the solver
+_SINGLE_ROW = Notice(
+    Code.SINGLE_ROW_CLASS,
+    "a class has a single row: probabilities were calibrated on training scores and are too sure; "
+    "give every class at least 2 rows, better 5",
+)
+
+
+@final
+@dataclass(slots=True, kw_only=True, eq=False)
+class SVMHead(Head):
+    """A linear support vector machine for each class.
+
+    It minimises the squared hinge loss of scikit-learn's ``LinearSVC``, but does not penalise the intercept.
+    Probabilities are those of ``CalibratedClassifierCV(ensemble=False)``: the machines are trained on all rows, and
+    Platt's sigmoid is fitted to scores of held-out stratified folds. ``class_weight`` weighs the rows in both steps.
+    The solver is deterministic.
+    """
+
+    spec: ClassVar[HeadSpec] = HeadSpec(
+        name="svm",
+        summary="Linear support vector machine (squared hinge), each class against the rest; Platt's probabilities.",
+        parameters=(
+            C,
+            MAX_ITER,
+            Parameter("tol", "float", 1e-4, "Gradient, relative to the first one, at which the solver stops.", above=0),
+            CLASS_WEIGHT,
+            STANDARDIZE,
+        ),
+        libraries=("scikit-learn", "scipy"),
+        shared=("C",),
+        grid={"C": C_GRID},
+        by_blocks=True,
+    )
+    model_class: ClassVar[type[FittedModel]] = OneVsRestModel
+
+    C: float
+    max_iter: int
+    tol: float
+    class_weight: str
+    standardize: bool
+
+    @classmethod
+    def _learn_together(
+        cls, heads: Sequence[Self], X: Features, targets: Targets, monitors: Sequence[Monitor]
+    ) -> list[Learned | TrainingError]:
+        del monitors  # there are no epochs
+        first, k = heads[0], len(heads[0].classes_)
+        scaling = Scaling.from_rows(X, standardize=first.standardize)
+        signs, weights = class_signs(targets, k), class_weights(targets, k, first.class_weight)[targets]
+        folds = _folds(targets)
+        strengths = [head.C for head in heads]
+        hyperplanes = first._hyperplanes(X, scaling, Cs=strengths, signs=signs, weights=weights, folds=folds)
+        single_row = () if folds.any() else (_SINGLE_ROW,)
+        results: list[Learned | TrainingError] = []
+        for head in heads:
+            of_head = [next(hyperplanes) for _ in range(signs.shape[1])]
+            unconverged = () if all(hyperplane.converged for hyperplane in of_head) else (head._not_converged(),)
+            results.append(calibrated(of_head, signs, weights, scaling, (*single_row, *unconverged)))
+        return results
+
+    def _hyperplanes(
+        self, X: Features, scaling: Scaling, *, Cs: Sequence[float], signs: Signs, weights: Floats, folds: Targets
+    ) -> Iterator[Hyperplane]:
+        """Yield the hyperplane of every class for each C in turn.
+
+        A hyperplane takes one problem on all rows and one without each fold. The solver solves as many problems at once
+        as fit into memory.
+        """
+        (n, k), count = signs.shape, int(folds.max()) + 1
+        kept = np.not_equal.outer(folds, np.arange(count))
+        kept[:, 0] = True
+        column, C = np.tile(np.arange(k), len(Cs)), np.repeat(Cs, k)
+        at_once = max(1, _BATCH_VALUES // (count * sum(X.shape)))
+        for start in range(0, len(C), at_once):
+            batch = slice(start, start + at_once)
+            problems = Problems(
+                np.repeat(signs[:, column[batch]], count, axis=1),
+                np.tile(weights[:, None] * kept, len(C[batch])),
+                np.repeat(C[batch], count),
+            )
+            solved = solve(X, scaling if self.standardize else None, problems, tol=self.tol, max_iter=self.max_iter)
+            held_out = solved.scores.reshape(n, -1, count)[np.arange(n), :, folds]
+            converged = solved.converged.reshape(-1, count)
+            for number in range(len(C[batch])):
+                on_all_rows = number * count
+                coef, intercept = solved.coef[on_all_rows], solved.intercept[on_all_rows]
+                yield Hyperplane(coef, intercept, held_out[:, number], bool(converged[number].all()))
+
+    def _not_converged(self) -> Notice:
+        remedy = Remedy("max_iter", "raise max_iter or lower C")
+        return not_converged("svm", self.max_iter, remedy, standardize=self.standardize)
+
+
+def _folds(targets: Targets) -> Targets:
+    """Return the number, from 1, of the fold that holds each row out, shape (n,); all 0 if a class has a single row."""
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = np.zeros(len(targets), np.intp)
+    count = min(_FOLDS, int(np.bincount(targets).min()))
+    if count > 1:
+        for number, (_, held_out) in enumerate(StratifiedKFold(count).split(folds, targets), start=1):
+            folds[held_out] = number
+    return folds

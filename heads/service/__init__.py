@@ -1,0 +1,4 @@
+"""The head service: heads of one recipe behind HTTP.
+
+Private: `heads.serve` is the public name.
+"""

@@ -1,0 +1,127 @@
+"""Whether the bytes of a row depend on its batch: on the other images, on the place, on the size, on the processors.
+
+Each engine and network has two processes of its own, one on all processors and one on a single processor:
+``python -m scripts.bench.bytes_ ENGINE NETWORK BATCH PROCESSORS`` prints an object with the largest difference of each
+comparison, relative to the row's largest value, and 0 only if all bytes are equal.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.backbones.catalog import NETWORKS, find_network
+from featurecache.backbones.engines import start_engine
+from featurecache.backbones.weights import resolve_weights
+
+ENGINES = ("numba", "tensorflow", "jax", "torch")
+BATCH = 32
+SIZES = (1, 2, 8, 16, 64)
+_SAME = "same"
+
+Rows = Mapping[str, NDArray[np.float32]]
+
+
+def run(
+    engines: Sequence[str] = ENGINES, networks: Sequence[str] = tuple(NETWORKS), batch: int = BATCH
+) -> dict[str, Any]:
+    """Return one row for each engine that is installed and network that it runs."""
+    missing = [engine for engine in engines if find_spec(engine) is None]
+    rows = [
+        {"engine": engine, "network": name} | _compared(engine, name, batch)
+        for engine in engines
+        if engine not in missing
+        for name in networks
+        if engine != "numba" or find_network(name).blocks
+    ]
+    return {"batch": batch, "not installed": ", ".join(missing) or "-", "rows": rows}
+
+
+def _compared(engine: str, network: str, batch: int) -> dict[str, str]:
+    """Return the comparisons of two processes, as text."""
+    whole, single = (_child(engine, network, batch, processors) for processors in ("all", "one"))
+    found = {name: _SAME if not value else f"{value:.0e}" for name, value in whole["differences"].items()}
+    found["one processor"] = _SAME if whole["sha256"] == single["sha256"] else "other"
+    return found | {"version": whole["version"]}
+
+
+def _child(engine: str, network: str, batch: int, processors: str) -> dict[str, Any]:
+    """Return what a process of its own finds."""
+    backend = {} if engine == "numba" else {"KERAS_BACKEND": engine}
+    command = [sys.executable, "-m", "scripts.bench.bytes_", engine, network, str(batch), processors]
+    environment = os.environ | backend
+    made = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)  # noqa: S603
+    found: dict[str, Any] = json.loads(made.stdout.splitlines()[-1])
+    return found
+
+
+def measure(engine: str, network: str, batch: int, processors: str = "all") -> dict[str, Any]:
+    """Return the hash of the rows of a batch and, with all processors, how rows differ from it in other batches.
+
+    With one processor, this process keeps to its first one from now on.
+    """
+    if processors == "one":
+        os.sched_setaffinity(0, {0})
+    spec = find_network(network)
+    backbone: Any = start_engine(
+        "numba" if engine == "numba" else "keras",
+        spec,
+        resolve_weights("random:0", spec),
+        taps=spec.default_taps,
+        batch_size=batch,
+        precision="float32",
+        device="cpu",
+    )
+    images = _images(batch, spec.input_size)
+    base = backbone.forward(images)
+    digest = hashlib.sha256(b"".join(base[tap].tobytes() for tap in sorted(base))).hexdigest()
+    version = backbone.provenance.get("backend") or f"numba {backbone.provenance['numba']}"
+    if processors == "one":
+        return {"sha256": digest, "version": version}
+    last = batch - 1
+    copies = {place: backbone.forward(np.repeat(images[place : place + 1], batch, axis=0)) for place in (0, last)}
+    differences = {
+        "again": _difference(base, backbone.forward(images)),
+        "company": max(_difference(_row(base, place), _row(rows, place)) for place, rows in copies.items()),
+        "place": max(
+            *(_difference(_row(rows, 0), _row(rows, place)) for rows in copies.values() for place in range(batch)),
+            _difference({tap: values[::-1] for tap, values in base.items()}, backbone.forward(images[::-1])),
+        ),
+        "few images": _difference({tap: values[:3] for tap, values in base.items()}, backbone.forward(images[:3])),
+    }
+    for size in SIZES:
+        backbone.resize(size)
+        differences[f"batch {size}"] = _difference(base, backbone.forward(images))
+    return {"sha256": digest, "version": version, "differences": differences}
+
+
+def _images(count: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return different images, from noise to one colour."""
+    noise = np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+    return (noise // (1 + np.arange(count) * 255 // count)[:, None, None, None]).astype(np.uint8)
+
+
+def _row(rows: Rows, place: int) -> Rows:
+    return {tap: values[place : place + 1] for tap, values in rows.items()}
+
+
+def _difference(expected: Rows, found: Rows) -> float:
+    """Return the largest difference, relative to the largest value of its row; 0 only if the bytes are equal."""
+    largest = 0.0
+    for tap, values in expected.items():
+        if values.tobytes() != found[tap].tobytes():
+            difference = np.abs(values - found[tap]).max(axis=1) / np.abs(values).max(axis=1)
+            largest = max(largest, float(difference.max()), float(np.finfo(np.float32).tiny))
+    return largest
+
+
+if __name__ == "__main__":
+    _engine, _network, _batch, _processors = sys.argv[1:]
+    print(json.dumps(measure(_engine, _network, int(_batch), _processors)))

@@ -1,0 +1,36 @@
+#!/bin/bash
+# One extraction on all nodes of a Slurm allocation: Ray's head and the driver on the first node, a Ray node on each other one.
+#
+#   sbatch --nodes=4 --gpus-per-node=4 slurm_ray.sh photos photos.h5 --backbone vgg16 --weights vgg16.weights.h5
+#
+# Images, cache and weights lie on a file system that all nodes have at the same paths. Slurm sends SIGINT two minutes before the
+# time limit; what is finished is committed then, and the same command continues there.
+
+#SBATCH --job-name=featurecache
+#SBATCH --ntasks-per-node=1
+#SBATCH --exclusive
+#SBATCH --time=04:00:00
+#SBATCH --signal=B:INT@120
+#SBATCH --output=featurecache-%j.log
+
+set -euo pipefail
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
+export RAY_AUTH_TOKEN # srun hands it to all nodes
+head=$(hostname)
+port=6379
+
+ray start --head --node-ip-address="$(hostname -I | cut -d ' ' -f 1)" --port=$port --include-dashboard=false --disable-usage-stats
+address=$(hostname -I | cut -d ' ' -f 1):$port
+others=$((SLURM_JOB_NUM_NODES - 1))
+if ((others > 0)); then
+    srun --nodes=$others --ntasks=$others --exclude="$head" ray start --address="$address" --block &
+fi
+
+featurecache extract "$@" --cluster "$address" &
+driver=$!
+trap 'kill -INT $driver' INT TERM
+status=0
+wait $driver || { status=$?; wait $driver || status=$?; } # the first wait ends with a signal
+ray stop
+exit $status

@@ -1,0 +1,124 @@
+"""Tables of labels, and a cache that is seen with other labels."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import featurecache
+from featurecache.backbones.fake import FakeBackbone
+from featurecache.errors import ManifestError
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("labels")
+    for number in range(12):
+        path = folder / "images" / ("cats", "dogs")[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * number, 10, 80)).save(path)
+    return featurecache.extract(folder / "images", folder / "c.h5", backbone=FakeBackbone())
+
+
+def written(folder, text, name="labels.csv"):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("path,label\na.png,cat\n", {"a.png": "cat"}),
+        ("\ufeffLabel , Path\ncat,./x//a.png\n", {"x/a.png": "cat"}),
+        ('path,label\n"a, b.png"," white cat "\n', {"a, b.png": "white cat"}),
+        ("path,label,note\na.png,,looked at\nb.png,cat,\n", {"a.png": None, "b.png": "cat"}),
+        ("path,label\r\na.png,cat\r\n\r\na.png,cat\r\n", {"a.png": "cat"}),
+        ("path,label\n", {}),
+    ],
+)
+def test_labels_are_read(tmp_path, text, expected):
+    assert featurecache.read_labels(written(tmp_path, text)) == expected
+
+
+def test_another_column_and_tabs(tmp_path):
+    table = written(tmp_path, "path\tlabel\tColour\na.png\tcat\tblack\n", "labels.tsv")
+    assert featurecache.read_labels(table, "colour") == {"a.png": "black"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "0 columns 'path'"),
+        ("path\na.png\n", "0 columns 'label', expected one; found 'path'"),
+        ("file,label\na.png,cat\n", "0 columns 'path'"),
+        ("path,label,label\na.png,cat,dog\n", "2 columns 'label'"),
+        ("path,label\na.png\n", "line 2: 1 fields, but the header has 2"),
+        ("path,label\na.png,cat\n./a.png,dog\n", "line 3: path 'a.png' has the labels 'cat' and 'dog'"),
+        (b"path,label\na.png,\xff\n", "not UTF-8 in line 2"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_in_one_line(tmp_path, text, words):
+    with pytest.raises(ManifestError, match=words) as caught:
+        featurecache.read_labels(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(ManifestError, match="no such file"):
+        featurecache.read_labels(tmp_path / "none.csv")
+
+
+def test_labels_change_and_nothing_else_does(cache):
+    before = cache.path.read_bytes()
+    labels = {"cats/00.png": "ant", "dogs/01.png": None, "dogs/03.png": "cats", "elsewhere.png": "bee"}
+    changed = cache.with_labels(labels)
+    ours, theirs = cache.features("features"), changed.features("features")
+
+    assert changed.classes == ("ant", "cats", "dogs")
+    names = [None if index < 0 else changed.classes[index] for index in theirs.y]
+    expected = {path: path.split("/")[0] for path in ours.paths} | labels
+    assert names == [expected[path] for path in ours.paths]
+    assert changed.class_counts == {"ant": 1, "cats": 6, "dogs": 4}
+    assert np.array_equal(ours.X, theirs.X)
+    assert ours.paths.tolist() == theirs.paths.tolist()
+    assert changed.recipe == cache.recipe
+    assert (cache.classes, cache.class_counts) == (("cats", "dogs"), {"cats": 6, "dogs": 6})
+    assert cache.path.read_bytes() == before
+
+
+def test_a_class_without_rows_is_gone(cache):
+    labels = dict.fromkeys(cache.features("features").paths, "dogs")
+    assert cache.with_labels(labels).classes == ("dogs",)
+    assert cache.with_labels(dict.fromkeys(labels)).classes == ()
+
+
+def test_a_class_is_one_whatever_its_form(cache):
+    changed = cache.with_labels({"cats/00.png": "caf\u00e9", "cats/02.png": "cafe\u0301 "})
+    assert changed.class_counts == {"caf\u00e9": 2, "cats": 4, "dogs": 6}
+
+
+def test_classes_keep_their_order(tmp_path, cache):
+    (tmp_path / "order.txt").write_text("dogs\ncats\n")
+    ordered = featurecache.extract(
+        cache.made_by.images, tmp_path / "o.h5", backbone=FakeBackbone(), class_order=str(tmp_path / "order.txt")
+    )
+    assert ordered.with_labels({"cats/00.png": "ant"}).classes == ("dogs", "cats", "ant")
+
+
+def test_a_cache_with_labels_is_pickled_with_them(cache):
+    changed = cache.with_labels({"cats/00.png": "ant"}).with_labels({"cats/02.png": None})
+    again = pickle.loads(pickle.dumps(changed))  # noqa: S301 - our own
+    assert again.class_counts == changed.class_counts == {"ant": 1, "cats": 4, "dogs": 6}
+
+
+def test_a_cache_with_labels_outlives_the_first(cache):
+    first = featurecache.FeatureCache.open(cache.path)
+    changed = first.with_labels({})
+    X = first.features("features").X.copy()
+    del first
+    assert np.array_equal(changed.features("features").X, X)
+    assert np.array_equal(changed.read("features", 0, 12), X)
+    assert changed.problems() == []

@@ -1,0 +1,68 @@
+import hashlib
+import os
+
+import pytest
+
+from featurecache.storage import digests as module
+from featurecache.storage.digests import digests, memory_file
+
+
+@pytest.fixture(autouse=True)
+def _fresh(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    path.write_bytes(b"weights")
+    return path
+
+
+def test_digests_are_those_of_the_bytes(weights):
+    found = digests(weights)
+    assert found.sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert found.md5 == hashlib.md5(b"weights", usedforsecurity=False).hexdigest()
+
+
+def test_an_unchanged_file_is_not_hashed_again(weights, monkeypatch):
+    first = digests(weights)
+    monkeypatch.setattr(module.hashlib, "sha256", None)
+    assert digests(weights) == first
+    with pytest.raises(TypeError):
+        digests(weights, rehash=True)
+
+
+def test_a_changed_file_is_hashed_again(weights):
+    digests(weights)
+    weights.write_bytes(b"others!")
+    os.utime(weights, ns=(1, 1))
+    assert digests(weights).sha256 == hashlib.sha256(b"others!").hexdigest()
+
+
+def test_rehash_sees_what_size_and_time_hide(weights):
+    before, status = digests(weights), weights.stat()
+    weights.write_bytes(b"WEIGHTS")
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert digests(weights) == before
+    assert digests(weights, rehash=True).sha256 == hashlib.sha256(b"WEIGHTS").hexdigest()
+    assert digests(weights).sha256 == hashlib.sha256(b"WEIGHTS").hexdigest()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"a": 1}', '{"a": {"sha256": 1}}'])
+def test_a_damaged_memory_is_forgotten(weights, text):
+    memory_file().parent.mkdir(parents=True)
+    memory_file().write_text(text)
+    assert digests(weights).sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert "weights.h5" in memory_file().read_text()
+
+
+def test_a_memory_that_cannot_be_written_is_done_without(weights, tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    assert digests(weights).sha256 == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.h5")
+    with pytest.raises(OSError, match="not a regular file"):
+        digests(tmp_path / "pipe.h5")

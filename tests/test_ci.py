@@ -1,0 +1,106 @@
+"""The gate and the wheel: real data is never left out silently, and only the two packages are installed."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WITHOUT = {"CI": "", "FEATURECACHE_REAL_DATA": ""}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Return a checkout without real data beside it, with the gate, the rule of the tests and one test of real data."""
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / "tests").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
+    (tmp_path / "tests" / "test_it.py").write_text(
+        "import pytest\n\n@pytest.mark.real_data\ndef test_it(shared_data):\n    assert shared_data.is_dir()\n"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    real_data: as in the repository\n")
+    return tmp_path
+
+
+def gate(checkout, **variables):
+    """Run the gate up to its first step, which fails: there is no python3."""
+    programs = checkout / "programs"
+    programs.mkdir()
+    (programs / "python3").write_text("#!/bin/sh\nexit 7\n")
+    (programs / "python3").chmod(0o755)
+    environment = os.environ | WITHOUT | variables | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    return subprocess.run(
+        [shutil.which("bash"), str(checkout / ".ci" / "run")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def outcome(checkout, **variables):
+    """Run the test of real data; return the last line of pytest."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        cwd=checkout,
+        env=os.environ | WITHOUT | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_ci_stops_where_real_data_is_missing(checkout):
+    done = gate(checkout, CI="true")
+    assert done.returncode == 1
+    assert "../shared/data is not there" in done.stderr
+
+
+def test_ci_says_that_real_data_is_left_out_where_a_variable_allows_it(checkout):
+    done = gate(checkout, CI="true", FEATURECACHE_REAL_DATA="absent")
+    assert done.returncode == 7  # the first step was reached
+    assert "tests of real data are skipped" in done.stdout
+
+
+def test_tests_of_real_data_are_skipped_at_home_and_fail_in_ci_unless_a_variable_allows_it(checkout):
+    assert outcome(checkout).startswith("1 skipped")
+    assert outcome(checkout, CI="true").startswith("1 failed")
+    assert outcome(checkout, CI="true", FEATURECACHE_REAL_DATA="absent").startswith("1 skipped")
+
+
+def test_the_hosted_workflow_runs_the_gate_and_says_that_it_has_no_real_data():
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    assert re.search(r"run: \.ci/run\n +env:\n +FEATURECACHE_REAL_DATA: absent", text)
+
+
+def test_the_wheel_holds_both_packages_whole_and_nothing_else(tmp_path):
+    source = tmp_path / "source"
+    for package in ("featurecache", "heads", "scripts"):
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    code = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == {
+        path.relative_to(source).as_posix()
+        for package in ("featurecache", "heads")
+        for path in (source / package).rglob("*")
+        if path.is_file()
+    }
+    assert {"heads/__init__.pyi", "heads/evaluation/imagenet_classes.txt", "featurecache/py.typed"} <= held
+    assert any(name.startswith("heads/report/templates/") for name in held)
+
+
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
