@@ -31,6 +31,9 @@ _CHANGE_ROUNDING = (
 )
 """Environment variables with which libraries choose other machine code, which rounds otherwise."""
 
+_DEFAULTS = {"TF_ENABLE_ONEDNN_OPTS": "1"}
+"""What `featurecache.backbones.keras_runtime.load_keras` sets where the user does not."""
+
 EARLIER_RUNS = 100
 """The number of earlier runs and environments that a cache keeps; older ones are dropped."""
 
@@ -38,9 +41,13 @@ EARLIER_RUNS = 100
 def environment_settings() -> dict[str, str]:
     """Return the environment variables that are set and may change the rounding of features, as one field of an engine.
 
-    Empty if none is set, else ``{"environment": "OPENBLAS_CORETYPE=Haswell …"}``.
+    Empty if none has another value than this project gives it, else ``{"environment": "OPENBLAS_CORETYPE=Haswell …"}``.
     """
-    found = [f"{name}={os.environ[name]}" for name in _CHANGE_ROUNDING if name in os.environ]
+    found = [
+        f"{name}={os.environ[name]}"
+        for name in _CHANGE_ROUNDING
+        if name in os.environ and os.environ[name] != _DEFAULTS.get(name)
+    ]
     return {"environment": " ".join(found)} if found else {}
 
 

@@ -24,6 +24,8 @@ settings.load_profile("any speed")
 
 # TensorFlow's allocator for oneDNN keeps freed memory; malloc returns what it maps, here everything of 1 MiB or more
 os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+# as load_keras does, for tests that import TensorFlow before it
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # workers and children get their memory in large pages: many small ones take a tenth of the processor time
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 M_MMAP_THRESHOLD = -3

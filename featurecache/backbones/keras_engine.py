@@ -18,6 +18,7 @@ from featurecache.backbones.keras_runtime import (
     is_out_of_memory,
     load_keras,
     placed,
+    rows_of_pass,
     threads_that_matter,
     versions,
 )
@@ -117,7 +118,22 @@ class KerasBackbone:
 
     def _compile(self, batch_size: int) -> None:
         with placed(self._device), fixed_settings():
-            self._passes = {batch_size: self._compiled((batch_size, *self.spec.input_size, 3))}
+            self._passes = {batch_size: self._pass(rows_of_pass(batch_size))}
+
+    def _pass(self, rows: int) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
+        """Compile a pass of so many rows; return a function of at most as many images."""
+        shape = (rows, *self.spec.input_size, 3)
+        forward = self._compiled(shape)
+
+        def padded(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+            n = len(images)
+            if n < rows:
+                given, images = images, np.zeros(shape, np.uint8)
+                images[:n] = given
+            with placed(self._device):
+                return {tap: output[:n] for tap, output in forward(images).items()}
+
+        return padded
 
     @property
     def batch_size(self) -> int:
@@ -139,7 +155,7 @@ class KerasBackbone:
         small = 1
         while small < self.batch_size:
             with placed(self._device), fixed_settings():
-                forward = self._compiled((small, *self.spec.input_size, 3))
+                forward = self._pass(small)
                 found = [forward(images[start : start + small]) for start in range(0, max(small, _TRIALS), small)]
             rows = small * len(found)
             if all(
@@ -209,13 +225,7 @@ class KerasBackbone:
     def _forward_batch(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         passes = self._passes
         images = images[: max(passes)]
-        size = min(size for size in passes if size >= len(images))
-        forward, padded = passes[size], images
-        if len(images) < size:
-            padded = np.zeros((size, *images.shape[1:]), np.uint8)
-            padded[: len(images)] = images
-        with placed(self._device):
-            return {tap: output[: len(images)] for tap, output in forward(padded).items()}
+        return passes[min(size for size in passes if size >= len(images))](images)
 
 
 def _trial_images(shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,12 @@ _FULL_PRECISION = {
     "TF_SET_ONEDNN_FPMATH_MODE": "STRICT",
 }
 
+# By itself, TensorFlow uses oneDNN only on processors with AVX-512 or the like. oneDNN's convolutions are faster on the
+# others, too (docs/benchmarks.md), and round alike at every place of a batch.
+_X86 = ("x86_64", "AMD64")
+
+_SPARE_ROWS = 8  # at most, of a pass
+
 # What Keras accepts in keras.json; it refuses others with an exception when it is imported
 _ACCEPTED = {
     "floatx": ("float16", "float32", "float64"),
@@ -50,6 +57,8 @@ def load_keras() -> Any:  # noqa: ANN401 - Keras has no types
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.update(_FULL_PRECISION)
+    if platform.machine() in _X86 and "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "keras" not in sys.modules:
         _require_settings(_settings_file())
     try:
@@ -222,6 +231,27 @@ def compiled(
 
     to_numpy = load_keras().ops.convert_to_numpy
     return lambda images: {tap: to_numpy(output) for tap, output in run(images).items()}
+
+
+def rows_of_pass(batch_size: int) -> int:
+    """Return the number of rows to compute for a batch, so that its images get the same bits at every place.
+
+    Matrix products of some libraries round the last rows otherwise, depending on the number of rows: Eigen's with AVX2
+    do so in 32 rows, but not in 34. So a product of equal rows is tried.
+
+    Returns
+    -------
+    int
+        The least number from `batch_size` on whose first `batch_size` rows agree; `batch_size` if none is found.
+    """
+    ops, generator = load_keras().ops, np.random.default_rng(0)
+    row = generator.standard_normal((1, 1024), np.float32)
+    weights = ops.convert_to_tensor(generator.standard_normal((1024, 1000), np.float32))
+    for rows in range(batch_size, batch_size + _SPARE_ROWS + 1):
+        product = ops.convert_to_numpy(ops.matmul(ops.convert_to_tensor(row.repeat(rows, axis=0)), weights))
+        if (product[:batch_size] == product[0]).all():
+            return rows
+    return batch_size
 
 
 def is_out_of_memory(error: BaseException) -> bool:

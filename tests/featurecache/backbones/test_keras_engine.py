@@ -50,6 +50,14 @@ def test_batch_size_changes_features_by_rounding_only(mobilenet, weights_of, pho
         np.testing.assert_allclose(other[tap], values, rtol=1e-4, atol=1e-5 * np.abs(values).max())
 
 
+@pytest.mark.parametrize("batch_size", [5, 8, pytest.param(32, marks=pytest.mark.slow)])
+def test_an_image_gets_the_same_bits_at_every_place_of_a_batch(weights_of, photographs, batch_size):
+    backbone = KerasBackbone(*weights_of("mobilenet_v2"), taps=("avg_pool", "predictions"), batch_size=batch_size)
+    for image in photographs(3):
+        for values in backbone.forward(image[None].repeat(batch_size, axis=0)).values():
+            np.testing.assert_array_equal(values, values[:1].repeat(batch_size, axis=0))
+
+
 def test_mixed_precision_computes_in_half_and_answers_in_full(mobilenet, weights_of, photographs):
     import keras
 

@@ -276,7 +276,14 @@ def test_a_commit_under_way_at_a_second_interruption_keeps_other_runs_out(photos
             raise KeyboardInterrupt
 
     monkeypatch.setattr(featurecache.run.commit_records, "publish_once", hold)
-    monkeypatch.setattr(threading.Thread, "join", lambda *_: _raise(KeyboardInterrupt))
+    join, here = threading.Thread.join, threading.current_thread()
+
+    def interrupted(thread, timeout=None):
+        if threading.current_thread() is here:
+            raise KeyboardInterrupt
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
     before, path = set(threading.enumerate()), tmp_path / "x.h5"
     with pytest.raises(KeyboardInterrupt):
         extract(photos, path, backbone=Device(), batch_size=BATCH, progress=interrupt, workers=1)
@@ -292,10 +299,6 @@ def test_a_commit_under_way_at_a_second_interruption_keeps_other_runs_out(photos
     extract(photos, path, backbone=again, batch_size=BATCH)
     assert again.rows == 20 - 2 * BATCH
     assert [name.name for name in tmp_path.glob("x.h5*")] == ["x.h5"]
-
-
-def _raise(error):
-    raise error
 
 
 def test_batches_after_one_that_was_not_forwarded_are_not_kept(photos, tmp_path, monkeypatch):
