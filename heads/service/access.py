@@ -319,5 +319,6 @@ def _too_large(rules: Rules) -> RequestError:
     return RequestError(
         413,
         "too_large",
-        f"the body has more than {rules.request_bytes:,} bytes; send fewer images at a time, or raise --request-mb",
+        f"the body has more than {rules.request_bytes:,} bytes; send fewer images at a time, or raise --request-mb "
+        "and --queue-mb",
     )

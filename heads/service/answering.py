@@ -93,7 +93,7 @@ class PendingImages:
         self._names, self._content, self._batcher = [image.name for image in images], content, batcher
         self._digests = [hashlib.sha256(image.data).hexdigest() for image in images]
         self._known: dict[str, tuple[Rows, Found]] = {}
-        self._submitted: dict[str, Work | Rows] = {}
+        self._submitted: dict[str, Work] = {}
         self._own: set[str] = set()
         self._missing: dict[str, bytes] = {}
         for digest, image in zip(self._digests, images, strict=True):
@@ -135,17 +135,20 @@ class PendingImages:
 
     def submit(self) -> list[Work]:
         """Queue what is not known, and return the work to wait for; see `Batcher.submit`. Call `leave` afterwards."""
-        self._submitted = self._batcher.submit(self._missing)
+        for digest, taken in self._batcher.submit(self._missing).items():
+            if isinstance(taken, Work):
+                self._submitted[digest] = taken
+            else:
+                self._known[digest] = taken, "memory"
         self._missing = {}  # the batcher has the bytes, and drops them when they are decoded
-        work = [item for item in self._submitted.values() if isinstance(item, Work)]
+        work = [*self._submitted.values()]
         self._own = {item.sha256 for item in work if item.callers == 1}
         return work
 
     def leave(self) -> None:
         """End the request: nothing is computed for it any more."""
         for item in self._submitted.values():
-            if isinstance(item, Work):
-                self._batcher.leave(item)
+            self._batcher.leave(item)
 
     def results(self) -> list[ImageFeatures | UnusableImage]:
         """Return features or a reason for every image, in order; all work must be finished.
@@ -166,11 +169,8 @@ class PendingImages:
         if sha256 in self._known:
             rows, found = self._known[sha256]
             return ImageFeatures(name, sha256, rows, found, passed=False)
-        submitted = self._submitted[sha256]
-        if not isinstance(submitted, Work):
-            return ImageFeatures(name, sha256, submitted, "memory", passed=False)
         try:
-            result = submitted.future.result(timeout=0)
+            result = self._submitted[sha256].future.result(timeout=0)
         except UnusableFeaturesError as e:
             return UnusableImage(name, sha256, "not_finite", str(e))
         except CancelledError as e:

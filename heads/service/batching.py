@@ -213,7 +213,7 @@ class Batcher:
             if self._failure is not None:
                 raise NotServingError(f"the network has failed: {self._failure}")
             taken = {sha256: self._taken(sha256, data) for sha256, data in contents.items()}
-            new = [work for work in taken.values() if isinstance(work, Work) and not work.callers]
+            new = [work for work in taken.values() if isinstance(work, Work) and work.sha256 not in self._pending]
             now, pace = time.monotonic(), self._seconds_per_image
             if not self.room.admit(len(new), self._queued, pace, now):
                 raise OverloadedError(

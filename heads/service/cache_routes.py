@@ -74,11 +74,11 @@ def cache_routes(reader: Reader, corrections: Corrections | None) -> APIRouter:
     ) -> Response:
         chosen = cache().require_tap(tap or default_tap(service))
         images = await reader.features(request)
-        results = await reader.in_thread(_similar, images, search(chosen), k)
+        results = await reader.searched(request, _similar, images, search(chosen), k)
         return answer(images, {"recipe": service.recipe.fingerprint, "tap": chosen, "results": results})
 
     @routes.get("/cached/{sha256}", summary="A small JPEG of an image of the cache", **answers(200))
-    async def cached(sha256: Digest) -> Response:
+    async def cached(request: Request, sha256: Digest) -> Response:
         opened = cache()
 
         def picture() -> bytes | None:
@@ -89,7 +89,7 @@ def cache_routes(reader: Reader, corrections: Corrections | None) -> APIRouter:
             pixels = None if data is None else shrink(data, SIDE)
             return None if pixels is None or isinstance(pixels, Failure) else jpeg_of(pixels)
 
-        jpeg = await reader.in_thread(picture)
+        jpeg = await reader.in_thread(request, picture)
         if jpeg is None:
             raise RequestError(404, "unknown_image", "the cache has no such image, or its file cannot be read any more")
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
@@ -123,7 +123,7 @@ def cache_routes(reader: Reader, corrections: Corrections | None) -> APIRouter:
             return JSONResponse({"corrections": count})
         if label is None:
             raise RequestError(422, "no_label", "images that are sent as bytes need their class: add ?label=")
-        files = await reader.in_thread(images_of, body, content_type)
+        files = await reader.in_thread(request, images_of, body, content_type)
         images = await reader.features_of(request, files)
         bad = [image for image in images if isinstance(image, UnusableImage)]
         if bad:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featurecache.errors import FeatureCacheError, ManifestError, OutputError, UnknownNameError
+from featurecache.errors import CacheFormatError, FeatureCacheError, ManifestError, OutputError, UnknownNameError
 from heads.errors import ArtifactError, HeadError, MismatchError, ParameterError, RowError
 from heads.service.batching import NotServingError, OverloadedError
 
@@ -44,6 +44,7 @@ def as_request_error(error: Exception) -> RequestError:
         (NotServingError, 503, "not_serving"),
         (UnknownNameError, 404, "unknown_name"),
         (ArtifactError, 409, "unusable_head"),
+        (CacheFormatError, 409, "unusable_cache"),
         (MismatchError, 409, "mismatch"),
         (ParameterError, 422, "bad_parameter"),
         (RowError, 422, "bad_rows"),

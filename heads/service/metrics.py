@@ -30,7 +30,6 @@ class Metrics:
             buckets=_SECONDS,
             **counted,
         )
-        self.refused = Counter("refused", "Requests that were refused, by reason", ["reason"], **counted)
         self.passes = Counter("passes", "Forward passes", **counted)
         self.pass_seconds = Histogram("pass_seconds", "Seconds of a forward pass", buckets=_SECONDS, **counted)
         self.batch_images = Histogram("batch_images", "Images of a forward pass", buckets=_IMAGES, **counted)

@@ -39,8 +39,12 @@ def native_routes(reader: Reader) -> APIRouter:
             raise RequestError(503, "no_head", "no head is served; train one, or load one")
         images = await reader.features(request)
         work = work_of(served.values(), len(images))
-        results = await reader.computed(work, lambda: predictions(images, served, service.recipe, top=top))
-        return answer(images, {"recipe": service.fingerprint, "results": results})
+
+        def answered() -> Response:
+            results = predictions(images, served, service.recipe, top=top)
+            return answer(images, {"recipe": service.fingerprint, "results": results})
+
+        return await reader.computed(request, work, answered)
 
     @routes.post(
         "/features", summary="Feature vectors of images", **answers(200, 406, kinds=["application/json", NPY], **IMAGES)
@@ -60,16 +64,20 @@ def native_routes(reader: Reader) -> APIRouter:
             raise RequestError(406, "one_tap", f"an npy file holds one tap; add ?tap=, one of {', '.join(taps)}")
         images = await reader.features(request)
         if as_npy and not any(isinstance(image, UnusableImage) for image in images):
-            return Response(await reader.in_thread(_npy, images, taps[0]), media_type=NPY)
-        results = await reader.in_thread(_feature_lists, images, taps)
-        if as_npy:
-            return JSONResponse({"results": results}, 422)
-        return answer(images, {"recipe": service.fingerprint, "results": results})
+            return Response(await reader.in_thread(request, _npy, images, taps[0]), media_type=NPY)
+
+        def answered() -> Response:
+            results = _feature_lists(images, taps)
+            if as_npy:
+                return JSONResponse({"results": results}, 422)
+            return answer(images, {"recipe": service.fingerprint, "results": results})
+
+        return await reader.in_thread(request, answered)
 
     @routes.get("/heads", summary="The heads that are served", **answers(200))
     async def heads() -> Response:
         served = service.heads.snapshot().values()
-        cache = service.cache
+        cache, faults = service.cache, service.faults()
         return JSONResponse(
             {
                 "heads": [
@@ -88,8 +96,8 @@ def native_routes(reader: Reader) -> APIRouter:
                 "cache": None
                 if cache is None
                 else {"rows": len(cache), "classes": list(cache.classes), "labelled": sum(cache.class_counts.values())},
-                "ready": not service.faults(),
-                "faults": service.faults(),
+                "ready": not faults,
+                "faults": faults,
             }
         )
 

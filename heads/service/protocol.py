@@ -7,6 +7,7 @@ import binascii
 import json
 import math
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,9 @@ EXTENSIONS = ("binary_tensor_data", "model_repository")
 OUTPUTS = {"probabilities": "FP64", "class": "BYTES"}
 _INPUTS = {"image": "BYTES", "features": "FP32"}
 _PREFIX = 4  # bytes of the length before each element of a BYTES tensor, little-endian
-_DEEPEST = 4  # nested lists of a tensor's data in JSON
+_DEEPEST = 4  # nested lists of a tensor's data in JSON, and sides of a shape
+_LONGEST_SIDE = 2**31 - 1
+_DIGITS = 19  # of a number of bytes, at most
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +52,7 @@ class InferRequest:
     outputs: Mapping[str, bool]
 
 
-def parse(body: bytes, header_length: str | None) -> InferRequest:
+def parse(body: bytes, header_length: str | None, most_images: int) -> InferRequest:
     """Read a request.
 
     Parameters
@@ -58,15 +61,18 @@ def parse(body: bytes, header_length: str | None) -> InferRequest:
         JSON, followed by the data of its tensors if ``header_length`` is given.
     header_length
         The value of `HEADER_LENGTH`: the number of bytes of JSON.
+    most_images
+        How many images a request may have.
 
     Raises
     ------
     RequestError
-        With status 400, for the first fault.
+        With status 413 for too many images, and with 400 for the first other fault.
     """
     length = len(body)
     if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= length):
+        is_number = header_length.isascii() and header_length.isdigit() and len(header_length) <= _DIGITS
+        if not (is_number and int(header_length) <= length):
             raise _fault(f"{HEADER_LENGTH} is {header_length[:40]!r}, and the body has {length} bytes")
         length = int(header_length)
     request = json_object(body[:length])
@@ -84,7 +90,11 @@ def parse(body: bytes, header_length: str | None) -> InferRequest:
     raw = _raw(tensor, body[length:])
     images = features = None
     if name == "image":
-        images = _elements(raw) if raw is not None else [_decoded(text) for text in _flat(tensor)]
+        if count > most_images:
+            message = f"the request has {count} images, {most_images} are allowed; send fewer at a time"
+            raise RequestError(413, "too_many_images", message)
+        elements = _elements(raw) if raw is not None else (_decoded(text) for text in _flat(tensor))
+        images = list(islice(elements, most_images + 1))
         _require_count(name, len(images), count)
     else:
         if len(shape) != 2:  # noqa: PLR2004 - (n, d)
@@ -187,6 +197,8 @@ def _shape(tensor: dict[str, Any]) -> tuple[int, tuple[int, ...]]:
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not shape or not all(type(side) is int and side >= 0 for side in shape):
         raise _fault(f"the shape of {tensor['name']} is not a list of whole numbers from 0 on")
+    if len(shape) > _DEEPEST or max(shape) > _LONGEST_SIDE:
+        raise _fault(f"the shape of {tensor['name']} has more than {_DEEPEST} sides, or one over {_LONGEST_SIDE:,}")
     return math.prod(shape), tuple(shape)
 
 
@@ -216,18 +228,16 @@ def _require_count(name: str, found: int, expected: int) -> None:
         raise _fault(f"{name} has {found} elements, and its shape says {expected}")
 
 
-def _elements(raw: bytes) -> list[bytes]:
-    """Return the elements of a BYTES tensor, each behind its length."""
-    found: list[bytes] = []
-    place = 0
+def _elements(raw: bytes) -> Iterator[bytes]:
+    """Yield the elements of a BYTES tensor, each behind its length."""
+    place = number = 0
     while place < len(raw):
         end = place + _PREFIX
         size = int.from_bytes(raw[place:end], "little")
         if end > len(raw) or end + size > len(raw):
-            raise _fault(f"element {len(found)} says that it has {size} bytes, and {max(0, len(raw) - end)} follow")
-        found.append(raw[end : end + size])
-        place = end + size
-    return found
+            raise _fault(f"element {number} says that it has {size} bytes, and {max(0, len(raw) - end)} follow")
+        yield raw[end : end + size]
+        place, number = end + size, number + 1
 
 
 def _joined(texts: Sequence[str]) -> bytes:

@@ -17,6 +17,7 @@ from heads.service import protocol
 from heads.service.answering import ImageFile, UnusableImage, work_of
 from heads.service.documentation import INFER, JSON_BODY, answers
 from heads.service.errors import RequestError
+from heads.service.waiting_room import LARGEST
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,9 +81,10 @@ def _models(reader: Reader) -> APIRouter:
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         found = served(name, version)
         body = await reader.body(request)
-        asked = await reader.computed(len(body), protocol.parse, body, request.headers.get(protocol.HEADER_LENGTH))
+        length, most = request.headers.get(protocol.HEADER_LENGTH), max(LARGEST, service.batcher.room.largest)
+        asked = await reader.computed(request, len(body), protocol.parse, body, length, most)
         rows = await _rows(reader, request, asked, found)
-        return await reader.computed(work_of([found], len(rows)), _answer, asked, found, rows)
+        return await reader.computed(request, work_of([found], len(rows)), _answer, asked, found, rows)
 
     @routes.get("", summary="Inputs and outputs of a head", **answers(200))
     async def metadata_of_head(name: str) -> Response:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _THREADS = 2  # that read bodies and compute answers of heads
+_SEARCHES = 1  # at once: each uses all processors
 _AT_ONCE = 1 << 18  # bytes that are worked on at once: a thread would take longer to begin
 
 
@@ -45,18 +46,30 @@ class Reader:
     rules: Rules
     traffic: Traffic
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, "answer"))
+    _searching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_SEARCHES, "search"))
 
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown()
+        self._searching.shutdown(cancel_futures=True)
 
-    async def in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call a function that computes, away from the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+    async def in_thread(self, request: Request, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function that computes, away from the event loop.
 
-    async def computed(self, size: int, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call a function that works on ``size`` bytes: at once if they are few, otherwise in a thread."""
-        return function(*arguments) if size <= _AT_ONCE else await self.in_thread(function, *arguments)
+        Raises
+        ------
+        TimeoutError
+            If the deadline of the request passes; the function is not called any more if it has not begun.
+        """
+        return await _called(self._threads, request, function, *arguments)
+
+    async def searched(self, request: Request, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function that searches the cache, as `in_thread` does: nobody but other searches waits for it."""
+        return await _called(self._searching, request, function, *arguments)
+
+    async def computed(self, request: Request, size: int, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function that works on ``size`` bytes: at once if they are few, otherwise as `in_thread` does."""
+        return function(*arguments) if size <= _AT_ONCE else await self.in_thread(request, function, *arguments)
 
     async def body(self, request: Request) -> bytes:
         """Return the body of a request, within its bounds."""
@@ -66,14 +79,14 @@ class Reader:
         """Return the features of all images in the body of a request, in order."""
         content_type = request.headers.get("content-type", "")
         body = await self.body(request)
-        pending = await self.computed(len(body), self._read, body, content_type)
+        pending = await self.computed(request, len(body), self._read, body, content_type)
         del body  # it is not kept while the network computes
         return await self._features(request, pending)
 
     async def features_of(self, request: Request, images: Sequence[ImageFile]) -> list[ImageFeatures | UnusableImage]:
         """Return the features of images, in order."""
         size = sum(len(image.data) for image in images)
-        return await self._features(request, await self.computed(size, self._looked_up, images))
+        return await self._features(request, await self.computed(request, size, self._looked_up, images))
 
     def _read(self, body: bytes, content_type: str) -> PendingImages:
         """Read the images in a body, and ask which of them are in memory."""
@@ -99,11 +112,7 @@ class Reader:
         exchange.images = len(pending)
         service = self.service
         if not pending.is_known and service.content.is_stored:
-            await self.in_thread(pending.look_further)
-        for found, count in pending.hits.items():
-            service.metrics.hit(found, count)
-        if pending.is_known:
-            return pending.results()
+            await self.in_thread(request, pending.look_further)
         largest = service.batcher.room.largest
         if pending.unknown > largest:
             raise RequestError(
@@ -111,7 +120,9 @@ class Reader:
                 "too_many_images",
                 f"the request has {pending.unknown} new images, and {largest} fit into the queue; send fewer at a time",
             )
-        work = pending.submit()
+        work = [] if pending.is_known else pending.submit()
+        for found, count in pending.hits.items():
+            service.metrics.hit(found, count)
         try:
             await _finished(work, request, exchange.deadline)
         finally:
@@ -119,8 +130,18 @@ class Reader:
         return pending.results()
 
 
+async def _called(
+    threads: ThreadPoolExecutor, request: Request, function: Callable[..., Result], *arguments: Any
+) -> Result:
+    """Call a function in a thread, within the deadline of a request."""
+    async with asyncio.timeout_at(request.scope["exchange"].deadline):
+        return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
+
+
 async def _finished(work: Sequence[Work], request: Request, deadline: float) -> None:
     """Wait until all work is finished, the deadline passes, or the client leaves."""
+    if not work:
+        return
     loop = asyncio.get_running_loop()
     finished: asyncio.Future[None] = loop.create_future()
     unfinished = len(work)
@@ -135,8 +156,6 @@ async def _finished(work: Sequence[Work], request: Request, deadline: float) -> 
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(count_down)
 
-    if not work:
-        return
     for item in work:
         item.future.add_done_callback(called_in_a_thread)
     leaving = asyncio.ensure_future(_left(request))

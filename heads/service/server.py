@@ -136,7 +136,7 @@ def serve(
         )
         rules = Rules(
             hashlib.sha256(token).digest() if token else b"",
-            chosen.request_mb * MEGABYTE,
+            min(chosen.request_mb, chosen.queue_mb) * MEGABYTE,
             chosen.timeout,
             local_only=chosen.host in _LOOPBACK and not token,
         )
@@ -155,7 +155,7 @@ def address_of(host: str, port: int, *, is_secure: bool) -> str:
 def _token(file: str | os.PathLike[str] | None) -> bytes:
     """Return the token from a file or from the environment; empty if there is none."""
     if file is None:
-        token = os.environ.get(TOKEN_VARIABLE, "").strip().encode()
+        token = os.fsencode(os.environ.get(TOKEN_VARIABLE, "").strip())
     else:
         try:
             with open_regular(Path(file)) as stream:
@@ -195,9 +195,10 @@ def _bound(host: str, port: int) -> socket.socket:
         except BaseException:
             listener.close()
             raise
-    except OSError as e:
+    except (OSError, UnicodeError) as e:  # a name that cannot be looked up is no text for the system, perhaps
+        reason = (e.strerror if isinstance(e, OSError) else None) or str(e)
         raise OptionError(
-            f"cannot listen on {host}, port {port}: {(e.strerror or str(e)).lower()}; choose another --port or --host"
+            f"cannot listen on {host}, port {port}: {reason.lower()}; choose another --port or --host"
         ) from e
     return listener
 

@@ -28,9 +28,10 @@ from heads.catalog import head_spec
 from heads.errors import HeadError, MismatchError, ParameterError, TrainingError
 from heads.notices import to_dicts
 from heads.service.answering import ImageFeatures, ImageFile, PendingImages
+from heads.service.assembly import MEGABYTE
 from heads.service.batching import OverloadedError
 from heads.service.errors import RequestError, as_request_error
-from heads.service.models import ServedHead, add_version
+from heads.service.models import VERSIONS, ServedHead, add_version
 from heads.splits import TRAIN
 from heads.training import DEFAULT_HEAD, Training, feature_tap, unmatched_labels
 
@@ -51,6 +52,7 @@ State: TypeAlias = Literal["waiting", "running", "done", "failed", "cancelled"]
 HEAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MOST_WAITING = 16
 _PAUSE_SECONDS = 0.1  # until the queue is looked at again
+_PUBLISH_SECONDS = 5.0  # until a head that is being published is
 _KEPT = 256  # jobs that have ended and can still be asked for
 
 
@@ -159,6 +161,11 @@ class Job:
         self.ended, self.state = time.monotonic(), state
 
 
+def size_of(job: Job) -> int:
+    """Return the bytes of the rows that a training holds until it ends."""
+    return 0 if job.request.rows is None else job.request.rows.nbytes
+
+
 class Jobs:
     """The trainings of a service.
 
@@ -186,12 +193,18 @@ class Jobs:
         RequestError
             If the head's name is not possible, or too many trainings wait.
         """
-        if not HEAD_NAME.fullmatch(head):
+        if not HEAD_NAME.fullmatch(head) or head == VERSIONS:
             raise RequestError(
-                422, "bad_name", "the name of a head has 1 to 64 letters, digits, dots, dashes and underscores"
+                422,
+                "bad_name",
+                f"the name of a head has 1 to 64 letters, digits, dots, dashes and underscores, and is not {VERSIONS}",
             )
         job = Job(secrets.token_hex(8), head, request)
         with self._changed:
+            held = sum(size_of(other) for other in self._jobs.values())
+            if held and held + size_of(job) > self._service.options.queue_mb * MEGABYTE:
+                message = "trainings in progress hold as many rows as --queue-mb allows; ask again later"
+                raise RequestError(429, "overloaded", message, {"Retry-After": "10"})
             if self._closing:
                 raise RequestError(503, "not_serving", "the service is ending")
             if len(self._waiting) >= _MOST_WAITING:
@@ -238,6 +251,8 @@ class Jobs:
             self._changed.notify_all()
         for job in self.all():
             self.cancel(job.id)
+        if self._thread is not None and any(job.is_whole and job.ended is None for job in self.all()):
+            self._thread.join(_PUBLISH_SECONDS)
 
     def _run(self) -> None:
         """Work on the trainings, one after the other, in a thread."""

@@ -63,7 +63,7 @@ def training_routes(reader: Reader, corrections: Corrections | None) -> APIRoute
         request: Request, name: Annotated[str, Path(description="The head to exchange, or the name of a new one.")]
     ) -> Response:
         body = await reader.body(request)
-        given = await reader.in_thread(parsed, TrainingBody, body or b"{}")
+        given = await reader.in_thread(request, parsed, TrainingBody, body or b"{}")
         served = service.heads.snapshot().get(name)
         training = Training.asked(
             given.family or (served.head.name if served else None),
@@ -71,7 +71,7 @@ def training_routes(reader: Reader, corrections: Corrections | None) -> APIRoute
             seed=given.seed,
             holdout=given.holdout,
         )
-        rows = None if given.rows is None else await reader.in_thread(matrix_of, given.rows)
+        rows = None if given.rows is None else await reader.in_thread(request, matrix_of, given.rows)
         job = jobs.submit(name, TrainingRequest(training, given.tap, given.corrections, rows, given.labels))
         return JSONResponse(job.to_dict(), 202)
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from featurecache.text import printable
 from heads.service.answering import ImageFile
 from heads.service.errors import RequestError
+from heads.service.waiting_room import LARGEST
 
 JSON_TYPE = "application/json"
-MAX_PARTS = 256
 _NAME_LENGTH = 255
 _RAW = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})  # the last is what curl sends
 
@@ -92,10 +92,8 @@ class _Form:
     def end(self) -> None:
         if not self._is_file:
             return
-        if len(self.files) == MAX_PARTS:
-            raise RequestError(
-                413, "too_many_images", f"the form has more than {MAX_PARTS} files; send fewer at a time"
-            )
+        if len(self.files) == LARGEST:
+            raise RequestError(413, "too_many_images", f"the form has more than {LARGEST} files; send fewer at a time")
         name = (self._filename or b"").decode("utf-8", "replace")[:_NAME_LENGTH]
         self.files.append(ImageFile(b"".join(self._chunks), name))
 
@@ -123,7 +121,7 @@ def _parts(body: bytes, boundary: bytes) -> list[ImageFile]:
         )
         parser.write(body)
         parser.finalize()
-    except MultipartParseError as e:
+    except FormParserError as e:
         raise RequestError(400, "bad_form", f"the form cannot be read: {printable(str(e))}") from e
     if not form.is_complete:
         raise RequestError(400, "bad_form", "the form ends before its last part does")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 BURST = 32
-LARGEST = 256  # as many as a form may have
+LARGEST = 256  # images of a request
 SHORT_SECONDS = 0.15
 _CALM_SECONDS = 1.0
 

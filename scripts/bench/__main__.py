@@ -44,11 +44,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rows", type=int, help="cluster: rows of a run whose memory is measured, alone")
     try:
         options = parser.parse_args(arguments)
-        module = import_module(f"scripts.bench.{options.name}_")
-        run: Callable[..., dict[str, Any]] = partial(module.run, module.QUICK) if options.quick else module.run
-    except (SystemExit, AttributeError):
+    except SystemExit:
         print_table(("name", "measures"), list(BENCHMARKS.items()), left={0, 1})
         return 2
+    module = import_module(f"scripts.bench.{options.name}_")
+    run: Callable[..., dict[str, Any]] = module.run
+    if options.quick:
+        if not hasattr(module, "QUICK"):
+            print(f"--quick is not for {options.name}", file=sys.stderr)
+            return 2
+        run = partial(run, module.QUICK)
     asked = {name: getattr(options, name) for name in ("kills", "rows") if getattr(options, name) is not None}
     measured = {"benchmark": options.name, "machine": machine()} | run(**asked)
     if options.json:

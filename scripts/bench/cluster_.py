@@ -101,7 +101,7 @@ def _seconds(images: Path, cache: Path, *, workers: int | None = None, slowness:
 
 
 def _memory(rows: int) -> dict[str, Any]:
-    """Return the driver's peak memory in a run over so many rows, and what lay in the object store."""
+    """Return the driver's peak memory in a run over so many rows."""
     found: dict[str, Any] = json.loads(_python("scripts.bench.cluster_", rows).splitlines()[-1])
     return found
 
@@ -125,7 +125,7 @@ def main(rows: int) -> None:
     measured = {
         "rows": made,
         "driver_peak_mb": round(peak / 1e6),
-        "bytes_a_row": round(peak / made),
+        "peak_over_rows": round(peak / made),
         "seconds": round(time.perf_counter() - began, 1),
     }
     print(json.dumps(measured))

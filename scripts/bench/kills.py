@@ -96,8 +96,8 @@ def run_with_kills(folder: Path, kills: int, seed: int = 0) -> dict[str, Any]:
     while killed.total() < kills or not caches:
         cache = folder / f"{caches}.h5"
         while True:
+            known, before = _rows(cache, plain), killed.total()
             driver = Driver(images, cache)
-            known = _rows(cache, plain)
             while killed.total() < kills and driver.wait_for_rows(driver.forwarded + 1):
                 time.sleep(draw.random())
                 victim = draw.choice(_VICTIMS)
@@ -115,6 +115,8 @@ def run_with_kills(folder: Path, kills: int, seed: int = 0) -> dict[str, Any]:
                     break
             everything = {*driver.workers, *driver.cluster()}
             driver.end()
+            if driver.error and killed.total() == before:
+                raise RuntimeError(driver.error)
             left += still_running(everything)
             lost += max(0, known + driver.forwarded - _rows(cache, plain))
             if driver.is_done:

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,17 +81,17 @@ def run_limited(command: Sequence[str], limit: int) -> Measured:
 def _control_group(limit: int) -> Iterator[Path | None]:
     """Make a control group below that of this process; None where that is not allowed."""
     folder = next(iter(group_folders("memory")), Path("/nowhere")) / f"featurecache-{os.getpid()}"
-    try:
+    is_limited = False
+    with suppress(OSError, StopIteration):
         folder.mkdir()
         file = next(folder / name for name in _LIMITS if (folder / name).exists())
         file.write_text(str(limit), "ascii")
-    except (OSError, StopIteration):
-        yield None
-        return
+        is_limited = True
     try:
-        yield folder
+        yield folder if is_limited else None
     finally:
-        folder.rmdir()
+        with suppress(FileNotFoundError):
+            folder.rmdir()
 
 
 class _Peak:

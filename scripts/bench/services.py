@@ -69,13 +69,19 @@ class Service(AbstractContextManager["Service"]):
             start_new_session=True,  # some services have processes of their own
         )
         end = time.monotonic() + _START_SECONDS
-        while not self._answers(is_ready):
-            if self._process.poll() is not None or time.monotonic() > end:
-                self._chatter.seek(0)
-                said = self._chatter.read()[_FROM_THE_END:]
-                self.__exit__(None, None, None)
-                raise RuntimeError(f"{command} does not get ready: {said}")
-            time.sleep(0.1)
+        try:
+            while not self._answers(is_ready):
+                self._require_alive(end)
+                time.sleep(0.1)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def _require_alive(self, end: float) -> None:
+        """Raise an error if the process has ended, or the time to start has."""
+        if self._process.poll() is not None or time.monotonic() > end:
+            self._chatter.seek(0)
+            raise RuntimeError(f"{self._process.args!r} does not get ready: {self._chatter.read()[_FROM_THE_END:]}")
 
     def _answers(self, is_ready: Callable[[int], bool]) -> bool:
         with suppress(OSError):
@@ -98,11 +104,11 @@ class Service(AbstractContextManager["Service"]):
         """End it, and what it has started."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):  # also processes that outlive the first one
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._process.wait()
         self._chatter.close()
 
 

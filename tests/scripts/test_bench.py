@@ -206,11 +206,14 @@ class Answering(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     bodies: ClassVar[list] = []
+    lock: ClassVar = threading.Lock()
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.bodies.append((self.headers["Content-Type"], body))
-        self.send_response(429 if len(self.bodies) % 4 == 0 else 200)
+        with self.lock:
+            self.bodies.append((self.headers["Content-Type"], body))
+            number = len(self.bodies)
+        self.send_response(429 if number % 4 == 0 else 200)
         self.send_header("Retry-After", "0")
         self.send_header("Content-Length", "2")
         self.end_headers()

@@ -94,7 +94,8 @@ def test_the_slurm_job_of_a_cluster_starts_ray_on_all_nodes_and_ends_it(tmp_path
         "ray": f'echo "ray $*" >> {calls}',
         "srun": f'echo "srun $*" >> {calls}',
         "hostname": "echo 10.0.0.1",
-        "featurecache": f'sleep 0.2; echo "featurecache $* $RAY_AUTH_MODE ${{#RAY_AUTH_TOKEN}}" >> {calls}; exit 3',
+        "featurecache": f"until grep -q srun {calls}; do sleep 0.01; done\n"
+        f'echo "featurecache $* $RAY_AUTH_MODE ${{#RAY_AUTH_TOKEN}}" >> {calls}; exit 3',
     }
     for name, text in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")

@@ -1,6 +1,6 @@
 """Runs with workers, which are threads here: the same bytes as a plain run, whatever happens to the workers."""
 
-import time
+import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -90,21 +90,30 @@ def rows_of(cache):
 
 
 def test_a_worker_that_was_given_up_and_finishes_all_the_same_gives_one_row(extract_with, plain):
+    def contents(unit):
+        return set().union(*unit.batches)
+
+    is_done, is_done_twice = threading.Event(), threading.Event()
+
     class Sluggish(ThreadWorker):
         def do(self, unit):
-            late = not pool.lost
-            if late:
+            if not pool.lost:
                 pool.lost.append(unit)
                 pool.lose("thread 0")
-                time.sleep(0.3)  # another one does it before
+                assert is_done.wait(60)
+                pool.reports.append(super().do(unit))
+                is_done_twice.set()
+                return pool.reports[0]
             report = super().do(unit)
-            pool.reports += [report] if late else []
+            if contents(unit) & contents(pool.lost[0]):
+                is_done.set()
+                assert is_done_twice.wait(60)  # before the run can end
             return report
 
     pool = ThreadPool(1, lambda order, _: Sluggish(order, 1))
     pool.lost, pool.reports = [], []
     cache = extract_with(pool)
-    assert len(pool.lost) == 1
+    assert len(pool.reports) == 1
     assert len(cache) == 115
 
 
@@ -246,7 +255,12 @@ def test_auto_batches_need_a_network_first(extract_with):
 
 
 def test_one_slow_worker_costs_at_most_a_unit(extract_with):
-    pool = ThreadPool(4, lambda order, number: ThreadWorker(order, 1, seconds=4.0 if number == 0 else 0.02))
-    began = time.perf_counter()
-    extract_with(pool)
-    assert time.perf_counter() - began < 3.0  # others have finished its two units before it has finished one
+    has_ended = threading.Event()
+
+    class Slow(ThreadWorker):
+        def do(self, unit):
+            assert has_ended.wait(60)  # others have finished its two units before it has begun with one
+            return super().do(unit)
+
+    extract_with(ThreadPool(4, lambda order, number: (ThreadWorker if number else Slow)(order, 1)))
+    has_ended.set()

@@ -236,6 +236,18 @@ def test_a_seen_image_and_an_error_are_answered_without_a_thread(run_server, png
     assert client.post("/predict", content=b"x" * 1_000_000).status_code == 503
 
 
+def test_a_search_that_takes_too_long_keeps_its_deadline_and_nobody_else(run_server, dataset, png, monkeypatch):
+    may_end = threading.Event()
+    monkeypatch.setattr("heads.service.cache_routes._similar", lambda *_: may_end.wait(60))
+    client = run_server(cache=dataset.cache, timeout=1).client
+    try:
+        for number in range(3):
+            error_of(client.post("/similar", content=png(number)), 504, "timeout")
+        assert client.post("/predict", content=png(9)).status_code == 200
+    finally:
+        may_end.set()
+
+
 def test_bodies_in_progress_are_bounded_together(run_server, raw_connection, wait_for, png):
     server = run_server(queue_mb=1, request_mb=1)
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n"
@@ -538,10 +550,11 @@ def test_a_head_is_exchanged_under_load_without_a_failure(run_server, dataset, t
         ready.append((head.save(tmp_path / f"new{seed}"), head))
     server = run_server(folder)
     end, failures, seen, asked = time.monotonic() + seconds, [], set(), []
+    exchanged, is_over = {head.identity for _, head in ready}, threading.Event()
 
     def ask():
         with httpx.Client(base_url=server.url) as client:
-            while time.monotonic() < end:
+            while not is_over.is_set():
                 due = time.monotonic() + 0.04
                 response = client.post("/predict?head=red", files=[("f", (str(n), png(n))) for n in range(3)])
                 versions = {result["heads"]["red"]["version"] for result in response.json().get("results", ())}
@@ -555,15 +568,16 @@ def test_a_head_is_exchanged_under_load_without_a_failure(run_server, dataset, t
     for asker in askers:
         asker.start()
     turn = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or not (exchanged <= seen or time.monotonic() > end + 60):
         directory, _ = ready[turn % 3]
         shutil.rmtree(folder / "red")
         shutil.copytree(directory, folder / "red")
         assert server.client.post("/v2/repository/models/red/load").status_code == 200
         turn += 1
         time.sleep(0.1)
+    is_over.set()
     for asker in askers:
         asker.join()
     assert failures == []
-    assert {head.identity for _, head in ready} <= seen
+    assert exchanged <= seen
     assert len(asked) > least

@@ -12,6 +12,7 @@ import featurecache
 from featurecache.errors import OptionError
 from heads.service.content_cache import CachedRows, ContentCache, MemoryCache, size_of
 from heads.service.feature_file import SqliteFeatures
+from tests.quiet import in_a_quiet_moment
 
 
 def digest(number):
@@ -44,7 +45,7 @@ def test_memory_is_bounded_and_the_least_recently_used_go_first(recipe):
     for number in (3, 3, 4):
         memory.put(digest(number), rows_of(number, recipe))
     assert [number for number in range(5) if memory.get(digest(number)) is not None] == [0, 3, 4]
-    assert memory.bytes == 3 * size <= 3 * size
+    assert memory.bytes == 3 * size
     assert len(memory) == 3
 
 
@@ -139,17 +140,21 @@ def test_images_that_never_repeat_hardly_pay_for_the_cache(cache, recipe, tmp_pa
     """Asking and keeping take less than 2 % of a pass of 10 ms, faster than MobileNetV2 on two cores."""
     seen = SqliteFeatures(tmp_path / "seen.db", recipe, 10**8)
     content = ContentCache(MemoryCache(10**8), CachedRows(cache, recipe.taps), seen)
-    features = [rows_of(number, recipe) for number in range(100)]
-    digests = [digest(number) for number in range(400)]
-    spent = []
-    for start in range(0, 400, 50):
+    features = [rows_of(number, recipe) for number in range(50)]
+    digests = iter([digest(number) for number in range(2000)])
+
+    def measure():
+        contents = [next(digests) for _ in features]
         began = time.perf_counter()
-        for number in range(start, start + 50):
-            assert content.get(digests[number]) is None
-            content.put(digests[number], features[number % 100])
-        spent.append((time.perf_counter() - began) / 50)
+        for sha256, rows in zip(contents, features, strict=True):
+            assert content.get(sha256) is None
+            content.put(sha256, rows)
+        spent = (time.perf_counter() - began) / len(features)
+        time.sleep(0.02)
+        return spent
+
+    in_a_quiet_moment(measure, lambda spent: spent < 0.02 * 0.010, rounds=40)
     content.close()
-    assert min(spent) < 0.02 * 0.010, spent
 
 
 @pytest.mark.parametrize("content", [b"not a database at all, but some text of more than a hundred bytes" * 4, None])

@@ -26,6 +26,7 @@ from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.weights import resolve_weights
 from scripts.bench.load import Order, ask
 from tests.heads.networks import TENSORFLOW_AND_NUMPY
+from tests.quiet import in_a_quiet_moment
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(TENSORFLOW_AND_NUMPY)]
 
@@ -44,16 +45,6 @@ def jpeg(seed):
 def tell(text):
     """Show a figure where pytest runs with -s."""
     sys.stdout.write(f"{text}\n")
-
-
-def in_a_quiet_moment(measure, holds, rounds=5):
-    """Assert that one of some rounds keeps a promise: other tests can make a round slower, never faster."""
-    found = []
-    for _ in range(rounds):
-        found.append(measure())
-        if holds(found[-1]):
-            return
-    pytest.fail(f"no round kept the promise: {found}")
 
 
 @pytest.fixture(scope="module")

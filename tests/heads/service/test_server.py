@@ -68,12 +68,17 @@ def start(dataset):
         process.stdout.close()
 
 
+def waiting(client):
+    """Return how many images wait for a pass."""
+    return float(client.get("/metrics").text.split("\nfeaturecache_queue_images ")[1].split("\n")[0])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_everything_that_was_accepted_is_answered_before_the_end(start, png, number):
-    process, client = start(0.4, batch_size=1, grace=20)
+def test_everything_that_was_accepted_is_answered_before_the_end(start, png, wait_for, number):
+    process, client = start(1.5, batch_size=1, grace=20)
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(client.post, "/predict", content=png(seed)) for seed in range(4)]
-        time.sleep(0.5)
+        wait_for(lambda: waiting(client) == 3)
         process.send_signal(number)
         end = time.monotonic() + 60
         while (ready := httpx.get(client.base_url.join("/v2/health/ready"))).status_code == 200:
@@ -86,11 +91,11 @@ def test_everything_that_was_accepted_is_answered_before_the_end(start, png, num
     assert process.wait(60) == 0
 
 
-def test_the_service_ends_within_its_grace(start, png):
+def test_the_service_ends_within_its_grace(start, png, wait_for):
     process, client = start(60.0, batch_size=1, grace=1)
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(client.post, "/predict", content=png(seed)) for seed in range(2)]
-        time.sleep(0.5)
+        wait_for(lambda: waiting(client) == 1)
         began = time.monotonic()
         process.terminate()
         process.wait(50)
@@ -99,18 +104,19 @@ def test_the_service_ends_within_its_grace(start, png):
             assert one.exception(20) is not None or one.result().status_code >= 500
 
 
-def test_a_second_signal_ends_the_service_at_once(start, png):
+def test_a_second_signal_ends_the_service_at_once(start, png, wait_for):
     process, client = start(60.0, batch_size=1, grace=60)
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(client.post, "/predict", content=png(1))
-        time.sleep(0.5)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(client.post, "/predict", content=png(seed)) for seed in range(2)]
+        wait_for(lambda: waiting(client) == 1)
         process.terminate()
-        time.sleep(0.3)
+        wait_for(lambda: client.get("/v2/health/ready").status_code == 503)
         began = time.monotonic()
         process.terminate()
         process.wait(50)
         assert time.monotonic() - began < 30
-        assert asked.exception(20) is not None or asked.result().status_code >= 500
+        for one in asked:
+            assert one.exception(20) is not None or one.result().status_code >= 500
 
 
 def test_a_port_in_use_is_one_line(dataset):
@@ -123,6 +129,8 @@ def test_a_port_in_use_is_one_line(dataset):
 def test_an_address_of_another_machine_is_refused(dataset):
     with pytest.raises(OptionError, match=r"cannot listen on 192\.0\.2\.7"):
         serve([dataset.heads], backbone=FakeBackbone(), host="192.0.2.7", insecure=True)
+    with pytest.raises(OptionError, match=r"cannot listen on 192\.168\.\.1"):
+        serve([dataset.heads], backbone=FakeBackbone(), host="192.168..1", insecure=True)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", ""])  # noqa: S104 - the point

@@ -14,6 +14,7 @@ import pytest
 
 import featurecache
 import heads
+from heads.service.errors import RequestError
 from heads.service.training import Jobs, TrainingRequest
 from heads.training import Training
 
@@ -194,6 +195,20 @@ def test_rows_that_were_sent_are_forgotten_when_the_training_ends(make_service, 
     assert job.request.rows is job.request.labels is None
 
 
+def test_rows_of_waiting_trainings_are_bounded_together(make_service, dataset, tmp_path):
+    jobs = Jobs(make_service(shutil.copytree(dataset.heads, tmp_path / "heads"), queue_mb=1), None)
+    rows = np.zeros((4, 60_000), np.float32)  # 960,000 bytes
+    slow = Training.asked("softmax", params={"epochs": 100_000, "patience": 0})
+    try:
+        jobs.submit("eye", TrainingRequest(slow, "features", rows=rows, labels=[*"abab"]))
+        with pytest.raises(RequestError, match="as many rows as --queue-mb allows") as refusal:
+            jobs.submit("eye", TrainingRequest(slow, "features", rows=rows, labels=[*"abab"]))
+        assert refusal.value.status == 429
+        jobs.submit("eye", TrainingRequest(slow, "features", rows=rows[:, :100], labels=[*"abab"]))
+    finally:
+        jobs.close()
+
+
 @pytest.mark.parametrize("encoded", [False, True])
 def test_rows_and_labels_in_the_body(service, place, finished, encoded):
     features = place.cache.features("features", "train")
@@ -234,14 +249,22 @@ def test_an_epoch_is_reported_and_a_training_is_cancelled(service, finished):
     assert states == {job["job"]: "cancelled", second["job"]: "done"}
 
 
-def test_a_training_without_epochs_that_was_cancelled_is_not_published(service, place, finished):
-    random = np.random.default_rng(0)
-    rows, labels = random.standard_normal((6000, 16)).tolist(), random.choice([*"abcd"], 6000).tolist()
+def test_a_training_without_epochs_that_was_cancelled_is_not_published(service, place, finished, monkeypatch):
+    is_cancelled, on = threading.Event(), Training.on
+
+    def on_until_cancelled(training, *arguments, **options):
+        head = on(training, *arguments, **options)
+        assert training.spec.name != "svm" or is_cancelled.wait(60)
+        return head
+
+    monkeypatch.setattr(Training, "on", on_until_cancelled)
+    rows, labels = np.random.default_rng(0).standard_normal((60, 16)).tolist(), [*"abcd"] * 15
     before = versions(service)
     job = train(service, "colours", family="svm", tap="features", rows=rows, labels=labels)
     while service.client.get(f"jobs/{job['job']}").json()["state"] == "waiting":
         time.sleep(0.005)
     assert service.client.delete(f"jobs/{job['job']}").json()["state"] == "cancelled"
+    is_cancelled.set()
     assert finished(service, train(service, "nearest", family="centroid"))["state"] == "done"
     assert service.client.get(f"jobs/{job['job']}").json()["state"] == "cancelled"
     assert versions(service)["colours"] == before["colours"]
@@ -264,6 +287,7 @@ def test_a_training_without_epochs_that_was_cancelled_is_not_published(service, 
         ("..", {}, 404, "no such route"),
         ("%2e%2e%2fx", {}, 404, "no such route"),
         (".hidden", {}, 422, "letters, digits"),
+        ("versions.json", {}, 422, "and is not versions.json"),
         ("x" * 65, {}, 422, "letters, digits"),
     ],
 )
