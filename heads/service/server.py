@@ -155,7 +155,7 @@ def address_of(host: str, port: int, *, is_secure: bool) -> str:
 def _token(file: str | os.PathLike[str] | None) -> bytes:
     """Return the token from a file or from the environment; empty if there is none."""
     if file is None:
-        token = os.fsencode(os.environ.get(TOKEN_VARIABLE, "").strip())
+        token = os.environ.get(TOKEN_VARIABLE, "").strip().encode("utf-8", "surrogateescape")
     else:
         try:
             with open_regular(Path(file)) as stream:

@@ -68,7 +68,7 @@ def measure(engine: str, network: str, batch: int, processors: str = "all") -> d
     With one processor, this process keeps to its first one from now on.
     """
     if processors == "one":
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        os.sched_setaffinity(0, {0})
     spec = find_network(network)
     backbone: Any = start_engine(
         "numba" if engine == "numba" else "keras",

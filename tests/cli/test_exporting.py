@@ -12,9 +12,10 @@ from featurecache import FeatureCache
 from featurecache.images.decode import DecodeRules, decode
 from heads import TrainedHead
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
 
 
 def test_export_makes_a_model_that_says_what_the_head_says(command, real_head, real_cache, images, tmp_path):

@@ -98,6 +98,7 @@ def test_the_recipe_of_the_interrupted_run_is_known(interrupted, many, command):
     assert refused == {"field": "backbone", "cache": "mobilenet_v2", "wanted": "vgg16"}
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_to_the_same_result(interrupted, many, command, invoke, tmp_path):
     cache = interrupted[0]
     resumed = command("extract", many, cache, *OPTIONS, "--json")

@@ -14,6 +14,8 @@ from PIL import Image
 
 from heads.artifact.description import checksum
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(sys.executable).with_name("featurecache")
 ROOT = Path(__file__).parents[2]
 PACKAGES = (ROOT / "tests" / "data" / "example_backbone_package", ROOT / "docs" / "examples" / "new_head_package")

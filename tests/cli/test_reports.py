@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CURVE = {"points", "forecast", "head", "tap"}
 
 

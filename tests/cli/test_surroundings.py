@@ -7,6 +7,8 @@ import pytest
 
 from tests.cli.conftest import PROGRAM
 
+pytestmark = pytest.mark.slow
+
 NETWORK = ("--backbone", "mobilenet_v2", "--weights", "random:0")
 
 

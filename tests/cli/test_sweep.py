@@ -13,6 +13,8 @@ import pytest
 
 from tests.cli.conftest import said
 
+pytestmark = pytest.mark.slow
+
 GRID = (
     "--head",
     "logreg",

@@ -9,6 +9,8 @@ from sklearn.metrics import log_loss
 from featurecache.cli.lesson import activations
 from featurecache.cli.lesson.lesson_writer import LessonWriter
 
+pytestmark = pytest.mark.slow
+
 BENT = ("tanh", "sigmoid", "relu")
 
 

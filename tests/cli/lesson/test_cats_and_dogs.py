@@ -18,6 +18,8 @@ from featurecache.cli.lesson.lesson_writer import LessonWriter
 from featurecache.images.decode import DecodeRules, decode
 from heads import MismatchError, TrainedHead
 
+pytestmark = pytest.mark.slow
+
 PICTURES = [
     "cats-and-dogs-confusion",
     "cats-and-dogs-correct",
@@ -40,7 +42,6 @@ def red_and_blue(teach, learned_cache):
     return teach("cats-and-dogs", learned_cache)
 
 
-@pytest.mark.slow
 @pytest.mark.real_data
 def test_on_photographs_the_layer_below_beats_the_answers_and_both_beat_the_map(real):
     results, text, _ = real
@@ -55,7 +56,6 @@ def test_on_photographs_the_layer_below_beats_the_answers_and_both_beat_the_map(
     assert "According to WordNet, 5 of ImageNet's classes are cats and 118 are dogs" in text
 
 
-@pytest.mark.slow
 @pytest.mark.real_data
 def test_on_photographs_the_first_head_is_that_of_the_readme(real, invoke, photographs, tmp_path):
     settings = ("standardize=false", "optimizer=rmsprop", "lr=0.1", "epochs=3", "batch_size=64")
@@ -67,7 +67,6 @@ def test_on_photographs_the_first_head_is_that_of_the_readme(real, invoke, photo
         assert f"{epoch['epoch']} {' '.join(f'{each:.4f}' for each in numbers)}" in real[1]
 
 
-@pytest.mark.slow
 @pytest.mark.real_data
 def test_on_photographs_the_galleries_hold_what_their_names_say(real, invoke, photographs, tmp_path):
     results = real[0]
@@ -91,7 +90,6 @@ def test_on_photographs_the_galleries_hold_what_their_names_say(real, invoke, ph
         assert probabilities[surest, y].min() >= np.sort(probabilities[right & (valid.y == y), y])[-6]
 
 
-@pytest.mark.slow
 @pytest.mark.real_data
 def test_on_photographs_the_exported_model_says_what_the_head_says(real):
     results, text, _ = real

@@ -14,6 +14,8 @@ from featurecache.cli.lesson import epochs
 from heads import Holdout, TrainingError, train
 from heads.training import DEFAULT_HOLDOUT
 
+pytestmark = pytest.mark.slow
+
 LOWERED = "0.08, then 0.001"
 
 
@@ -42,7 +44,6 @@ def test_the_settled_one_wins(taught):
     assert list(pictures) == ["epochs-learning-rates"]
 
 
-@pytest.mark.slow
 @pytest.mark.real_data
 def test_the_settled_one_wins_on_photographs(teach, photographs):
     results, text, _ = teach("epochs", photographs)

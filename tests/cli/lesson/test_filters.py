@@ -18,6 +18,8 @@ from featurecache.cli.lesson.filters import colour_agreement
 from featurecache.errors import UnknownNameError, WeightsError
 from heads import Originals
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def without_a_cache(teach):
@@ -158,7 +160,6 @@ def test_colours_that_agree_and_colours_that_do_not():
     assert colour_agreement(generator.normal(size=(3, 3, 3, 500))) == pytest.approx(0, abs=0.05)
 
 
-@pytest.mark.slow
 @pytest.mark.real_data
 def test_on_photographs_learned_features_are_worth_far_more_than_random_ones(teach, photographs):
     results, text, _ = teach("filters", photographs)

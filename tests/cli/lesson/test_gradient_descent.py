@@ -7,6 +7,8 @@ from sklearn.linear_model import LinearRegression
 from featurecache.cli.lesson.gradient_descent import run
 from featurecache.cli.lesson.lesson_writer import LessonWriter
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):

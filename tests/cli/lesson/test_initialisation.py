@@ -10,6 +10,8 @@ from featurecache.backbones.keras_runtime import load_keras
 from featurecache.cli.lesson.initialisation import FACTORS, run
 from featurecache.cli.lesson.lesson_writer import LessonWriter
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):

@@ -12,6 +12,8 @@ import pytest
 from featurecache.cli.lesson import linear_model
 from featurecache.cli.lesson.lesson_writer import LessonWriter
 
+pytestmark = pytest.mark.slow
+
 RUN = """
 import json, sys
 from pathlib import Path

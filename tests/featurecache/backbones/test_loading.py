@@ -15,6 +15,8 @@ from featurecache.backbones.network import build, layer_of
 from featurecache.backbones.weights import resolve_weights
 from featurecache.errors import WeightsError
 
+pytestmark = pytest.mark.slow
+
 h5py = pytest.importorskip("h5py")
 
 
@@ -194,7 +196,7 @@ def test_what_the_taps_do_not_need_is_not_asked_for(case, mobilenet_file, edited
     build(row, resolve_weights(str(path), row), ("avg_pool",))
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet", pytest.param("efficientnet_b0", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet", "efficientnet_b0"])
 def test_weights_that_keras_saves_without_the_top_give_the_same_features(name, weights_of, photographs, tmp_path):
     import keras
 

@@ -12,6 +12,8 @@ from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.network import _preprocessed, build, describe_network, from_pixels
 from featurecache.errors import EngineError
 
+pytestmark = pytest.mark.slow
+
 slow = {"vgg19": pytest.mark.slow}  # another VGG16, which takes as long
 every_row = pytest.mark.parametrize("name", [pytest.param(name, marks=slow.get(name, ())) for name in NETWORKS])
 
@@ -124,7 +126,6 @@ def test_description_of_other_networks(name):
             assert np.prod(layer.output_shape) == row.taps[layer.tap]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tap"),
     [

@@ -13,7 +13,7 @@ from heads import export, train
 from heads.exporting.keras_model import for_any_size, notes_of
 from tests.heads import networks
 
-pytestmark = pytest.mark.filterwarnings(networks.TENSORFLOW_AND_NUMPY)
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(networks.TENSORFLOW_AND_NUMPY)]
 
 SIZES = [(224, 224), (448, 672), (1000, 1500), (375, 500), (60, 50), (223, 225), (2000, 31)]
 # Pillow rounds to whole levels and cuts off what is beyond 0 and 255 after each direction, Keras once: the largest

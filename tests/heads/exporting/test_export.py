@@ -13,7 +13,7 @@ from heads.exporting.export import export
 from heads.families.affine import OneVsRestModel
 from tests.heads import networks
 
-pytestmark = pytest.mark.filterwarnings(networks.TENSORFLOW_AND_NUMPY)
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(networks.TENSORFLOW_AND_NUMPY)]
 
 
 @pytest.fixture
@@ -40,7 +40,6 @@ def assert_exported(head, cache, pixels, path, keras_probabilities=1e-5):
     np.testing.assert_allclose(found, expected, rtol=0, atol=keras_probabilities)
 
 
-@pytest.mark.slow
 def test_vgg16_and_a_head_on_its_maps(tmp_path):
     for number, pixels in enumerate(networks.pixels_of(6)):
         folder = tmp_path / "images" / networks.CLASSES[number % 2]

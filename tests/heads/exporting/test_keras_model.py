@@ -14,7 +14,7 @@ from heads.exporting.keras_model import assemble, describe, layered, network_of,
 from heads.families.affine import AffineModel, OneVsRestModel
 from tests.heads import networks
 
-pytestmark = pytest.mark.filterwarnings(networks.TENSORFLOW_AND_NUMPY)
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(networks.TENSORFLOW_AND_NUMPY)]
 
 NAME = "mobilenet_v2"
 IMAGES = 9

@@ -23,7 +23,7 @@ from heads.finetuning.finetune import finetune, sides
 from heads.splits import Holdout, training_rows
 from tests.heads import networks
 
-pytestmark = pytest.mark.filterwarnings(networks.TENSORFLOW_AND_NUMPY)
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(networks.TENSORFLOW_AND_NUMPY)]
 
 NAME = "mobilenet_v2"
 
@@ -120,7 +120,6 @@ def test_the_model_says_how_it_was_trained(tuned, head):
     assert said["fine_tuning"]["params"] == {"lr": 1e-6, "epochs": 2, "batch_size": 4, "optimizer": "adam"}
 
 
-@pytest.mark.slow
 def test_the_head_alone_can_be_trained_and_the_same_seed_gives_the_same(head, images, tmp_path, monkeypatch):
     found = []
     monkeypatch.setattr(module, "save_model", lambda model, *_: found.append(model))
@@ -132,7 +131,6 @@ def test_the_head_alone_can_be_trained_and_the_same_seed_gives_the_same(head, im
     assert not np.array_equal(first, other)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "tap", "lowest"), [("block5", "block5_pool", "block5_conv1"), ("fc", "fc1", "fc1")])
 def test_stages_of_vgg16(tmp_path, monkeypatch, make_cache, make_features, stage, tap, lowest):
     images = write_images(tmp_path / "images", {"train": 3})

@@ -12,7 +12,7 @@ from heads.errors import TrainingError
 from heads.finetuning.trainer import OPTIMIZERS, Trainer
 from tests.heads import networks
 
-pytestmark = pytest.mark.filterwarnings(networks.TENSORFLOW_AND_NUMPY)
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(networks.TENSORFLOW_AND_NUMPY)]
 
 SETTINGS = {"lr": 0.01, "batch_size": 4, "optimizer": "adam"}
 RULES = DecodeRules((12, 16))

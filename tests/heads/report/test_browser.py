@@ -9,6 +9,8 @@ from PIL import Image
 from heads.report import Gallery, GalleryImage, Report, Section, Table, Tone
 from heads.report.thumbnails import Thumbnail
 
+pytestmark = pytest.mark.slow
+
 LIGHT, DARK = "rgb(255, 255, 255)", "rgb(20, 22, 27)"
 IN_VIEW = """heading => new Promise((resolve) => new IntersectionObserver(
     (entries) => { if (entries[0].isIntersecting) resolve(true); }).observe(heading))"""

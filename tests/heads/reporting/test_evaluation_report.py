@@ -84,6 +84,7 @@ def test_galleries_of_many_classes_are_joined_by_kind():
     ]
 
 
+@pytest.mark.slow
 def test_joined_galleries_say_of_which_classes_they_are():
     few, many = (evaluation_report(evaluate_table(make_table(n, k))) for n, k in ((200, 8), (1000, 200)))
     assert {each.title: each.text for each in blocks(few, Gallery)}["Most correct, class by class"].endswith(
@@ -120,6 +121,7 @@ def test_thin_input_gives_a_whole_report(n, k, true):
     assert all(each.alt for each in blocks(report, FigureBlock))
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_are_a_useful_page():
     report = evaluation_report(evaluate_table(make_table(1500, 1000)))
     text = report.to_html()

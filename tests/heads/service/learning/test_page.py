@@ -12,6 +12,8 @@ from axe_playwright_python.sync_playwright import Axe
 import featurecache
 import heads
 
+pytestmark = pytest.mark.slow
+
 LIGHT, DARK = "rgb(255, 255, 255)", "rgb(20, 22, 27)"
 WIDTHS = [320, 390, 768, 1280, 1920]
 HOSTILE = '<img src=x onerror="window.broken=1">'
