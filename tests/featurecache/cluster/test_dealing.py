@@ -173,7 +173,7 @@ def test_batches_that_end_workers_are_divided_and_then_end_the_run():
 def test_every_content_is_computed_once_whatever_happens(batches, most, killer, kills, seed):
     dealer = Dealer(most=most, first=1)
     random = Random(seed)  # noqa: S311 - nothing is secret
-    held, computed, came, added = {}, Counter(), 0, 0
+    held, computed, came, added, unlucky = {}, Counter(), 0, 0, kills // (KILLS - 1)
     for _ in range(20_000):
         if dealer.is_finished:
             break
@@ -206,5 +206,6 @@ def test_every_content_is_computed_once_whatever_happens(batches, most, killer, 
     everything = {f"c{number}" for number in range(4 * batches)}
     assert set(computed) == everything - dealer.killers.keys()
     assert max(computed.values(), default=1) == 1
-    assert dealer.killers.keys() == {f"c{killer}"} & everything
+    assert dealer.killers.keys() >= {f"c{killer}"} & everything
+    assert len(dealer.killers.keys() - {f"c{killer}"}) <= unlucky  # whose probes were killed by chance, again and again
     assert dealer.rows_left == 0
