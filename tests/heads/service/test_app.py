@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import heads
 from featurecache import FeatureCache, extract
 from featurecache.backbones.fake import FakeBackbone
+from featurecache.errors import CacheFormatError
 from heads.service.reading import Reader
 
 WIDTHS = {"features": 16, "predictions": 4}
@@ -246,6 +247,15 @@ def test_a_search_that_takes_too_long_keeps_its_deadline_and_nobody_else(run_ser
         assert client.post("/predict", content=png(9)).status_code == 200
     finally:
         may_end.set()
+
+
+def test_a_damaged_cache_is_not_the_fault_of_the_request(run_server, dataset, png, monkeypatch):
+    def fail(*_):
+        raise CacheFormatError("a part is missing")
+
+    monkeypatch.setattr("heads.service.cache_routes._similar", fail)
+    client = run_server(cache=dataset.cache).client
+    assert error_of(client.post("/similar", content=png(1)), 409, "unusable_cache") == "a part is missing"
 
 
 def test_bodies_in_progress_are_bounded_together(run_server, raw_connection, wait_for, png):

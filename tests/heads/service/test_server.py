@@ -119,6 +119,13 @@ def test_a_second_signal_ends_the_service_at_once(start, png, wait_for):
             assert one.exception(20) is not None or one.result().status_code >= 500
 
 
+def test_a_body_that_never_fits_is_too_large(start):
+    _, client = start(queue_mb=1)
+    refused = client.post("/predict", content=b"x" * 1_500_000)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (413, "too_large")
+    assert "more than 1,000,000 bytes" in refused.json()["error"]["message"]
+
+
 def test_a_port_in_use_is_one_line(dataset):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
