@@ -118,7 +118,8 @@ class KerasBackbone:
 
     def _compile(self, batch_size: int) -> None:
         with placed(self._device), fixed_settings():
-            self._passes = {batch_size: self._pass(rows_of_pass(batch_size))}
+            rows = rows_of_pass(batch_size) if self._device == "cpu" else batch_size
+            self._passes = {batch_size: self._pass(rows)}
 
     def _pass(self, rows: int) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
         """Compile a pass of so many rows; return a function of at most as many images."""

@@ -234,7 +234,7 @@ def compiled(
 
 
 def rows_of_pass(batch_size: int) -> int:
-    """Return the number of rows to compute for a batch, so that its images get the same bits at every place.
+    """Return the number of rows to compute for a batch on a CPU, so that images get the same bits at every place.
 
     Matrix products of some libraries round the last rows otherwise, depending on the number of rows: Eigen's with AVX2
     do so in 32 rows, but not in 34. So a product of equal rows is tried.

@@ -49,9 +49,9 @@ class Reader:
     _searching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_SEARCHES, "search"))
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads; a search that has begun ends by itself."""
         self._threads.shutdown()
-        self._searching.shutdown(cancel_futures=True)
+        self._searching.shutdown(wait=False, cancel_futures=True)
 
     async def in_thread(self, request: Request, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function that computes, away from the event loop.
