@@ -161,7 +161,7 @@ class Job:
         self.ended, self.state = time.monotonic(), state
 
 
-def size_of(job: Job) -> int:
+def _size_of(job: Job) -> int:
     """Return the bytes of the rows that a training holds until it ends."""
     return 0 if job.request.rows is None else job.request.rows.nbytes
 
@@ -201,12 +201,12 @@ class Jobs:
             )
         job = Job(secrets.token_hex(8), head, request)
         with self._changed:
-            held = sum(size_of(other) for other in self._jobs.values())
-            if held and held + size_of(job) > self._service.options.queue_mb * MEGABYTE:
-                message = "trainings in progress hold as many rows as --queue-mb allows; ask again later"
-                raise RequestError(429, "overloaded", message, {"Retry-After": "10"})
             if self._closing:
                 raise RequestError(503, "not_serving", "the service is ending")
+            held = sum(_size_of(other) for other in self._jobs.values())
+            if held and held + _size_of(job) > self._service.options.queue_mb * MEGABYTE:
+                message = "trainings in progress hold as many rows as --queue-mb allows; ask again later"
+                raise RequestError(429, "overloaded", message, {"Retry-After": "10"})
             if len(self._waiting) >= _MOST_WAITING:
                 message = f"{len(self._waiting)} trainings are waiting, which is the limit; ask again later"
                 raise RequestError(429, "overloaded", message, {"Retry-After": "10"})

@@ -81,16 +81,17 @@ def run_limited(command: Sequence[str], limit: int) -> Measured:
 def _control_group(limit: int) -> Iterator[Path | None]:
     """Make a control group below that of this process; None where that is not allowed."""
     folder = next(iter(group_folders("memory")), Path("/nowhere")) / f"featurecache-{os.getpid()}"
-    is_limited = False
+    is_made = is_limited = False
     with suppress(OSError, StopIteration):
         folder.mkdir()
+        is_made = True
         file = next(folder / name for name in _LIMITS if (folder / name).exists())
         file.write_text(str(limit), "ascii")
         is_limited = True
     try:
         yield folder if is_limited else None
     finally:
-        with suppress(FileNotFoundError):
+        if is_made:
             folder.rmdir()
 
 

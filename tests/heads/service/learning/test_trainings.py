@@ -195,17 +195,25 @@ def test_rows_that_were_sent_are_forgotten_when_the_training_ends(make_service, 
     assert job.request.rows is job.request.labels is None
 
 
-def test_rows_of_waiting_trainings_are_bounded_together(make_service, dataset, tmp_path):
+def test_rows_of_waiting_trainings_are_bounded_together(make_service, dataset, tmp_path, monkeypatch):
+    may_end = threading.Event()
+
+    def held(*_):
+        may_end.wait(60)
+        raise TimeoutError
+
+    monkeypatch.setattr(Jobs, "_trained", held)
     jobs = Jobs(make_service(shutil.copytree(dataset.heads, tmp_path / "heads"), queue_mb=1), None)
     rows = np.zeros((4, 60_000), np.float32)  # 960,000 bytes
-    slow = Training.asked("softmax", params={"epochs": 100_000, "patience": 0})
+    training = Training.asked("centroid")
     try:
-        jobs.submit("eye", TrainingRequest(slow, "features", rows=rows, labels=[*"abab"]))
+        jobs.submit("eye", TrainingRequest(training, "features", rows=rows, labels=[*"abab"]))
         with pytest.raises(RequestError, match="as many rows as --queue-mb allows") as refusal:
-            jobs.submit("eye", TrainingRequest(slow, "features", rows=rows, labels=[*"abab"]))
+            jobs.submit("eye", TrainingRequest(training, "features", rows=rows, labels=[*"abab"]))
         assert refusal.value.status == 429
-        jobs.submit("eye", TrainingRequest(slow, "features", rows=rows[:, :100], labels=[*"abab"]))
+        jobs.submit("eye", TrainingRequest(training, "features", rows=rows[:, :100], labels=[*"abab"]))
     finally:
+        may_end.set()
         jobs.close()
 
 
