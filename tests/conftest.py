@@ -53,11 +53,21 @@ MEMORY_OF_A_WORKER = 2 << 30  # bytes
 GROWTH = 200 << 20  # bytes by which a process may grow before networks are released
 
 
+def _only_files(config):
+    """Return whether files of tests are named, and no folder."""
+    return not any(Path(argument.partition("::")[0]).is_dir() for argument in config.args)
+
+
+def pytest_configure(config):
+    """Run slow tests, too, where only files are named without ``-m``."""
+    if _only_files(config) and "-m" not in config.invocation_params.args:
+        config.option.markexpr = ""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """Return how many processes ``-n auto`` starts: none (0) where only files are named, which run in this process."""
-    paths = [Path(argument.partition("::")[0]) for argument in config.args]
-    if not any(path.is_dir() for path in paths):
+    if _only_files(config):
         return 0
     from featurecache.processors import processor_count
 

@@ -50,7 +50,7 @@ def outcome(checkout, **variables):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
         cwd=checkout,
-        env=os.environ | WITHOUT | variables,
+        env=os.environ | WITHOUT | variables | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # starts four times as fast
         capture_output=True,
         text=True,
         check=False,

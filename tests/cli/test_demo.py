@@ -13,6 +13,8 @@ import featurecache
 from featurecache.cli.commands.demo import write_digits
 from tests.cli.conftest import said
 
+pytestmark = pytest.mark.slow
+
 TRAIN_IMAGES, TEST_IMAGES = 80, 40
 
 QUICK = f"""
@@ -65,7 +67,6 @@ def test_it_prints_a_table_of_accuracies(done):
     assert re.search(r"^writing the images took \d+\.\d s, extracting \d+\.\d s$", done.out, re.MULTILINE)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_command_itself_takes_240_digits(tmp_path, command):
     done = command("demo", "--json", cwd=tmp_path, timeout=800)

@@ -68,6 +68,7 @@ def read_all(descriptor):
             return text
 
 
+@pytest.mark.slow
 def test_it_says_in_one_line_how_to_go_on(interrupted):
     _, code, out, screen = interrupted
     assert code == 130
@@ -78,6 +79,7 @@ def test_it_says_in_one_line_how_to_go_on(interrupted):
     assert "Error" not in screen
 
 
+@pytest.mark.slow
 def test_the_bar_shows_speed_and_time_left_and_the_cursor_comes_back(interrupted):
     screen = interrupted[3]
     assert re.search(r"\d+\.\d images/s", screen)
@@ -85,11 +87,13 @@ def test_the_bar_shows_speed_and_time_left_and_the_cursor_comes_back(interrupted
     assert screen.rfind("\x1b[?25h") > screen.rfind("\x1b[?25l")
 
 
+@pytest.mark.slow
 def test_nothing_bears_the_final_name(interrupted):
     cache = interrupted[0]
     assert [path.name for path in cache.parent.iterdir()] == ["c.h5.work"]
 
 
+@pytest.mark.slow
 def test_the_recipe_of_the_interrupted_run_is_known(interrupted, many, command):
     plan = command("why", many, interrupted[0], "--json").json
     assert plan["refused"] is None
@@ -133,6 +137,7 @@ def arrays(path):
     return found
 
 
+@pytest.mark.slow
 def test_an_interrupted_demo_can_be_started_again(start, tmp_path):
     process = start("demo", "--weights", "random:0", cwd=tmp_path, stdout=-1, stderr=-1, text=True)
     while not (tmp_path / "featurecache-demo" / "digits" / "test").exists():
@@ -146,6 +151,7 @@ def test_an_interrupted_demo_can_be_started_again(start, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gap", [0.0, 0.01, 0.03])
 def test_whoever_is_impatient_gets_the_same_end(gap, start, many, tmp_path):
     options = ("--weights", "random:0", "--taps", "block4_pool", "--engine", "numba", "--batch-size", "8", "--json")

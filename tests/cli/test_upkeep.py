@@ -124,6 +124,7 @@ def test_verify_prints_problems_and_exits_with_1(invoke, command, damaged, own_p
     assert (found["ok"], found["problems"]) == (False, [problem])
 
 
+@pytest.mark.slow
 def test_verify_recomputes_rows(invoke, photos, real_cache):
     (photos / "valid" / "red" / "000.png").unlink()
     options = ("--recompute", "40", "--batch-size", "8", "--images", photos)
@@ -172,6 +173,7 @@ def test_merge_of_a_path_with_two_contents_is_refused(invoke, tmp_path, write_im
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_cache_is_updated_without_options(command, invoke, photos, real_cache, write_images, tmp_path):
     cache = tmp_path / "c.h5"
     shutil.copyfile(real_cache, cache)

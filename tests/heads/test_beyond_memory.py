@@ -10,6 +10,8 @@ from heads import HEADS, TrainedHead
 from scripts.bench.limited import run_limited
 from scripts.bench.wide import write_cache
 
+pytestmark = pytest.mark.slow
+
 ROWS, WIDTH, CLASSES = 50_000, 1024, 3
 SMALL, LARGE = 1 << 24, 1 << 40  # sizes from which on features are large
 SHUFFLED = {"softmax", "mlp", "sgd"}
@@ -56,13 +58,9 @@ def same(ours, theirs, **tolerance):
         np.testing.assert_allclose(array, theirs.model.arrays[name], err_msg=f"{ours.name}: {name}", **tolerance)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("names", "limit"),
-    [
-        (["centroid", "softmax"], 220_000_000),
-        pytest.param(ABLE, 290_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
-    ],
-    ids=["some", "all"],
+    ("names", "limit"), [(["centroid", "softmax"], 220_000_000), (ABLE, 290_000_000)], ids=["some", "all"]
 )
 def test_heads_learn_the_same_with_less_memory_than_a_copy_of_the_features_takes(names, limit, cache, tmp_path):
     limited, measured = trained(cache, tmp_path / "limited", names, limit=limit, large=SMALL)

@@ -126,6 +126,7 @@ def test_listing_measures_the_files_that_it_makes():
     assert (found["bar_seconds"], found["bar_MB"]) == (300, 1500)
 
 
+@pytest.mark.slow
 def test_the_bytes_of_a_row_do_not_depend_on_its_batch(monkeypatch):
     monkeypatch.setattr(bytes_, "SIZES", (2,))
     found = bytes_.measure("tensorflow", "mobilenet_v2", 4)["differences"]
@@ -180,6 +181,7 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch):
     assert gpu_.run()["gpu"].startswith("none: ")
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_measures_both_precisions_on_any_device(tmp_path):
     write_photographs(tmp_path / "images", 3)
     rows = gpu_.measured(find_network("mobilenet_v2"), "cpu", (2,), 4, tmp_path)

@@ -25,6 +25,7 @@ print(backbone.forward(np.zeros((2, 224, 224, 3), np.uint8))["avg_pool"].shape)
 """
 
 
+@pytest.mark.slow
 def test_starting_up_is_silent(run_python):
     result = run_python(START)
     assert result.stdout.strip() == "(2, 1024)"

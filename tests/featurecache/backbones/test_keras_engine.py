@@ -12,6 +12,8 @@ from featurecache.backbones.keras_runtime import is_out_of_memory
 from featurecache.errors import DeviceError, UnknownNameError
 from featurecache.prefetch import ahead
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def mobilenet(weights_of):
@@ -50,7 +52,7 @@ def test_batch_size_changes_features_by_rounding_only(mobilenet, weights_of, pho
         np.testing.assert_allclose(other[tap], values, rtol=1e-4, atol=1e-5 * np.abs(values).max())
 
 
-@pytest.mark.parametrize("batch_size", [5, 8, pytest.param(32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("batch_size", [5, 32])
 def test_an_image_gets_the_same_bits_at_every_place_of_a_batch(weights_of, photographs, batch_size):
     backbone = KerasBackbone(*weights_of("mobilenet_v2"), taps=("avg_pool", "predictions"), batch_size=batch_size)
     for image in photographs(3):

@@ -12,6 +12,8 @@ from featurecache.backbones import keras_runtime
 from featurecache.backbones.keras_runtime import BACKENDS, fixed_settings
 from featurecache.errors import EngineError
 
+pytestmark = pytest.mark.slow
+
 FEATURES = """
 import json, sys, warnings
 import numpy as np
@@ -72,7 +74,6 @@ PINNED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", PINNED)
 def test_no_setting_of_keras_json_changes_features(case, features, undisturbed):
     for tap, values in features(keras_json=PINNED[case])[0].items():
@@ -118,7 +119,6 @@ WITHOUT_EFFECT = {
 }
 
 
-@pytest.mark.slow
 def test_variables_that_change_no_feature(features, undisturbed):
     found, provenance = features(numba=True, **WITHOUT_EFFECT)
     for tap, values in found.items():
@@ -133,7 +133,6 @@ LESS_PRECISION = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), LESS_PRECISION)
 def test_variables_that_ask_for_less_precision_are_overridden(name, value, features, undisturbed):
     for tap, values in features(**{name: value})[0].items():
@@ -155,7 +154,6 @@ ROUNDING = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), ROUNDING)
 def test_variables_that_choose_other_machine_code_change_rounding_alone_and_are_recorded(
     name, value, features, undisturbed
@@ -166,7 +164,6 @@ def test_variables_that_choose_other_machine_code_change_rounding_alone_and_are_
     assert provenance["environment"] == f"{name}={value}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [

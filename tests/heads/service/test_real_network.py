@@ -28,7 +28,7 @@ from scripts.bench.load import Order, ask
 from tests.heads.networks import TENSORFLOW_AND_NUMPY
 from tests.quiet import in_a_quiet_moment
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(TENSORFLOW_AND_NUMPY)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings(TENSORFLOW_AND_NUMPY)]
 
 PROGRAM = Path(sys.executable).with_name("featurecache")
 
