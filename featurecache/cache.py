@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from os import PathLike
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheFormatError, OptionError, UnknownNameError
 from featurecache.format import layout
-from featurecache.format.feature_file import FeatureFile, RowPlace
+from featurecache.format.feature_file import FeatureFile, RowPlaces
 from featurecache.format.header import REMEDY
 from featurecache.format.layout import BLOCK_ROWS, CacheIndex, Part, Places
 from featurecache.format.mapped_file import ArrayPlace, MappedFile
@@ -377,8 +377,8 @@ class FeatureCache:
         """
         return self._features.read(tap, start, count)
 
-    def places(self) -> Iterator[RowPlace]:
-        """Yield where the features of each row lie: in this file, or in a part."""
+    def places(self) -> RowPlaces:
+        """Return where the features of each row lie: in this file, or in parts."""
         return self._features.places(0, len(self))
 
     def as_part(self) -> Part:

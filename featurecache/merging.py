@@ -2,16 +2,17 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from featurecache.cache import FeatureCache, work_directory
 from featurecache.errors import ManifestError, NoImagesError, OptionError, OutputError
-from featurecache.format.feature_file import RowPlace
-from featurecache.format.file_records import FileRecord, failure_columns, file_records_from_columns, image_columns
-from featurecache.format.layout import CacheIndex
+from featurecache.format.feature_file import RowPlaces
+from featurecache.format.layout import FAILURE_COLUMNS, IMAGE_COLUMNS, LABEL, CacheIndex
 from featurecache.images.classes import ordered, same_classes
 from featurecache.images.names import shown_name
 from featurecache.images.splits import SPLITS
@@ -24,17 +25,6 @@ from featurecache.run.store import unfinished_recipe
 from featurecache.storage.output_errors import require_place
 from featurecache.storage.publish import make_directory, remove_directory
 from featurecache.text import counted, listed
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One image of a cache, with the name of its class."""
-
-    split: str
-    path: str
-    label: str | None
-    file_record: FileRecord
-    place: RowPlace
 
 
 def merge(
@@ -102,30 +92,27 @@ def merge(
         remedy = f"{opened[0].path} has this recipe; extract the images of one cache again with the recipe of the other"
         require_recipe(other.recipe, opened[0].recipe, other.path, remedy)
     _require_all_parts(opened)
-    rows = _joined(opened)
-    if not rows:
-        raise NoImagesError(f"none of the {len(opened)} caches has a row, so there is nothing to merge")
-    failed = {
-        file_record.path: file_record
-        for cache in opened
-        for file_record in file_records_from_columns(cache.index.failures)
-        if file_record.path not in rows
-    }
-    ordered_rows = sorted(rows.values(), key=lambda row: (SPLITS.index(row.split), row.path))
     names = {name for cache in opened for name in cache.classes}
     same = same_classes(names)
     classes = ordered({same.get(name, name) for name in names}, None, opened[0].classes)
-    labels = [-1 if row.label is None else classes.index(same.get(row.label, row.label)) for row in ordered_rows]
+    columns = {name: np.concatenate([cache.index.images[name] for cache in opened]) for name in IMAGE_COLUMNS}
+    columns["label"] = np.concatenate([_numbers(cache, same, classes) for cache in opened])
+    rows = _joined(columns)
+    if not rows:
+        raise NoImagesError(f"none of the {len(opened)} caches has a row, so there is nothing to merge")
+    order = [rows[path] for path in sorted(rows)]
+    splits = columns["split"].astype(str).tolist()
+    order.sort(key=lambda row: SPLITS.index(splits[row]))  # keeps the order within a split
     index = CacheIndex(
         recipe=opened[0].recipe,
         provenance=json.dumps(_provenance(opened, parts=parts), sort_keys=True),
         classes=classes,
-        images=image_columns([row.file_record for row in ordered_rows], labels, [row.split for row in ordered_rows]),
-        failures=failure_columns([failed[path] for path in sorted(failed)]),
+        images={name: column[order] for name, column in columns.items()},
+        failures=_failures(opened, rows),
     )
+    places = RowPlaces.joined([cache.places() for cache in opened])[np.array(order)]
     scratch = work_directory(out)
     make_directory(scratch)
-    places = [row.place for row in ordered_rows]
     in_use: frozenset[str] = frozenset()
     try:
         folder.remove_unused(in_use)  # of a merge that was killed
@@ -159,30 +146,20 @@ def _require_all_parts(caches: Sequence[FeatureCache]) -> None:
             )
 
 
-def _joined(caches: Sequence[FeatureCache]) -> dict[str, _Row]:
-    """Return the rows of all caches by path; raise `ManifestError` for paths with different contents or labels."""
-    rows: dict[str, _Row] = {}
-    conflicts: set[str] = set()
-    for cache in caches:
-        images = cache.index.images
-        columns = zip(
-            images["label"].tolist(),
-            images["split"].tolist(),
-            file_records_from_columns(images),
-            cache.places(),
-            strict=True,
-        )
-        for label, split, file_record, place in columns:
-            row = _Row(
-                split=split.decode("ascii"),
-                path=file_record.path,
-                label=cache.classes[label] if label >= 0 else None,
-                file_record=file_record,
-                place=place,
-            )
-            first = rows.setdefault(row.path, row)
-            if (first.file_record.sha256, first.label, first.split) != (file_record.sha256, row.label, row.split):
-                conflicts.add(row.path)
+def _numbers(cache: FeatureCache, same: Mapping[str, str], classes: Sequence[str]) -> NDArray[np.int32]:
+    """Return the labels of a cache's rows as numbers of the joined classes, shape (n,)."""
+    numbers = np.array([*(classes.index(same.get(name, name)) for name in cache.classes), -1], dtype=LABEL)
+    return np.take(numbers, cache.index.images["label"])
+
+
+def _joined(columns: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    """Return the first row of every path; raise `ManifestError` for paths with different contents, labels or splits."""
+    rows: dict[str, int] = {}
+    firsts = np.fromiter((rows.setdefault(path, row) for row, path in enumerate(columns["path"])), np.intp)
+    differs = np.zeros(len(firsts), dtype=bool)
+    for name in ("sha256", "label", "split"):
+        differs |= columns[name] != columns[name][firsts]
+    conflicts = set(columns["path"][differs].tolist())
     if conflicts:
         raise ManifestError(
             f"{counted(len(conflicts), 'path')} with different contents, labels or splits in different caches: "
@@ -190,6 +167,13 @@ def _joined(caches: Sequence[FeatureCache]) -> dict[str, _Row]:
             "folder, and merge again"
         )
     return rows
+
+
+def _failures(caches: Sequence[FeatureCache], rows: Container[str]) -> dict[str, NDArray[Any]]:
+    """Return the failures of all caches at paths that have no row, sorted by path; the last one of a path holds."""
+    columns = {name: np.concatenate([cache.index.failures[name] for cache in caches]) for name in FAILURE_COLUMNS}
+    last = {path: number for number, path in enumerate(columns["path"]) if path not in rows}
+    return {name: column[[last[path] for path in sorted(last)]] for name, column in columns.items()}
 
 
 def _provenance(caches: Sequence[FeatureCache], *, parts: bool) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurecache.cache import FeatureCache, work_directory
 from featurecache.format import layout
-from featurecache.format.feature_file import FeatureFile, RowPlace, gather, pieces
+from featurecache.format.feature_file import FeatureFile, RowPlaces, pieces
 from featurecache.format.layout import BLOCK_ROWS, CacheIndex, Part, Places
 from featurecache.rows import PartFile, PartFiles, parts_folder
 from featurecache.storage.publish import (
@@ -24,13 +25,15 @@ from featurecache.storage.publish import (
 )
 from featurecache.text import counted
 
+NO_PLACES = RowPlaces.joined(())
+
 _NUMBERED = re.compile(r"(\d{6,})\.h5")
 
 
 def pack(
     path: Path,
     index: CacheIndex,
-    places: Sequence[RowPlace],
+    places: RowPlaces,
     *,
     replace: bool,
     scratch: Path | None,
@@ -43,8 +46,9 @@ def pack(
     Parameters
     ----------
     index
-        Everything except the features; ``places[i]`` locates the features of its row ``i``. If it has places itself,
-        no feature is written.
+        Everything except the features.
+    places
+        Where the features of its rows lie; `NO_PLACES` if the index has places itself: then no feature is written.
     replace
         Whether to replace an existing file; programs that have it open keep reading the old one.
     scratch
@@ -61,7 +65,7 @@ def pack(
                 digest = hashlib.sha256()
                 end = min((number + 1) * BLOCK_ROWS, len(places))
                 for first, count in pieces(number * BLOCK_ROWS, end, target):
-                    piece = gather(places[first : first + count], tap, target.width, target.dtype)
+                    piece = places[first : first + count].read(tap, target.width, target.dtype)
                     draft.write(piece.data.cast("B"), target.offset + first * target.row_bytes)
                     digest.update(piece.data)
                 draft.write(digest.hexdigest().encode("ascii"), sums.offset + number * sums.row_bytes)
@@ -121,7 +125,7 @@ class PartsFolder:
 def pack_in_parts(
     path: Path,
     index: CacheIndex,
-    places: Sequence[RowPlace],
+    places: RowPlaces,
     *,
     part_rows: int,
     in_use: Iterable[str],
@@ -147,36 +151,37 @@ def pack_in_parts(
         The file names of the parts in use.
     """
     folder, own = PartsFolder(path), parts_folder(path.absolute())
-    contents = index.images["sha256"].tolist()
     parts: dict[str, Part] = {}
-    found: dict[bytes, tuple[str, int]] = {}
-    new: dict[bytes, int] = {}
-    for row, (content, place) in enumerate(zip(contents, places, strict=True)):
-        source = place.source
+    names = [""] * len(places.sources)  # of the part that each source is, if it is one of this path
+    for number in np.unique(places.numbers).tolist():
+        source = places.sources[number]
         if isinstance(source, PartFile) and source.files.folder == own:
+            names[number] = source.part.file
             parts[source.part.file] = source.part
-            found[content] = source.part.file, place.row
-        else:
-            new.setdefault(content, row)
-    rows = list(new.values())
-    for start in range(0, len(rows), part_rows):
-        chosen = rows[start : start + part_rows]
+    numbers, rows = places.numbers.copy(), places.rows.copy()
+    others = np.flatnonzero(np.array([not name for name in names])[numbers])
+    _, first, which = np.unique(index.images["sha256"][others], return_index=True, return_inverse=True)
+    order = np.argsort(first)  # new rows in the order of the images, each content once
+    new, rank = others[first[order]], np.argsort(order)[which]
+    numbers[others], rows[others] = len(names) + rank // part_rows, rank % part_rows
+    for start in range(0, len(new), part_rows):
+        chosen = new[start : start + part_rows]
         target = folder.add()
-        pack(target, _of_rows(index, chosen), [places[row] for row in chosen], replace=False, scratch=None)
+        pack(target, _of_rows(index, chosen), places[chosen], replace=False, scratch=None)
         parts[target.name] = FeatureCache.open(target).as_part()
-        found |= {contents[row]: (target.name, number) for number, row in enumerate(chosen)}
-    complete = _in_parts(index, parts, [found[content] for content in contents])
+        names.append(target.name)
+    complete = _in_parts(index, parts, names, numbers, rows)
     if parts:
         sync_directory(own)  # a killed run may have named a part that is used now
     folder.enter(set(in_use) - set(parts))
-    pack(path, complete, (), replace=replace, scratch=scratch)
+    pack(path, complete, NO_PLACES, replace=replace, scratch=scratch)
     return frozenset(parts)
 
 
 def pack_of_links(
     path: Path,
     index: CacheIndex,
-    places: Sequence[RowPlace],
+    places: RowPlaces,
     *,
     scratch: Path,
     progress: Callable[[int, int], object] = lambda *_: None,
@@ -201,10 +206,11 @@ def pack_of_links(
         The file names of the parts in use.
     """
     folder, copied = PartsFolder(path), 0
-    sources = {id(place.source): place.source for place in places}
-    names: dict[int, str] = {}
+    used = np.unique(places.numbers).tolist()
+    names = [""] * len(places.sources)  # of the part that each source is
     parts: dict[str, Part] = {}
-    for number, (key, source) in enumerate(sources.items(), 1):
+    for count, number in enumerate(used, 1):
+        source = places.sources[number]
         if not isinstance(source, FeatureFile | PartFile):
             raise TypeError(f"{source} is no file that can be a part")
         wanted = source.as_part(source.path.name)
@@ -215,25 +221,31 @@ def pack_of_links(
             same = target.name
             parts[same] = dataclasses.replace(wanted, file=same)
             PartFiles(path.absolute(), (parts[same],)).file(0)  # the file may have been replaced
-        names[key] = same
-        progress(number, len(sources))
-    complete = _in_parts(index, parts, [(names[id(place.source)], place.row) for place in places])
-    pack(path, complete, (), replace=False, scratch=scratch)
+        names[number] = same
+        progress(count, len(used))
+    complete = _in_parts(index, parts, names, places.numbers, places.rows)
+    pack(path, complete, NO_PLACES, replace=False, scratch=scratch)
     if copied:
         notify(f"{copied:,} of {counted(len(parts), 'part')} had to be copied: the file system gives no second name")
     return frozenset(parts)
 
 
-def _of_rows(index: CacheIndex, rows: Sequence[int]) -> CacheIndex:
+def _of_rows(index: CacheIndex, rows: NDArray[np.intp]) -> CacheIndex:
     """Return the index of some of the rows, without failures."""
-    images = {name: column[list(rows)] for name, column in index.images.items()}
+    images = {name: column[rows] for name, column in index.images.items()}
     failures = {name: column[:0] for name, column in index.failures.items()}
     return dataclasses.replace(index, images=images, failures=failures)
 
 
-def _in_parts(index: CacheIndex, parts: Mapping[str, Part], found: Sequence[tuple[str, int]]) -> CacheIndex:
-    """Add to an index the places of its rows: the file name of the part, and the row there."""
+def _in_parts(
+    index: CacheIndex,
+    parts: Mapping[str, Part],
+    names: Sequence[str],
+    numbers: NDArray[np.int32],
+    rows: NDArray[np.int64],
+) -> CacheIndex:
+    """Add to an index the places of its rows: row ``rows[i]`` of the part ``names[numbers[i]]``."""
     ordered = sorted(parts.values(), key=lambda part: (len(part.file), part.file))
     starts = dict(zip((part.file for part in ordered), np.cumsum([0, *(part.rows for part in ordered)]), strict=False))
-    positions = np.array([starts[file] + row for file, row in found], dtype=np.int64)
+    positions = np.array([starts.get(name, 0) for name in names], dtype=np.int64)[numbers] + rows
     return dataclasses.replace(index, places=Places(tuple(ordered), positions))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from featurecache.format.feature_file import FeatureFile, RowPlace
+    from featurecache.format.feature_file import FeatureFile, RowPlaces
     from featurecache.format.layout import Part
     from featurecache.recipe import Recipe
 
@@ -174,15 +174,13 @@ class Parts:
         self.recipe = recipe
         self.positions = positions
 
-    def places(self, start: int, count: int) -> Iterator[RowPlace]:
-        """Yield for each row the part that holds it, and its number there."""
-        from featurecache.format.feature_file import RowPlace
+    def places(self, start: int, count: int) -> RowPlaces:
+        """Return the places of consecutive rows: the part that holds each, and its number there."""
+        from featurecache.format.feature_file import RowPlaces
 
         positions = self.positions[start : start + count]
         numbers = np.searchsorted(self.files.starts, positions, "right") - 1
-        rows = positions - self.files.starts[numbers]
-        for number, row in zip(numbers.tolist(), rows.tolist(), strict=True):
-            yield RowPlace(self.files.sources[number], row)
+        return RowPlaces(self.files.sources, numbers.astype(np.int32), positions - self.files.starts[numbers])
 
     def view(self, tap: str, rows: slice, dtype: np.dtype[Any]) -> Rows:
         """Return consecutive rows of a tap, which are read when they are indexed."""
@@ -191,9 +189,7 @@ class Parts:
 
     def read(self, tap: str, start: int, count: int) -> NDArray[Any]:
         """Return rows as they are stored; the first read of a block compares it with its checksum."""
-        from featurecache.format.feature_file import gather
-
-        return gather(list(self.places(start, count)), tap, self.recipe.taps[tap], self.recipe.stored_dtype(tap))
+        return self.places(start, count).read(tap, self.recipe.taps[tap], self.recipe.stored_dtype(tap))
 
     def sound(self) -> tuple[Parts, NDArray[np.intp]]:
         """Return the rows of the parts that are there: their places, and their numbers."""

@@ -91,6 +91,8 @@ class Dealer:
     ----------
     killers
         The images that ended `KILLS` workers: hash of the content to path.
+    waiting_rows
+        Contents that were added and that no worker has got.
 
     Examples
     --------
@@ -108,7 +110,7 @@ class Dealer:
         self._most = most
         self._next = first
         self._waiting: deque[Batch] = deque()
-        self._waiting_rows = 0
+        self.waiting_rows = 0
         self._has_ended = False
         self._held: dict[str, list[Task]] = {}
         self._rates: dict[str, float] = {}  # contents a second, of workers that have finished a unit
@@ -127,7 +129,7 @@ class Dealer:
     def rows_left(self) -> int:
         """Contents that were added and are not computed yet."""
         suspects = sum(len(batch) for suspect in self._suspects for batch in suspect.batches)
-        return self._waiting_rows + sum(map(len, self._open.values())) + suspects
+        return self.waiting_rows + sum(map(len, self._open.values())) + suspects
 
     def held(self, worker: str) -> int:
         """Return how many tasks a worker holds."""
@@ -136,7 +138,7 @@ class Dealer:
     def add(self, batch: Batch) -> None:
         """Add a batch to what waits."""
         self._waiting.append(batch)
-        self._waiting_rows += len(batch)
+        self.waiting_rows += len(batch)
         self._wake()
 
     def end(self) -> None:
@@ -299,15 +301,15 @@ class Dealer:
     def _rows_for(self, worker: str) -> int:
         """Return how many contents a worker's next unit may have."""
         rows = min(self._most, int(self._rates.get(worker, 0.0) * UNIT_SECONDS))
-        return min(rows, self._waiting_rows // (_SHARE * len(self._held))) if self._has_ended else rows
+        return min(rows, self.waiting_rows // (_SHARE * len(self._held))) if self._has_ended else rows
 
     def _take(self, rows: int) -> tuple[Batch, ...]:
         """Take batches from what waits: one, and more while they have at most ``rows`` contents."""
         taken = [self._waiting.popleft()]
-        self._waiting_rows -= len(taken[0])
+        self.waiting_rows -= len(taken[0])
         rows -= len(taken[0])
         while self._waiting and len(self._waiting[0]) <= rows:
             rows -= len(self._waiting[0])
-            self._waiting_rows -= len(self._waiting[0])
+            self.waiting_rows -= len(self._waiting[0])
             taken.append(self._waiting.popleft())
         return tuple(taken)

@@ -36,6 +36,7 @@ from featurecache.run.units import Unit, shard_rows
 _CRASHED = Failure("crashed", f"it ended the process that decoded it, {KILLS} times")
 _VISIBLE_SECONDS = 60.0  # until a commit record that was reported must be seen in a shared folder
 _STOP_SECONDS = 60.0  # until units that have begun must have ended after Ctrl-C
+_WAITING_ROWS = 200_000  # images that wait for workers, at most, before more are hashed
 _STARTS = 3  # workers that may end while they start, if none has ever started
 
 _OWN = frozenset({"batch_size", "threads"})
@@ -92,6 +93,8 @@ class ClusterRun(ManifestRun[str]):
                         self._batches_added += 1
                         self._dealer.add(batch)
                     self._work()
+                    while self._dealer.waiting_rows > _WAITING_ROWS:
+                        self._work(wait=0.5)
             self._dealer.end()
             while not self._dealer.is_finished:
                 self._work(wait=0.5)
@@ -103,7 +106,7 @@ class ClusterRun(ManifestRun[str]):
         self._committer.commit()
         self._committer.wait()
         self._wait_for_records()
-        self._file_records = [self._found(record) for record in self._file_records]
+        self._add_failures()
         self._progress.warnings = dark_images(set(self._dark))
         self._measure()
 
@@ -124,7 +127,7 @@ class ClusterRun(ManifestRun[str]):
             recipe=self._store.recipe,
             network=self._source.arguments,
             images=_anywhere(self._manifest.source),
-            example=self._file_records[-1].path,
+            example=self._manifest.entries[len(self._found) - 1].path,
             rules=self._rules,
             batch_size=self._plan.size or self._source.batch_size,
             directory=directory,
@@ -267,8 +270,8 @@ class ClusterRun(ManifestRun[str]):
         before = set(self._dealer.killers)
         self._dealer.lose(worker)
         for content in self._dealer.killers.keys() - before:
-            found = next(record for record in self._file_records if record.sha256 == content)
-            failed = replace(found, path=self._dealer.killers[content], reason=_CRASHED.reason)
+            number = self._found.numbers_of([content])[0]
+            failed = replace(self._found.record(number, self._dealer.killers[content]), reason=_CRASHED.reason)
             self._failures[content] = failed
             self._committer.add_file_records([failed])
             self._progress.done += 1
@@ -329,10 +332,12 @@ class ClusterRun(ManifestRun[str]):
                     )
                 time.sleep(0.1)
 
-    def _found(self, record: FileRecord) -> FileRecord:
-        """Return what was found at a path, with the failure that a worker has met."""
-        failed = self._failures.get(record.sha256)
-        return replace(record, sha256=failed.sha256, reason=failed.reason) if failed and not record.reason else record
+    def _add_failures(self) -> None:
+        """Record at every path the failure that a worker has met."""
+        for number in self._found.numbers_of(self._failures):
+            if number not in self._found.reasons:
+                failure = self._failures[self._found.sha256(number)]
+                self._found.fail(number, failure.sha256, failure.reason)
 
     def _measure(self) -> None:
         members = [*self._former, *self._crew.values()]

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -31,26 +32,53 @@ class RowSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RowPlace:
-    """One row: the source that holds it, and its position there."""
+@dataclass(frozen=True, slots=True, eq=False)
+class RowPlaces:
+    """Where rows lie, in columns: row ``i`` is row ``rows[i]`` of ``sources[numbers[i]]``.
 
-    source: RowSource
-    row: int
+    Parameters
+    ----------
+    sources
+        What holds the rows.
+    numbers, rows
+        Shape (n,).
+    """
 
+    sources: tuple[RowSource, ...]
+    numbers: NDArray[np.int32]
+    rows: NDArray[np.int64]
 
-def gather(places: Sequence[RowPlace], tap: str, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Read the rows at these places, in this order; consecutive rows of one source are read together."""
-    out = np.empty((len(places), width), dtype)
-    start = 0
-    while start < len(places):
-        source, row = places[start].source, places[start].row
-        end = start + 1
-        while end < len(places) and places[end].source is source and places[end].row == row + end - start:
-            end += 1
-        out[start:end] = source.read(tap, row, end - start)
-        start = end
-    return out
+    @classmethod
+    def in_one(cls, source: RowSource, start: int, count: int) -> Self:
+        """Return the places of consecutive rows of one source."""
+        return cls((source,), np.zeros(count, np.int32), np.arange(start, start + count, dtype=np.int64))
+
+    @classmethod
+    def joined(cls, places: Sequence["RowPlaces"]) -> Self:
+        """Return several places as one, in this order."""
+        starts = np.cumsum([0, *(len(each.sources) for each in places)])
+        numbers = [each.numbers + np.int32(start) for each, start in zip(places, starts, strict=False)]
+        return cls(
+            tuple(source for each in places for source in each.sources),
+            np.concatenate([np.empty(0, np.int32), *numbers]),
+            np.concatenate([np.empty(0, np.int64), *(each.rows for each in places)]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, chosen: slice | NDArray[Any]) -> "RowPlaces":
+        """Return the places of some of the rows."""
+        return RowPlaces(self.sources, self.numbers[chosen], self.rows[chosen])
+
+    def read(self, tap: str, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return the rows of a tap, shape (n, width); consecutive rows of one source are read together."""
+        out = np.empty((len(self), width), dtype)
+        goes_on = (np.diff(self.numbers) == 0) & (np.diff(self.rows) == 1)
+        edges = [0, *(np.flatnonzero(~goes_on) + 1).tolist(), len(self)]
+        for start, end in pairwise(edges if len(self) else ()):
+            out[start:end] = self.sources[self.numbers[start]].read(tap, int(self.rows[start]), end - start)
+        return out
 
 
 class FeatureFile:
@@ -134,9 +162,9 @@ class FeatureFile:
                 self._sound.add((tap, number))
         return self.blocks[tap].read(self._descriptor, start, count)
 
-    def places(self, start: int, count: int) -> Iterator[RowPlace]:
-        """Yield the place of each row: this file."""
-        return (RowPlace(self, row) for row in range(start, start + count))
+    def places(self, start: int, count: int) -> RowPlaces:
+        """Return the places of consecutive rows: in this file."""
+        return RowPlaces.in_one(self, start, count)
 
     def read_into(self, tap: str, start: int, out: memoryview) -> None:
         """Fill ``out`` with the bytes of rows from row ``start`` on; checksums are not compared.

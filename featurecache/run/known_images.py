@@ -1,18 +1,20 @@
 """What a run need not compute: the images that are known from the cache and from the commits of an unfinished run."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.cache import FeatureCache
 from featurecache.errors import CacheFormatError
 from featurecache.format import layout
 from featurecache.format.checks import FeatureBlock
-from featurecache.format.feature_file import RowPlace
+from featurecache.format.feature_file import RowPlaces, RowSource
 from featurecache.format.file_records import UNKNOWN, FileRecord, file_records_from_columns
 from featurecache.images.failures import Failure
 from featurecache.images.image_source import ImageSource
@@ -36,13 +38,56 @@ class Shard:
             return self.blocks[tap].read(stream.fileno(), start, count)
 
 
+class ContentPlaces:
+    """The places of contents, by hash; the first place of a content holds."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all places."""
+        self.sources: list[RowSource] = []
+        self._numbers: dict[bytes, int] = {}
+        self._of_source = array("i")
+        self._rows = array("q")
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __contains__(self, content: str) -> bool:
+        return bytes.fromhex(content) in self._numbers
+
+    def __iter__(self) -> Iterator[str]:
+        return (content.hex() for content in self._numbers)
+
+    def add(self, contents: Iterable[str], places: RowPlaces) -> None:
+        """Add contents with their places; those that have one keep it."""
+        first = len(self.sources)
+        self.sources += places.sources
+        for content, number, row in zip(contents, places.numbers.tolist(), places.rows.tolist(), strict=True):
+            if self._numbers.setdefault(bytes.fromhex(content), len(self._rows)) == len(self._rows):
+                self._of_source.append(first + number)
+                self._rows.append(row)
+
+    def source(self, content: str) -> int | None:
+        """Return the number of the source that has a content; None if there is none."""
+        number = self._numbers.get(bytes.fromhex(content))
+        return None if number is None else self._of_source[number]
+
+    def of(self, contents: Iterable[str]) -> RowPlaces:
+        """Return the places of contents; raise `KeyError` if one has none."""
+        numbers = np.fromiter((self._numbers[bytes.fromhex(content)] for content in contents), np.int64)
+        of_source, rows = np.frombuffer(self._of_source, np.int32), np.frombuffer(self._rows, np.int64)
+        return RowPlaces(tuple(self.sources), of_source[numbers], rows[numbers])
+
+
 class KnownImages:
     """The contents that have features or cannot be decoded, and the file records of paths, under one recipe.
 
     Attributes
     ----------
     places
-        Hash of a content to the place of its features.
+        The places of the contents' features.
     reasons
         Hash of a content that cannot be decoded to the reason.
     file_records
@@ -52,17 +97,17 @@ class KnownImages:
     """
 
     def __init__(self) -> None:
-        self.places: dict[str, RowPlace] = {}
+        self.places = ContentPlaces()
         self.reasons: dict[str, str] = {}
         self.file_records: dict[str, FileRecord] = {}
         self.part: ImagePart | None = None
         self._cached_reasons: frozenset[str] = frozenset()
-        self._cached_sources: frozenset[int] = frozenset()  # by `id`; the places refer to them
+        self._cached_sources = 0  # the first sources of the places
 
     def is_cached(self, content: str) -> bool:
         """Whether the existing cache has the features of a content, or knows that it cannot be decoded."""
-        place = self.places.get(content)
-        return content in self._cached_reasons if place is None else id(place.source) in self._cached_sources
+        source = self.places.source(content)
+        return content in self._cached_reasons if source is None else source < self._cached_sources
 
     def is_committed(self, content: str) -> bool:
         """Whether the unfinished run has the features of a content, or knows that it cannot be decoded."""
@@ -112,16 +157,18 @@ class KnownImages:
         for file_record in file_records_from_columns(cache.index.failures):
             self.add_file_record(file_record)
         self._cached_reasons = frozenset(self.reasons)
-        self._cached_sources = frozenset(id(place.source) for place in self.places.values())
+        self._cached_sources = len(self.places.sources)
 
     def add_rows(self, part: FeatureCache, source: PartFile) -> None:
         """Add the rows of a part that no cache uses."""
-        self._add_places(part, (RowPlace(source, row) for row in range(len(part))))
+        self._add_places(part, RowPlaces.in_one(source, 0, len(part)))
 
-    def _add_places(self, cache: FeatureCache, places: Iterable[RowPlace]) -> None:
-        for file_record, place in zip(file_records_from_columns(cache.index.images), places, strict=True):
-            self.places.setdefault(file_record.sha256, place)
+    def _add_places(self, cache: FeatureCache, places: RowPlaces) -> None:
+        contents = []
+        for file_record in file_records_from_columns(cache.index.images):
             self.add_file_record(file_record)
+            contents.append(file_record.sha256)
+        self.places.add(contents, places)
 
     def add_shard(self, path: Path, record: CommitRecord, recipe: Recipe) -> None:
         """Add the features of a shard, which must have the bytes and the rows that its commit record says.
@@ -139,9 +186,7 @@ class KnownImages:
             raise CacheFormatError(f"the shard {path} cannot be read: {(e.strerror or str(e)).lower()}") from e
         if not is_whole or len(contents) != record.rows:
             raise CacheFormatError(f"{path} is damaged: it is not the shard that was committed")
-        shard = Shard(path, blocks)
-        for row, content in enumerate(contents):
-            self.places.setdefault(content, RowPlace(shard, row))
+        self.places.add(contents, RowPlaces.in_one(Shard(path, blocks), 0, len(contents)))
 
     def add_file_record(self, file_record: FileRecord) -> None:
         """Add a file record; it replaces an earlier one of its path."""

@@ -13,11 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic
 
+import numpy as np
+from numpy.typing import NDArray
+
 from featurecache.backbones.protocol import Backbone
 from featurecache.cache import FeatureCache
 from featurecache.errors import NoImagesError, OutputError
-from featurecache.format.feature_file import RowPlace
-from featurecache.format.file_records import FileRecord, failure_columns, image_columns
+from featurecache.format.feature_file import RowPlaces
+from featurecache.format.file_records import FileRecord, FileRecordColumns, failure_columns, image_columns
 from featurecache.format.layout import CacheIndex
 from featurecache.images.decode import DecodeRules
 from featurecache.images.manifest import Manifest
@@ -80,20 +83,19 @@ class ManifestRun(ABC, Generic[Item]):
         self._workers = workers
         self._part_rows = part_rows
         self._rehash = rehash
-        self._planned: set[str] = set()
+        self._planned: set[bytes] = set()  # contents, as 32 bytes
         self._dark: list[str] = []
         self._report = report
         self._progress = Progress(len(manifest))
         self._started = time.monotonic()
         self._committer = Committer(store, self._environment)
-        self._file_records: list[FileRecord] = []
+        self._found = FileRecordColumns()  # at the path of each entry, in order
 
     def make(self, cache_path: Path) -> FeatureCache:
         """Bring every image into the store, pack the cache file, and remove the work directory."""
         with self._locked():
             self._forward_new_images()
-            self._pack(cache_path)
-            self._store.discard(file_record.sha256 for file_record in self._file_records)
+            self._store.discard(self._pack(cache_path))
         self._progress.seconds = time.monotonic() - self._started
         self._report(self._progress)
         return FeatureCache.open(cache_path)
@@ -150,14 +152,14 @@ class ManifestRun(ABC, Generic[Item]):
             the network.
         """
         for file_record, content, item in inspected:
-            self._file_records.append(file_record)
+            self._found.append(file_record)
             if file_record != self._known.file_records.get(file_record.path):
                 self._commit_later(file_record)
             is_new = False
             if self._known.is_elsewhere(content):
                 self._progress.elsewhere += 1
-            elif content and content not in self._planned and not self._known.is_cached(content):
-                self._planned.add(content)
+            elif content and not self._is_planned(content) and not self._known.is_cached(content):
+                self._planned.add(bytes.fromhex(content))
                 is_done = self._known.is_committed(content)
                 is_new = item is not None and not is_done
                 if item is not None:
@@ -169,6 +171,10 @@ class ManifestRun(ABC, Generic[Item]):
                 yield {}
         yield from self._plan.rest()
 
+    def _is_planned(self, content: str) -> bool:
+        """Whether this run brings a content into the store, or has found it there."""
+        return bytes.fromhex(content) in self._planned
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep other runs out of the work directory; let the threads end and unlock it, whatever happens."""
@@ -179,33 +185,38 @@ class ManifestRun(ABC, Generic[Item]):
             self._end()
             self._store.close()
 
-    def _pack(self, cache_path: Path) -> None:
-        """Write the cache file, unless the existing one has the same content."""
+    def _pack(self, cache_path: Path) -> NDArray[np.bytes_]:
+        """Write the cache file, unless the existing one has the same content; return the hashes of its contents.
+
+        What is not needed any more is dropped on the way: for many images this is where most memory is needed.
+        """
+        self._planned.clear()
         self._store.refresh()
-        pairs = zip(self._manifest.entries, self._file_records, strict=True)
-        handled = [(e, s) for e, s in pairs if not self._known.is_elsewhere(s.sha256)]
-        good = [(e, s) for e, s in handled if not s.reason]
-        failed = sorted((s for _, s in handled if s.reason), key=lambda file_record: file_record.path)
-        if not good and not self._known.part:  # a part may be empty
+        handled, failed = np.ones(len(self._found), bool), np.zeros(len(self._found), bool)
+        if self._known.part:
+            handled[:] = [not self._known.is_elsewhere(self._found.sha256(number)) for number in range(len(handled))]
+        failed[list(self._found.reasons)] = True
+        entries, good = self._manifest.entries, np.flatnonzero(handled & ~failed)
+        failures = sorted(np.flatnonzero(handled & failed).tolist(), key=lambda number: entries[number].path)
+        if not len(good) and not self._known.part:  # a part may be empty
             if not self._known.places:  # keep committed features: the images may come back
                 self._store.discard()
-            raise NoImagesError(_none_usable(self._manifest, failed))
+            reasons = [self._found.reasons[number] for number in failures]
+            raise NoImagesError(_none_usable(self._manifest, entries[failures[0]].path, reasons))
         self._progress.seconds = time.monotonic() - self._started
+        old = self._comparable()
+        places = self._places(good) if old is None else None
         index = CacheIndex(
             recipe=self._store.recipe,
             provenance=json.dumps(self._provenance(), sort_keys=True),
             classes=self._manifest.classes,
-            images=image_columns([s for _, s in good], [e.label for e, _ in good], [e.split for e, _ in good]),
-            failures=failure_columns(failed),
+            images=image_columns(entries, self._found, good),
+            failures=failure_columns(entries, self._found, np.array(failures, dtype=np.intp)),
         )
-        old = self._comparable()
-        becomes_parts = self._part_rows and old is not None and old.places is None
-        if old is None or becomes_parts or not old.holds_same_as(index):
-            places = [self._known.places[s.sha256] for _, s in good if s.sha256 in self._known.places]
-            if len(places) < len(good):
-                raise OutputError(
-                    f"{self._store.directory} was removed while this run was at work; run the same command again"
-                )
+        if old is not None and ((self._part_rows and old.places is None) or not old.holds_same_as(index)):
+            places = self._places(good)
+        self._found = FileRecordColumns()
+        if places is not None:
             try:
                 self._write(cache_path, index, places)
             except FileExistsError as e:
@@ -213,6 +224,19 @@ class ManifestRun(ABC, Generic[Item]):
                     f"{cache_path} was made by someone else while this run was at work; "
                     "run the same command again to join the two"
                 ) from e
+        hashes: NDArray[np.bytes_] = index.images["sha256"]
+        return hashes
+
+    def _places(self, numbers: NDArray[np.intp]) -> RowPlaces:
+        """Return the places of the contents that were found at entries; the store forgets all places."""
+        try:
+            places = self._known.places.of(self._found.sha256(number) for number in numbers)
+        except KeyError as e:
+            raise OutputError(
+                f"{self._store.directory} was removed while this run was at work; run the same command again"
+            ) from e
+        self._known.places.clear()
+        return places
 
     def _comparable(self) -> CacheIndex | None:
         """Return the index of the existing cache, unless it must be written in any case: of a part of another list."""
@@ -221,7 +245,7 @@ class ManifestRun(ABC, Generic[Item]):
             return None
         return old.index
 
-    def _write(self, cache_path: Path, index: CacheIndex, places: list[RowPlace]) -> None:
+    def _write(self, cache_path: Path, index: CacheIndex, places: RowPlaces) -> None:
         """Write the cache, as one file or in parts."""
         replaces, scratch = self._store.replaces, self._store.scratch()
         if self._part_rows:
@@ -278,11 +302,10 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
     return {"images": len(manifest), "sha256": digest.hexdigest()}
 
 
-def _none_usable(manifest: Manifest, failed: list[FileRecord]) -> str:
-    reasons = Counter(file_record.reason for file_record in failed).most_common(3)
-    listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
-    example = example_of(manifest.source, failed[0].path)
-    return f"none of the {len(failed)} images can be used ({listed}), so there is nothing to cache; {example}"
+def _none_usable(manifest: Manifest, path: str, reasons: list[str]) -> str:
+    listed = "; ".join(f"{count} x {reason}" for reason, count in Counter(reasons).most_common(3))
+    example = example_of(manifest.source, path)
+    return f"none of the {len(reasons)} images can be used ({listed}), so there is nothing to cache; {example}"
 
 
 def environment_of(

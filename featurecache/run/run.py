@@ -77,7 +77,7 @@ class Run(ManifestRun[NDArray[np.uint8]]):
             entry.path, self._manifest.source, max_bytes=self._rules.max_bytes, rehash=self._rehash
         )
         content = file_record.sha256
-        if data is None or (content in self._planned and content not in self._failed):
+        if data is None or (self._is_planned(content) and content not in self._failed):
             return file_record, content, None
         decoded = decode(data, self._rules, on_dark=lambda: self._dark.append(entry.path))
         if isinstance(decoded, Failure):

@@ -9,10 +9,14 @@ A run locks the directory, because two runs at the same time would remove each o
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from featurecache.cache import FeatureCache, work_directory
 from featurecache.errors import CacheFormatError, OutputError
@@ -193,8 +197,8 @@ class Store:
         return self._last + 1
 
     def refresh(self) -> None:
-        """Load the commits that were made since the store was opened."""
-        self._load_commits({})
+        """Load the features that were committed since the store was opened; a run knows its own file records."""
+        self._load_commits({}, with_file_records=False)
 
     def add_own(self, name: str) -> None:
         """Count the rows of a commit record that a worker has published as this run's own."""
@@ -237,7 +241,7 @@ class Store:
                 if not self._is_committing:
                     self._unlock()
 
-    def discard(self, packed: Iterable[str] | None = None) -> None:
+    def discard(self, packed: NDArray[np.bytes_] | None = None) -> None:
         """Remove the work directory, after its rows were written to the cache.
 
         The cache's name is made durable first, and parts that it does not use are removed before their list. The
@@ -247,7 +251,7 @@ class Store:
         Parameters
         ----------
         packed
-            Hashes of the contents in the cache; if None, everything is removed, whatever it is.
+            Hashes of the contents in the cache, shape (n,); if None, everything is removed, whatever it is.
         """
         old = self.directory.with_name(f"{self.directory.name}.old")
         if old.is_dir():  # of a run that was killed here
@@ -257,10 +261,9 @@ class Store:
         self.lock()
         sync_directory(self.directory.parent)
         self._parts.remove_unused(self.parts_in_use)
-        contents = None if packed is None else set(packed)
-        if not self._is_needed(self.directory, contents):
+        if not self._is_needed(self.directory, packed):
             self._rename(self.directory, old)
-            if not old.is_dir() or self._is_needed(old, contents):  # not ours, or of a run that has just begun
+            if not old.is_dir() or self._is_needed(old, packed):  # not ours, or of a run that has just begun
                 self._rename(old, self.directory)
             else:
                 remove_directory(old)
@@ -277,7 +280,7 @@ class Store:
                 "what other runs have committed"
             ) from e
 
-    def _is_needed(self, directory: Path, packed: Set[str] | None) -> bool:
+    def _is_needed(self, directory: Path, packed: NDArray[np.bytes_] | None) -> bool:
         """Whether others have committed contents that are not in the cache, since this run began or while they run."""
         if packed is None:
             return False
@@ -290,7 +293,7 @@ class Store:
             if record and record.file:
                 with open_regular(directory / "shards" / record.file) as stream:
                     contents, _ = layout.read_shard(stream, self.recipe)
-                if not set(contents) <= packed:
+                if not np.isin(np.array(contents, packed.dtype), packed).all():
                     return True
         return False
 
@@ -371,7 +374,7 @@ class Store:
             os.close(self._lock)
             self._lock = None
 
-    def _load_commits(self, read: Mapping[str, CommitRecord]) -> None:
+    def _load_commits(self, read: Mapping[str, CommitRecord], *, with_file_records: bool = True) -> None:
         """Load the commit records that were not loaded yet, in the order of their numbers; some may be read already."""
         directory = self.directory / "commits"
         listed = {path.name for path in directory.glob("*.json")}
@@ -379,6 +382,8 @@ class Store:
         found = [directory / name for name in names - self._commits]
         try:
             pairs = ((read.get(path.name) or read_record(path), path) for path in found)
+            if not with_file_records:
+                pairs = ((replace(record, file_records=()), path) for record, path in pairs)
             records = sorted(pairs, key=lambda pair: (pair[0].number, pair[1].name))
             for record, path in records:
                 if record.file is not None:

@@ -6,11 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featurecache.cache import FeatureCache
-from featurecache.format.feature_file import RowPlace
-from featurecache.format.file_records import FileRecord, failure_columns, image_columns
+from featurecache.format.feature_file import RowPlaces
+from featurecache.format.file_records import FileRecord, FileRecordColumns, failure_columns, image_columns
 from featurecache.format.layout import CacheIndex
 from featurecache.images.decode import DecodeRules
+from featurecache.images.manifest import ImageEntry
 from featurecache.named_backbone import recipe_of
 from featurecache.packing import pack
 from scripts.bench.images import Rows, WideBackbone
@@ -22,19 +25,20 @@ ROUNDS = 9
 def run() -> dict[str, Any]:
     """Return the median and the worst time in milliseconds."""
     spec = WideBackbone().spec
-    file_records = [FileRecord(f"train/cats/cat.{n:05d}.jpg", 20_000 + n, n, f"{n:064x}") for n in range(ROWS)]
+    entries = [ImageEntry(f"train/cats/cat.{n:05d}.jpg", n % 2, "train") for n in range(ROWS)]
+    found = FileRecordColumns(FileRecord(e.path, 20_000 + n, n, f"{n:064x}") for n, e in enumerate(entries))
     index = CacheIndex(
         recipe=recipe_of(spec, DecodeRules(spec.input_size), "float32"),
         provenance="{}",
         classes=("cats", "dogs"),
-        images=image_columns(file_records, [n % 2 for n in range(ROWS)], ["train"] * ROWS),
-        failures=failure_columns([]),
+        images=image_columns(entries, found, np.arange(ROWS)),
+        failures=failure_columns(entries, found, np.arange(0)),
     )
-    source = Rows()
+    places = RowPlaces.in_one(Rows(), 0, ROWS)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wide.h5"
         began = time.perf_counter()
-        pack(path, index, [RowPlace(source, n) for n in range(ROWS)], replace=False, scratch=path.parent)
+        pack(path, index, places, replace=False, scratch=path.parent)
         packing = time.perf_counter() - began
         times = []
         for _ in range(ROUNDS):

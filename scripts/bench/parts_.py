@@ -62,9 +62,8 @@ def _write_parts(whole: Path, parted: Path) -> None:
     """Write the rows of a cache as a cache in parts."""
     cache, scratch = FeatureCache.open(whole), work_directory(parted)
     scratch.mkdir()
-    places = list(cache.places())
     options: dict[str, Any] = {"in_use": (), "replace": False, "scratch": scratch}
-    pack_in_parts(parted, cache.index, places, part_rows=ROWS // PARTS, **options)
+    pack_in_parts(parted, cache.index, cache.places(), part_rows=ROWS // PARTS, **options)
 
 
 def _rates(paths: Sequence[Path], work: Callable[[Features], int], *, cold: bool) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.format.feature_file import RowPlace
-from featurecache.format.file_records import FileRecord, failure_columns, image_columns
+from featurecache.format.feature_file import RowPlaces
+from featurecache.format.file_records import FileRecord, FileRecordColumns, failure_columns, image_columns
 from featurecache.format.layout import CacheIndex
 from featurecache.images.decode import DECODE_VERSION
+from featurecache.images.manifest import ImageEntry
 from featurecache.packing import pack
 from featurecache.recipe import Recipe
 
@@ -58,13 +59,14 @@ def write_cache(path: Path, centres: NDArray[np.float32], labels: Sequence[int],
         precision="float32",
         dtype="float32",
     )
-    file_records = [FileRecord(f"{n:07d}.jpg", 1, n, f"{n:064x}") for n in range(len(labels))]
+    entries = [ImageEntry(f"{n:07d}.jpg", *given) for n, given in enumerate(zip(labels, splits, strict=True))]
+    found = FileRecordColumns(FileRecord(entry.path, 1, n, f"{n:064x}") for n, entry in enumerate(entries))
     index = CacheIndex(
         recipe=recipe,
         provenance="{}",
         classes=tuple(f"class {number}" for number in range(classes)),
-        images=image_columns(file_records, list(labels), list(splits)),
-        failures=failure_columns([]),
+        images=image_columns(entries, found, np.arange(len(entries))),
+        failures=failure_columns(entries, found, np.arange(0)),
     )
-    source = _Features(centres)
-    pack(path, index, [RowPlace(source, n) for n in range(len(labels))], replace=False, scratch=path.parent)
+    places = RowPlaces.in_one(_Features(centres), 0, len(entries))
+    pack(path, index, places, replace=False, scratch=path.parent)

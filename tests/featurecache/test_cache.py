@@ -384,7 +384,7 @@ ATTACKS = {
     change_text: "classes is of type |S1, expected object",
     change_recipe: "the fingerprint does not belong to the recipe",
     change_split: "images/split has a value that is not a split",
-    change_hash: "a sha256 is not ASCII text",
+    change_hash: "a sha256 is not 64 hexadecimal digits",
     label_without_class: "images/label has a value that is neither -1 nor the index of a class",
     group_for_dataset: "images/size is not a dataset",
     dataset_for_group: "a dataset is in the place of a group",

@@ -15,32 +15,37 @@ from featurecache.backbones.fake import FakeBackbone
 from featurecache.format.file_records import (
     UNKNOWN,
     FileRecord,
+    FileRecordColumns,
     failure_columns,
     file_records_from_columns,
     image_columns,
 )
 from featurecache.images.failures import Failure
 from featurecache.images.files import FileContent, Stat
+from featurecache.images.manifest import ImageEntry
 from featurecache.provenance import Environment
 from featurecache.run.commit_records import CommitRecord, record_name
 from featurecache.storage import output_errors
 from featurecache.storage.output_errors import require_space
 
 YEAR_2445 = 15_000_000_000 * 10**9
-HASH = "0" * 64
+HASH = "0f" * 32
 
 
-def columns_of(record):
-    """Return a record after it was written to columns and read again, as an image and as a failure."""
-    image = next(file_records_from_columns(image_columns([record], [0], ["train"])))
-    return image, next(file_records_from_columns(failure_columns([record])))
+def columns_of(record, reason=""):
+    """Return a record after it was written to columns and read again: those of a run, of images, and of failures."""
+    entries, found, all_of_them = [ImageEntry(record.path, 0, "train")], FileRecordColumns([record]), np.arange(1)
+    in_run = found.record(0, record.path)
+    image = next(file_records_from_columns(image_columns(entries, found, all_of_them)))
+    found.fail(0, record.sha256, reason)
+    return in_run, image, next(file_records_from_columns(failure_columns(entries, found, all_of_them)))
 
 
 @given(size=st.integers(), mtime_ns=st.integers())
 def test_every_file_record_can_be_written_and_read(size, mtime_ns):
     record = FileRecord("a.png", size, mtime_ns, HASH)
     commit = CommitRecord(1, None, HASH, 0, 0, Environment(), (record,))
-    assert columns_of(record) == (record, record)
+    assert columns_of(record) == (record, record, record)
     assert CommitRecord.from_json(commit.to_json()) == commit
     for found, given_value in ((record.size, size), (record.mtime_ns, mtime_ns)):
         assert found == (given_value if -(2**63) <= given_value < 2**63 else UNKNOWN)
@@ -50,7 +55,7 @@ def test_every_file_record_can_be_written_and_read(size, mtime_ns):
 def test_a_value_that_is_no_whole_number_is_unknown(value):
     record = FileRecord("a.png", 1, value, HASH)
     assert record.mtime_ns == UNKNOWN
-    assert columns_of(record) == (record, record)
+    assert columns_of(record) == (record, record, record)
     assert not record.still_holds(Stat(1, value))
 
 
@@ -64,7 +69,8 @@ def test_an_unknown_value_never_holds():
 def test_a_reason_of_any_characters_can_be_written():
     record = FileRecord("a.png", 1, 2, HASH, "a\0b\n\udcff")
     assert record.reason == "a\\x00b\\n\\udcff"
-    assert columns_of(record)[1] == record
+    in_run, _, failure = columns_of(record, record.reason)
+    assert in_run == failure == record
 
 
 @pytest.mark.parametrize(

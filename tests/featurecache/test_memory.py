@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 
-from featurecache import control_groups, memory
+from featurecache import control_groups, extract, from_source, memory
+from featurecache.backbones.fake import FakeBackbone
 from featurecache.memory import free_memory
+from scripts.bench.cluster_ import NumberedImages
 
 VERSIONS = {
     "0::/job\n": ("", "memory.max", "memory.current", "active_file 100\ninactive_file 200"),
@@ -74,3 +77,22 @@ def test_memory_of_this_process():
     assert 10**7 < free < 10**14
     assert taken == pytest.approx(8 * 5_000_000, rel=0.2)
     assert 0 < limited[1] < limited[0] < (2 << 30) - 8 * 5_000_000
+
+
+def traced_peak(rows, folder):
+    """Return the bytes that Python allocates, at most, from the list of images to their cache."""
+    source = NumberedImages(rows)
+    tracemalloc.start()
+    manifest = from_source(source, ((path, None, "train") for path in source.list_images()[0]))
+    backbone = FakeBackbone({"features": 4}, input_size=(8, 8))
+    extract(manifest, folder / f"{rows}.h5", backbone=backbone, batch_size=256)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.slow
+def test_a_run_needs_some_hundred_bytes_for_each_image(tmp_path):
+    """Ten million images, and a driver of less than 4 GB."""
+    few, many = (traced_peak(rows, tmp_path) for rows in (4_000, 16_000))
+    assert (many - few) / 12_000 < 450

@@ -16,7 +16,7 @@ from featurecache import FeatureCache, extract, merge, verify
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.cache import work_directory
 from featurecache.errors import CacheFormatError, NoImagesError, OptionError, RecipeError
-from featurecache.packing import pack_in_parts
+from featurecache.packing import NO_PLACES, pack_in_parts
 from featurecache.planning import why
 from tests.featurecache.conftest import write_image
 
@@ -379,7 +379,7 @@ def test_a_cache_without_rows_has_no_parts(cache, tmp_path):
     path = tmp_path / "none.h5"
     work_directory(path).mkdir()
     options = {"part_rows": 5, "in_use": (), "replace": False, "scratch": tmp_path}
-    pack_in_parts(path, replace(cache.index, images=none), [], **options)
+    pack_in_parts(path, replace(cache.index, images=none), NO_PLACES, **options)
     opened = FeatureCache.open(path)
     assert (len(opened), opened.parts, opened.problems()) == (0, (), [])
     assert np.asarray(opened.features("features").X).shape == (0, 16)

@@ -7,7 +7,7 @@ import pytest
 from featurecache import FeatureCache
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import ManifestError, OptionError, RecipeError
-from featurecache.format.feature_file import RowPlace
+from featurecache.format.feature_file import RowPlaces
 from featurecache.packing import pack
 from featurecache.verification import verify
 from tests.featurecache.conftest import write_image
@@ -64,7 +64,7 @@ def test_values_that_are_not_finite_are_a_problem(cache):
             rows = features if tap == "features" else cache.read("predictions", 0, 20)
             return rows[start : start + count]
 
-    places = [RowPlace(Rows(), row) for row in range(20)]
+    places = RowPlaces.in_one(Rows(), 0, 20)
     pack(cache.path, cache.index, places, replace=True, scratch=cache.path.parent)
     found = verify(cache.path, recompute=20, backbone=FakeBackbone())
     assert not found.ok
@@ -108,7 +108,7 @@ def reorder(cache, order):
     """Write the cache again with its rows in another order, as a program that ignores the rules might."""
     images = {name: column[order] for name, column in cache.index.images.items()}
     index = dataclasses.replace(cache.index, images=images)
-    places = [RowPlace(cache, row) for row in order]
+    places = RowPlaces.in_one(cache, 0, 20)[np.array(order)]
     pack(cache.path, index, places, replace=True, scratch=cache.path.parent)
 
 

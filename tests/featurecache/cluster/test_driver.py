@@ -11,6 +11,8 @@ from runs import make_images
 
 from featurecache import FolderSource, extract
 from featurecache.backbones.fake import FakeBackbone
+from featurecache.cluster import driver
+from featurecache.cluster.dealing import Dealer
 from featurecache.errors import ClusterError, OptionError, OutputError
 from featurecache.run.store import Store, unfinished_records
 
@@ -66,6 +68,21 @@ def test_an_interrupted_run_keeps_what_workers_have_published(extract_with, plai
     options = {} if with_cluster else {"cluster": None}
     extract_with(ThreadPool(2), progress=lambda progress: ledger.append(progress.to_dict()), **options)
     assert ledger[-1]["forwarded"] == 107 - kept
+
+
+def test_hashing_waits_for_workers(extract_with, monkeypatch):
+    waiting = []
+    add = Dealer.add
+
+    def counting(self, batch):
+        add(self, batch)
+        waiting.append(self.waiting_rows)
+
+    monkeypatch.setattr(Dealer, "add", counting)
+    monkeypatch.setattr(driver, "_WAITING_ROWS", 2 * BATCH)
+    extract_with(ThreadPool(2, lambda order, _: ThreadWorker(order, 1, seconds=0.02)))
+    assert len(waiting) >= 13
+    assert max(waiting) <= 3 * BATCH
 
 
 def test_an_image_that_ends_three_workers_is_a_failure(extract_with, plain):

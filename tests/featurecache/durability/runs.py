@@ -82,12 +82,12 @@ def copy_cache(path, target):
         shutil.copytree(path.with_suffix(".parts"), target.with_suffix(".parts"))
 
 
-def rows_of(places, taps):
-    """Return the bytes of every row by the hash of its content."""
-    return {
-        content: b"".join(place.source.read(tap, place.row, 1).tobytes() for tap in taps)
-        for content, place in places.items()
-    }
+def rows_of(store, taps):
+    """Return the bytes of every row that a store knows, by the hash of its content."""
+    contents = list(store.known.places)
+    places = store.known.places.of(contents)
+    rows = zip(*(places.read(tap, width, store.recipe.stored_dtype(tap)) for tap, width in taps.items()), strict=True)
+    return {content: b"".join(row.tobytes() for row in each) for content, each in zip(contents, rows, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ class Reference:
     @cached_property
     def rows(self):
         store = Store.beside(self.path, self.cache.recipe)
-        return rows_of(store.known.places, self.cache.taps)
+        return rows_of(store, self.cache.taps)
 
     def known(self, cache_path):
         """Return the rows that a new run would know; check that each is right."""
         store = Store.beside(cache_path, self.cache.recipe)
-        rows = rows_of(store.known.places, self.cache.taps)
+        rows = rows_of(store, self.cache.taps)
         wrong = [content for content in rows.keys() & self.rows.keys() if rows[content] != self.rows[content]]
         assert wrong == []
         return set(rows)

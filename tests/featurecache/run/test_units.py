@@ -110,7 +110,8 @@ def test_of_two_attempts_at_a_unit_the_first_one_counts(store):
     assert read_record(path).environment == Environment(runner="first")
     store.refresh()
     assert [(part.environment.runner, part.rows) for part in store.environments] == [("first", 2)]
-    assert [place.source.read("features", place.row, 1)[0, 0] for place in store.known.places.values()] == [1, 1]
+    places = store.known.places.of(contents)
+    assert places.read("features", RECIPE.taps["features"], np.dtype("float32"))[:, 0].tolist() == [1, 1]
 
 
 def test_two_attempts_with_the_same_result_publish_one_shard(store):

@@ -3,12 +3,14 @@
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from featurecache.cache import FeatureCache
-from featurecache.format.feature_file import RowPlace
-from featurecache.format.file_records import FileRecord, failure_columns, image_columns
+from featurecache.format.feature_file import RowPlaces
+from featurecache.format.file_records import FileRecord, FileRecordColumns, failure_columns, image_columns
 from featurecache.format.layout import CacheIndex
+from featurecache.images.manifest import ImageEntry
 from featurecache.packing import pack
 from featurecache.recipe import Recipe
 
@@ -29,7 +31,8 @@ def write(path, taps, y, splits, *, contents=None, classes=CLASSES[:3], dtype="f
     n = len(y)
     contents = range(n) if contents is None else contents
     hashes = [hashlib.sha256(str(content).encode()).hexdigest() for content in contents]
-    file_records = [FileRecord(f"{row:05}.jpg", 1, row, sha256) for row, sha256 in enumerate(hashes)]
+    entries = [ImageEntry(f"{row:05}.jpg", int(y[row]), splits[row]) for row in range(n)]
+    found = FileRecordColumns(FileRecord("", 1, row, sha256) for row, sha256 in enumerate(hashes))
     recipe = Recipe(
         decode_version=1,
         resize="squash",
@@ -46,11 +49,11 @@ def write(path, taps, y, splits, *, contents=None, classes=CLASSES[:3], dtype="f
         recipe=recipe,
         provenance="{}",
         classes=classes,
-        images=image_columns(file_records, [int(label) for label in y], list(splits)),
-        failures=failure_columns([]),
+        images=image_columns(entries, found, np.arange(n)),
+        failures=failure_columns(entries, found, np.arange(0)),
     )
-    source = Numbers({tap: X.astype(dtype) for tap, X in taps.items()})
-    pack(path, index, [RowPlace(source, row) for row in range(n)], replace=True, scratch=path.parent)
+    places = RowPlaces.in_one(Numbers({tap: X.astype(dtype) for tap, X in taps.items()}), 0, n)
+    pack(path, index, places, replace=True, scratch=path.parent)
     return FeatureCache.open(path)
 
 
