@@ -205,7 +205,7 @@ def compiled(
     if backend == "tensorflow":
         import tensorflow
 
-        traced = tensorflow.function(lambda images: after(model(before(images), training=False)))
+        traced = tensorflow.function(lambda images: after(model(before(images), training=False)), autograph=False)
         concrete = traced.get_concrete_function(tensorflow.TensorSpec(shape, tensorflow.uint8))
 
         def run(images: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - Keras has no types

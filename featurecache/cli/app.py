@@ -41,6 +41,7 @@ from featurecache.cli.commands.verify import verify
 from featurecache.cli.commands.why import why
 from featurecache.cli.console.options import BARE
 from featurecache.cli.console.output import say, show
+from featurecache.cli.console.quick_keras import start_keras_quickly
 from featurecache.errors import FeatureCacheError
 
 _CONTINUE = dict.fromkeys(("extract", "sweep"), "; finished work is kept: run the same command again to continue")
@@ -211,6 +212,7 @@ def _quieten_libraries() -> None:
 def main() -> None:
     """Run the command line as the main program."""
     _quieten_libraries()
+    start_keras_quickly()
     for number, handler in _SIGNALS.items():
         if signal.getsignal(number) == handler:
             signal.signal(number, _interrupt)

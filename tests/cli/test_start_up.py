@@ -1,5 +1,6 @@
 """Imports and start-up times of commands, measured in fresh interpreters."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -70,6 +71,44 @@ def test_what_needs_no_network_loads_none(images, real_cache):
         ("info", real_cache),
     ):
         assert loaded_by(*arguments).isdisjoint(FRAMEWORKS), arguments
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_a_network_starts_without_what_keras_would_import_and_no_command_uses(images, tmp_path, monkeypatch, backend):
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    modules = loaded_by("extract", images, tmp_path / "c.h5", "--backbone", "mobilenet_v2", "--weights", "random:0")
+    assert {"keras", backend} <= modules
+    left_out = {"sklearn", "pandas", "matplotlib", "IPython", "jax"} - {backend}
+    assert modules.isdisjoint(left_out)
+
+
+LEFT_OUT = """
+import sys, types
+from featurecache.cli.console.quick_keras import start_keras_quickly
+start_keras_quickly()
+for name in ("keras.src.wrappers", "keras.src.backend.jax", "tensorflow.lite", "kerastuner"):
+    for wanted in ("sklearn", "jax"):
+        try:
+            exec(f"import {wanted}", {"__name__": name})
+        except ModuleNotFoundError:
+            print(name, wanted)
+        for loaded in [loaded for loaded in sys.modules if loaded.partition(".")[0] == wanted]:
+            del sys.modules[loaded]
+"""
+
+
+def test_others_import_what_is_left_out_for_keras(tmp_path, monkeypatch):
+    for name in ("sklearn", "jax"):
+        (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    done = subprocess.run([sys.executable, "-c", LEFT_OUT], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "keras.src.wrappers sklearn",
+        "keras.src.backend.jax sklearn",
+        "tensorflow.lite sklearn",
+        "tensorflow.lite jax",
+    ]
 
 
 def test_help_answers_at_once(start):

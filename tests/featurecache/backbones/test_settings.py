@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -65,12 +66,15 @@ def undisturbed(features):
 
 
 PINNED = {
-    "half precision": {"floatx": "float16"},
     "double precision": {"floatx": "float64"},
-    "channels first": {"image_data_format": "channels_first"},
-    "epsilon": {"epsilon": 0.1},
-    "unknown settings": {"dtype_policy": "float16", "no_such_setting": 1},
-    "the module for JAX": {"nnx_enabled": False},
+    "all others": {
+        "floatx": "float16",
+        "image_data_format": "channels_first",
+        "epsilon": 0.1,
+        "dtype_policy": "float16",
+        "no_such_setting": 1,
+        "nnx_enabled": False,  # the module for JAX
+    },
 }
 
 
@@ -126,58 +130,64 @@ def test_variables_that_change_no_feature(features, undisturbed):
     assert "environment" not in provenance
 
 
-LESS_PRECISION = [
-    ("ONEDNN_DEFAULT_FPMATH_MODE", "ANY"),
-    ("DNNL_DEFAULT_FPMATH_MODE", "BF16"),
-    ("TF_SET_ONEDNN_FPMATH_MODE", "BF16"),
-]
+LESS_PRECISION = {
+    "ONEDNN_DEFAULT_FPMATH_MODE": "ANY",
+    "DNNL_DEFAULT_FPMATH_MODE": "BF16",
+    "TF_SET_ONEDNN_FPMATH_MODE": "BF16",
+}
 
 
-@pytest.mark.parametrize(("name", "value"), LESS_PRECISION)
-def test_variables_that_ask_for_less_precision_are_overridden(name, value, features, undisturbed):
-    for tap, values in features(**{name: value})[0].items():
+def test_variables_that_ask_for_less_precision_are_overridden(features, undisturbed):
+    for tap, values in features(**LESS_PRECISION)[0].items():
         np.testing.assert_array_equal(values, undisturbed[tap])
 
 
-ROUNDING = [
-    ("TF_ENABLE_ONEDNN_OPTS", "0"),
-    ("TF_XLA_FLAGS", "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit"),
-    ("XLA_FLAGS", "--xla_cpu_enable_fast_math=true"),
-    ("ONEDNN_MAX_CPU_ISA", "SSE41"),
-    ("DNNL_MAX_CPU_ISA", "AVX2"),
-    ("NVIDIA_TF32_OVERRIDE", "0"),
-    ("TF_DETERMINISTIC_OPS", "1"),
-    ("OPENBLAS_CORETYPE", "Haswell"),
-    ("NUMBA_OPT", "1"),
-    ("NUMBA_CPU_NAME", "generic"),
-    ("NUMBA_ENABLE_AVX", "0"),
-]
+ROUNDING = {
+    "of TensorFlow": {
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit",
+        "XLA_FLAGS": "--xla_cpu_enable_fast_math=true",
+        "TF_DETERMINISTIC_OPS": "1",
+    },
+    "of oneDNN": {"ONEDNN_MAX_CPU_ISA": "SSE41", "NVIDIA_TF32_OVERRIDE": "0"},
+    "of NumPy and numba": {
+        "DNNL_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "NUMBA_OPT": "1",
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_ENABLE_AVX": "0",
+    },
+}
 
 
-@pytest.mark.parametrize(("name", "value"), ROUNDING)
-def test_variables_that_choose_other_machine_code_change_rounding_alone_and_are_recorded(
-    name, value, features, undisturbed
-):
-    found, provenance = features(numba=True, **{name: value})
+@pytest.mark.parametrize("case", ROUNDING)
+def test_variables_that_choose_other_machine_code_change_rounding_alone_and_are_recorded(case, features, undisturbed):
+    found, provenance = features(numba=True, **ROUNDING[case])
     for tap, values in found.items():
         np.testing.assert_allclose(values, undisturbed[tap], rtol=0, atol=1e-5 * np.abs(undisturbed[tap]).max())
-    assert provenance["environment"] == f"{name}={value}"
+    assert recorded(provenance) == ROUNDING[case]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("JAX_ENABLE_X64", "1"),
-        ("JAX_DEFAULT_MATMUL_PRECISION", "bfloat16"),
-        ("XLA_FLAGS", "--xla_cpu_enable_fast_math=true"),
-    ],
-)
-def test_variables_of_jax_change_rounding_alone_and_are_recorded(name, value, features, undisturbed):
+def recorded(provenance):
+    """Return the variables that a provenance names."""
+    text, found = provenance["environment"], {}
+    while text:
+        name, value, text = re.fullmatch(r"([A-Z_0-9]+)=(.*?)(?: (?=[A-Z_0-9]+=)(.*))?", text).groups()
+        found[name] = value
+    return found
+
+
+def test_variables_of_jax_change_rounding_alone_and_are_recorded(features, undisturbed):
     pytest.importorskip("jax")
-    found, provenance = features(KERAS_BACKEND="jax", **{name: value})
+    variables = {
+        "JAX_ENABLE_X64": "1",
+        "JAX_DEFAULT_MATMUL_PRECISION": "bfloat16",
+        "XLA_FLAGS": "--xla_cpu_enable_fast_math=true",
+    }
+    found, provenance = features(KERAS_BACKEND="jax", **variables)
     for tap, values in found.items():
         np.testing.assert_allclose(values, undisturbed[tap], rtol=0, atol=1e-4 * np.abs(undisturbed[tap]).max())
-    assert provenance["environment"] == f"{name}={value}"
+    assert recorded(provenance) == variables
 
 
 def test_numba_that_does_not_compile_is_not_used(run_python):
