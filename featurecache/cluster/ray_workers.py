@@ -33,6 +33,7 @@ from featurecache.processors import processor_count
 from featurecache.run.units import Unit
 from featurecache.text import counted
 
+_HEAD_SECONDS = 5  # until the loss of the head ends a cluster that was started here; Ray's default is a minute
 _STORE_BYTES = 80 << 20  # the object store stays empty; Ray does not start with less than 75 MiB
 _COUNT_SECONDS = 5.0  # how often the nodes of the cluster are counted
 _PATIENCE = 60.0  # nodes may come: an autoscaler's, or repaired ones
@@ -182,6 +183,7 @@ class RayPool:
                 "num_cpus": max(processor_count(), (workers or 1) * (cpus or 1)),
                 "include_dashboard": False,
                 "object_store_memory": _STORE_BYTES,
+                "_system_config": {"gcs_rpc_server_reconnect_timeout_s": _HEAD_SECONDS},
                 "_temp_dir": self._folder,
             }
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray would write one into the home folder

@@ -16,6 +16,7 @@ from featurecache.format.header import CACHE_FORMAT, FORMAT_VERSION, read_header
 TEXT = h5py.string_dtype("utf-8")
 ATTRIBUTES = frozenset({"format", "format_version", "fingerprint"})
 
+_READ_ROWS = 1 << 16
 _TEXT_REFERENCE = 16  # bytes per variable-length string in a dataset: length, address of its heap, index in the heap
 
 
@@ -132,8 +133,13 @@ class Checks:
     def column(self, file: h5py.File, name: str, dtype: np.dtype[Any], rows: int | None) -> NDArray[Any]:
         """Check and read a column of so many rows, or of any length if None."""
         data = self.dataset(file, name, None if rows is None else (rows,), dtype)
-        values: NDArray[Any] = data.asstr()[()] if dtype is TEXT else data[()]
-        return values
+        if dtype is not TEXT:
+            values: NDArray[Any] = data[()]
+            return values
+        text, texts = data.asstr(), np.empty(len(data), dtype=object)
+        for start in range(0, len(data), _READ_ROWS):  # h5py needs as much memory again for what it reads at a time
+            texts[start : start + _READ_ROWS] = text[start : start + _READ_ROWS]
+        return texts
 
     def columns(
         self,

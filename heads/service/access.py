@@ -33,6 +33,7 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = frozenset({"/", "/v2/health/live"})
 OPEN_FOLDER = "/static/"
+_ALWAYS = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})  # also when the service can take no more
 _HEADERS = (
     (
         b"content-security-policy",
@@ -54,6 +55,10 @@ class Traffic:
     ----------
     max_bytes
         Bound of their bodies together.
+    max_requests
+        How many there may be while no image can be accepted; more are refused before their bodies are read.
+    refuses_more
+        Returns whether no image can be accepted now.
     requests, bytes
         How many there are, and the size of their bodies so far.
     is_ending
@@ -61,6 +66,8 @@ class Traffic:
     """
 
     max_bytes: int
+    max_requests: int
+    refuses_more: Callable[[], bool]
     requests: int = 0
     bytes: int = 0
     is_ending: bool = False
@@ -215,6 +222,10 @@ class Access:
         path = scope["path"]
         if self._traffic.is_ending and not path.startswith("/v2/health/"):
             return RequestError(503, "ending", "the service is ending; ask another one", {"Retry-After": "1"})
+        traffic = self._traffic
+        if traffic.requests >= traffic.max_requests and path not in _ALWAYS and traffic.refuses_more():
+            message = f"{traffic.requests} requests are in progress; ask again later"
+            return RequestError(429, "overloaded", message, {"Retry-After": "1"})
         if not self._rules.token_sha256 or path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
             return None
         return self._fault_of_token(headers)

@@ -171,6 +171,15 @@ class Batcher:
         """Images whose pass has not begun."""
         return self._queued
 
+    def refuses_more(self) -> bool:
+        """Return whether no image can be accepted now; a request is then refused."""
+        with self._changed:
+            now = time.monotonic()
+            if self._queued < self.room.size(self._seconds_per_image, now):
+                return False
+            self.room.refused(now)
+            return True
+
     def fault(self, patience: float) -> str:
         """Return why no image can be answered now, empty if it can.
 

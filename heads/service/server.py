@@ -36,7 +36,8 @@ _TOKEN_BYTES = 4096
 _SHORTEST_TOKEN = 16
 _BACKLOG = 2048
 _IDLE_SECONDS = 75  # a connection between two requests
-_SWEEP_SECONDS = 0.1
+_SWEEP_SECONDS, _CROWDED_SWEEP_SECONDS = 1.0, 0.1
+_MORE_AT_ONCE = 32  # requests that are read, refused or answered while others wait for a pass
 _LAST_SECONDS = 1  # for a pass that nobody waits for any more, and for a network that starts
 _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared alone
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -227,7 +228,9 @@ class Server(uvicorn.Server):
         log: Callable[[str], None] | None = None,
     ) -> None:
         self._service = service
-        self._traffic = Traffic(service.options.queue_mb * MEGABYTE)
+        batcher = service.batcher
+        at_once = 2 * batcher.batch_size + _MORE_AT_ONCE  # of those, images wait for a pass or are in one
+        self._traffic = Traffic(service.options.queue_mb * MEGABYTE, at_once, batcher.refuses_more)
         service.metrics.show("queue_bytes", "Size of all requests in progress", lambda: self._traffic.bytes)
         config = uvicorn.Config(
             build_app(service, rules, self._traffic, log),
@@ -291,17 +294,20 @@ class Server(uvicorn.Server):
 
     async def _watch(self) -> None:
         """Close silent connections until the service ends; then wait for the last answers, and stop the server."""
-        began, has_started = time.monotonic(), False
+        began, swept, has_started = time.monotonic(), 0.0, False
         while not self._traffic.is_ending and self._service.batcher.failure is None:
             if not has_started and not self._service.batcher.fault(self._service.options.timeout):
                 has_started = True
                 self._service.notify(f"the network has started after {time.monotonic() - began:.0f} s")
-            self._connections.sweep(self.server_state.connections, time.monotonic())
-            await asyncio.sleep(_SWEEP_SECONDS)
+            now, connections = time.monotonic(), self.server_state.connections
+            if now >= swept + _SWEEP_SECONDS or len(connections) > self._service.options.connections:
+                self._connections.sweep(connections, now)
+                swept = now
+            await asyncio.sleep(_CROWDED_SWEEP_SECONDS)
         self._traffic.is_ending = True
         self._deadline = time.monotonic() + self._service.options.grace
         while self._traffic.requests and time.monotonic() < self._deadline and not self.should_exit:
-            await asyncio.sleep(_SWEEP_SECONDS)
+            await asyncio.sleep(_CROWDED_SWEEP_SECONDS)
         self.should_exit = True
 
     @contextmanager

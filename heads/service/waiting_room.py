@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 BURST = 32
 LARGEST = 256  # images of a request
-SHORT_SECONDS = 0.15
+SHORT_SECONDS, FEWEST = 0.15, 8
 _CALM_SECONDS = 1.0
 
 
@@ -17,7 +17,8 @@ class WaitingRoom:
 
     Without a fixed bound, `BURST` images may wait: so many clients can ask at the same time. Where one is refused, more
     come than the network can compute. A full queue would only make every answer late then. So until none has been
-    refused for a second, no more may wait than the network computes in `SHORT_SECONDS`.
+    refused for a second, no more may wait than the network computes in `SHORT_SECONDS`, but `FEWEST` may: passes with
+    fewer images waste time, and a service that computes less than before is not calm again.
 
     Parameters
     ----------
@@ -51,12 +52,16 @@ class WaitingRoom:
         """Return how many of some images the next pass may take: those that came before it should not wait long."""
         if self.fixed is not None or now >= self._scarce_until or not seconds_per_image:
             return images
-        return min(images, max(1, int(SHORT_SECONDS / seconds_per_image)))
+        return min(images, max(FEWEST, int(SHORT_SECONDS / seconds_per_image)))
 
     def admit(self, new: int, waiting: int, seconds_per_image: float, now: float) -> bool:
         """Return whether ``new`` images may join those that wait."""
         bound = self.size(seconds_per_image, now) if waiting else self.largest
         if not new or waiting + new <= bound:
             return True
-        self._scarce_until = now + _CALM_SECONDS
+        self.refused(now)
         return False
+
+    def refused(self, now: float) -> None:
+        """Record that a request was refused."""
+        self._scarce_until = now + _CALM_SECONDS

@@ -121,7 +121,7 @@ def run_with_kills(folder: Path, kills: int, seed: int = 0) -> dict[str, Any]:
             lost += max(0, known + driver.forwarded - _rows(cache, plain))
             if driver.is_done:
                 break
-        computed += sum(count for _, _, count in passes(cache.with_suffix(".log")))
+        computed += sum(done.images for done in passes(cache.with_suffix(".log")))
         wrong += _digest(cache) != _digest(plain.path)
         caches += 1
     return {

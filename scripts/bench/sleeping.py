@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ class SleepingBackbone(FakeBackbone):
     seconds
         For an image.
     log
-        A file that gets a line for each pass: begin, end, number of images.
+        A file that gets a line for each pass: begin, end, number of images, number of the process.
     slowness
         A factor for the first process that starts to work with this log.
     """
@@ -46,7 +46,7 @@ class SleepingBackbone(FakeBackbone):
         features = super().forward(images)
         time.sleep(len(images) * self._seconds * self._factor)
         with self._log.open("a", encoding="ascii") as log:
-            log.write(f"{began} {time.time()} {len(images)}\n")
+            log.write(f"{began} {time.time()} {len(images)} {os.getpid()}\n")
         return features
 
 
@@ -58,12 +58,21 @@ def _is_first(path: Path) -> bool:
     return True
 
 
-def passes(log: Path) -> list[tuple[float, float, int]]:
-    """Return begin, end and number of images of every pass that was written down."""
+class Pass(NamedTuple):
+    """A forward pass: begin and end in seconds, number of images, number of the process."""
+
+    began: float
+    ended: float
+    images: int
+    process: int
+
+
+def passes(log: Path) -> list[Pass]:
+    """Return every pass that was written down."""
     if not log.exists():
         return []
     lines = (line.split() for line in log.read_text("ascii").splitlines())
-    return [(float(began), float(ended), int(count)) for began, ended, count in lines]
+    return [Pass(float(began), float(ended), int(images), int(process)) for began, ended, images, process in lines]
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -268,6 +269,32 @@ def test_bodies_in_progress_are_bounded_together(run_server, raw_connection, wai
         assert refused.headers["retry-after"] == "1"
         assert server.client.post("/predict", content=png(1)).status_code == 200
     wait_for(lambda: counted(counts(server.client), "queue_bytes") == 0)
+
+
+def test_many_requests_at_once_are_refused_before_they_are_read_while_the_queue_is_full(
+    run_server, raw_connection, wait_for, monkeypatch, png, slow_backbone
+):
+    monkeypatch.setattr("heads.service.server._MORE_AT_ONCE", 1)
+    network = slow_backbone()
+    server = run_server(backbone=network, batch_size=1, queue_images=1)
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n"
+    with ExitStack() as reading, ThreadPoolExecutor(2) as pool:
+        for _ in range(3):
+            reading.enter_context(raw_connection(server.port, head, b"x"))
+        wait_for(lambda: counted(counts(server.client), "queue_bytes") == 3)
+        assert server.client.post("/predict", content=png(1)).status_code == 200  # the queue is empty
+        network.is_in_pass.clear()
+        network.may_pass.clear()
+        accepted = [pool.submit(server.client.post, "/predict", content=png(2))]
+        assert network.is_in_pass.wait(60)
+        accepted.append(pool.submit(server.client.post, "/predict", content=png(3)))
+        wait_for(lambda: counted(counts(server.client), "queue_images") == 1)
+        refused = server.client.post("/predict", content=png(4))
+        assert "5 requests are in progress" in error_of(refused, 429, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        assert server.client.get("/v2/health/live").status_code == 200
+        network.may_pass.set()
+        assert [answer.result().status_code for answer in accepted] == [200, 200]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
