@@ -132,7 +132,8 @@ class FeatureCache:
         self.index = index
         self._mapped = mapped
         self._features = features
-        self._labels: Mapping[str, str | None] = {}  # that were given instead of those of the file
+        self.given_labels: Mapping[str, str | None] = {}
+        """The labels that `with_labels` has been given: by path, or by what no row has."""
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:
@@ -189,7 +190,7 @@ class FeatureCache:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle path and identity, not the features: another process maps the same file."""
-        return _reopened, (self._mapped.path, self._mapped.identity, self._labels)
+        return _reopened, (self._mapped.path, self._mapped.identity, self.given_labels)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -330,9 +331,10 @@ class FeatureCache:
         Parameters
         ----------
         labels
-            Maps paths of rows to names of classes, or to None for no label, such as `featurecache.read_labels` returns.
-            Other rows keep their label. A path that is not in the cache changes nothing. Classes keep their order;
-            names that differ only in Unicode form or blanks at the ends are one class.
+            Maps paths of rows, or the SHA-256 of their contents, to names of classes, or to None for no label, such as
+            `featurecache.read_labels` returns. Other rows keep their label. What is not in the cache changes nothing.
+            Classes are ordered as in the cache, by name or by number; where it has another order, new ones come last.
+            Names that differ only in Unicode form or blanks at the ends are one class.
 
         Examples
         --------
@@ -341,18 +343,23 @@ class FeatureCache:
         """
         images = self.index.images
         before = [*self.classes, None]  # the last one for label -1
-        names = [
-            labels.get(path, before[label])
-            for path, label in zip(self.paths.tolist(), images["label"].tolist(), strict=True)
-        ]
+        names: list[str | None] = []
+        given, unmatched = dict(self.given_labels), dict(labels)
+        columns = (self.paths.tolist(), images["sha256"].astype(str).tolist(), images["label"].tolist())
+        for path, sha256, label in zip(*columns, strict=True):
+            key = path if path in labels else sha256
+            names.append(labels.get(key, before[label]))
+            if key in labels:
+                given[path] = labels[key]
+                unmatched.pop(key, None)
         one_of = same_classes({name for name in names if name is not None})
         classes = ordered({one_of.get(name, name) for name in names if name is not None}, None, self.classes)
         numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
         changed = [numbers[name if name is None else one_of.get(name, name)] for name in names]
-        columns = {**images, "label": np.array(changed, dtype=images["label"].dtype)}
-        index = replace(self.index, classes=classes, images=columns)
+        images = {**images, "label": np.array(changed, dtype=images["label"].dtype)}
+        index = replace(self.index, classes=classes, images=images)
         relabelled = type(self)(self.path, index, self._mapped, self._features)
-        relabelled._labels = {**self._labels, **labels}
+        relabelled.given_labels = given | unmatched
         return relabelled
 
     def require_tap(self, tap: str | None) -> str:

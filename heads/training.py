@@ -75,8 +75,8 @@ def train(
         A head to continue, of a family that is trained in epochs. Training starts from its weights, on the same tap,
         with the same held-out rows. The state of its optimizer is not kept.
     labels
-        Labels that replace those of the cache, by path; see `featurecache.FeatureCache.with_labels`. The head records a
-        warning that counts the paths that the cache does not have.
+        Labels that replace those of the cache; see `featurecache.FeatureCache.with_labels`. The head records a warning
+        that counts those that no row has got.
     on_epoch
         Called with the record of each epoch, for heads that are trained in epochs.
 
@@ -105,7 +105,7 @@ def train(
     return training.on(
         features,
         made_by=cache.made_by,
-        notices=unmatched_labels(features, labels or {}),
+        notices=unmatched_labels(features, relabelled.given_labels),
         on_epoch=on_epoch,
     )
 
@@ -243,7 +243,7 @@ def unmatched_labels(features: FeatureSet, labels: Mapping[str, str | None]) -> 
         return []
     message = (
         f"{len(unknown):,} of {len(labels):,} given labels are of no row of the cache: {listed(unknown)}; "
-        "paths must be those of the cache"
+        "paths or contents must be those of the cache"
     )
     return [Notice(Code.UNMATCHED_LABELS, message)]
 
@@ -328,7 +328,8 @@ def require_rows(features: FeatureSet, train_rows: FeatureSet) -> None:
     labelled = features.splits[features.y >= 0]
     if not len(labelled):
         raise TrainingError(
-            "the cache has no labelled rows; extract from folders named by class, or from a table with a label column"
+            "the cache has no labelled rows; extract from folders named by class or from a table with a label column, "
+            "or give labels with --labels FILE.csv"
         )
     if not len(train_rows):
         raise TrainingError(

@@ -32,6 +32,7 @@ _OTHER_NAMES = {
 }
 _MEANING = {name: column for column, names in _OTHER_NAMES.items() for name in names.split()}
 _FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "t", "f", "y", "n", ""})
+_OTHER_COLUMN = "if the labels have another column, name it: --labels FILE:COLUMN"
 _VALUES = 50  # a column with more different values has no splits
 
 
@@ -84,25 +85,29 @@ def read_table(table: Path, root: Path, delimiter: str, options: ImageOptions) -
     return found, [*spellings_read(spellings), *notes]
 
 
-def read_labels(table: str | os.PathLike[str], column: str = "label") -> dict[str, str | None]:
-    r"""Read labels from a table, to train heads with them; see `featurecache.FeatureCache.with_labels`.
+def read_labels(table: str | os.PathLike[str], column: str = "label", key: str | None = None) -> dict[str, str | None]:
+    r"""Read labels from a table, to use them instead of those of a cache; see `featurecache.FeatureCache.with_labels`.
 
     Parameters
     ----------
     table
-        A CSV or TSV file, UTF-8, with a header. Its column ``path`` has paths as the cache has them.
+        A CSV or TSV file, UTF-8, with a header. Its column ``path`` has paths as the cache has them, or its column
+        ``sha256`` the hashes of contents.
     column
         The column with the names of the classes. An empty field means that the image has no label.
+    key
+        The column that says which image it is, ``"path"`` or ``"sha256"``; if None, ``"sha256"`` where there is no
+        column ``path``.
 
     Returns
     -------
     dict
-        Maps each path to the name of its class, or to None, in the order of the table.
+        Maps each path, or each hash, to the name of its class, or to None, in the order of the table.
 
     Raises
     ------
     ManifestError
-        If the table cannot be read, has not both columns, or has a path twice with different labels.
+        If the table cannot be read, has not both columns, or has an image twice with different labels.
 
     Examples
     --------
@@ -114,21 +119,24 @@ def read_labels(table: str | os.PathLike[str], column: str = "label") -> dict[st
     rows = _rows(table, DELIMITERS.get(table.suffix.lower(), ","))
     _, header = next(rows, (0, []))
     names = [title.strip().lower() for title in header]
-    for wanted in ("path", name):
+    by = key or ("sha256" if "sha256" in names and "path" not in names else "path")
+    for wanted, remedy in ((by, "name the column of paths 'path', or that of hashes 'sha256'"), (name, _OTHER_COLUMN)):
         if names.count(wanted) != 1:
             found = listed(header, sort=False) or "nothing"
             raise ManifestError(
-                f"the table {table} has {names.count(wanted)} columns {wanted!r}, expected one; found {found}"
+                f"the table {table} has {names.count(wanted)} columns {wanted!r}, expected one; found {found}; {remedy}"
             )
-    path_at, label_at = names.index("path"), names.index(name)
+    key_at, label_at = names.index(by), names.index(name)
     labels: dict[str, str | None] = {}
     for line, row in rows:
         if len(row) != len(header):
             raise ManifestError(f"the table {table}, line {line}: {len(row)} fields, but the header has {len(header)}")
-        path, label = posixpath.normpath(row[path_at]), row[label_at].strip() or None
-        if labels.setdefault(path, label) != label:
+        image = posixpath.normpath(row[key_at]) if by == "path" else row[key_at].strip().lower()
+        label = row[label_at].strip() or None
+        if labels.setdefault(image, label) != label:
             raise ManifestError(
-                f"the table {table}, line {line}: path {path!r} has the labels {labels[path]!r} and {label!r}; keep one"
+                f"the table {table}, line {line}: {by} {image!r} has the labels {labels[image]!r} and {label!r}; "
+                "keep one"
             )
     return labels
 

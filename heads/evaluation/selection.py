@@ -70,7 +70,9 @@ def select_rows(cache: FeatureCache, head: TrainedHead, split: str) -> FeatureSe
         )
     features = cache.features(head.tap)
     if not features.classes:
-        raise EvaluationError("the cache has no labelled rows to evaluate on; use predict for images without labels")
+        raise EvaluationError(
+            "the cache has no labelled rows to evaluate on; give labels with --labels FILE.csv, or use predict"
+        )
     rows = rows_of_role(features, split, head.training.holdout)
     return replace(head.in_own_classes(rows), split=split_named(split) or split)
 

@@ -5,7 +5,7 @@ first, then validation rows. All other features are mapped in the cache file.
 """
 
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,20 +36,22 @@ class CacheRows:
     classes
         Their names.
     y, parts
-        Label and part of every row of the cache, shapes (n,); see `heads.search.validation_plan.parts_of`.
+        Label and part of every row of the cache, shapes (n,); see `heads.search.validation_plan.parts_of`. The labels
+        may be others than those of the file.
     """
 
     path: Path
     validation: ValidationPlan
     identity: str
     classes: tuple[str, ...]
-    y: Labels
+    y: NDArray[np.int64]
     parts: NDArray[np.int32]
 
     def open(self, tap: str) -> FeatureCache:
         """Open the cache; raise `TrainingError` if it no longer holds these rows."""
         cache = FeatureCache.open(self.path)
-        if identity(labelled_images(cache, tap), self.validation) != self.identity:
+        images = replace(labelled_images(cache, tap), y=self.y, classes=self.classes)
+        if len(cache) != len(self.y) or identity(images, self.validation) != self.identity:
             raise TrainingError(f"{self.path} was replaced while a sweep was at work on it; start another sweep")
         return cache
 

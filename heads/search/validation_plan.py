@@ -64,7 +64,8 @@ def usable_rows(images: FeatureSet, validation: ValidationPlan) -> tuple[Targets
     labelled = images.y >= 0
     if not labelled.any():
         raise TrainingError(
-            "the cache has no labelled rows; extract from folders named by class, or from a table with a label column"
+            "the cache has no labelled rows; extract from folders named by class or from a table with a label column, "
+            "or give labels with --labels FILE.csv"
         )
     assigned = np.where(labelled, roles(images, validation.rule), "")
     train = np.flatnonzero(assigned == TRAIN)

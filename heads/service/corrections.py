@@ -71,7 +71,7 @@ class Corrections:
         ManifestError
             If somebody has made the table unreadable.
         """
-        return read_labels(self.table) if self.table.exists() else {}
+        return read_labels(self.table, key="path") if self.table.exists() else {}
 
     def all(self) -> list[Correction]:
         """Return all corrections in the order of the table."""

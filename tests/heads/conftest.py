@@ -24,6 +24,7 @@ class MemoryCache:
 
     sets: Mapping[str, FeatureSet]
     provenance: Mapping[str, object] = field(default_factory=dict)
+    given_labels: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def made_by(self):

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featurecache.cli.console.labels import Labels, open_labelled, sources
 from featurecache.cli.console.options import CacheFile, Params, Seed, Tap
 from featurecache.cli.console.output import Json, print_table, show
 from featurecache.cli.console.progress import progress
@@ -28,6 +29,7 @@ def audit(
         float, typer.Option(min=0.01, max=1, help="Images with at least this cosine similarity are near-duplicates.")
     ] = 0.9,
     seed: Seed = 0,
+    labels: Labels = None,
     report: ReportPath = None,
     form: Format = None,
     images: ImageRoot = None,
@@ -35,20 +37,19 @@ def audit(
     json: Json = False,
 ) -> None:
     """Find labels that are likely wrong, and images that occur more than once, within splits and across them."""
-    from featurecache import FeatureCache
     from heads import audit as look
     from heads import audit_report, head_spec, parse_parameters
 
     planned = ReportFile.planned(report, form, images, thumbnails=thumbnails)
     params = parse_parameters(head_spec(head), param or [])
-    opened = FeatureCache.open(cache)
+    opened = open_labelled(cache, labels)
     with progress("auditing") as update:
         found = look(opened, tap=tap, head=head, params=params, folds=folds, near=near, seed=seed, progress=update)
     tell(
         found,
         print_audit,
         planned,
-        lambda originals: audit_report(found, recipe=opened.recipe, originals=originals, about={"cache": cache.name}),
+        lambda originals: audit_report(found, recipe=opened.recipe, originals=originals, about=sources(cache, labels)),
         opened,
         json=json,
     )

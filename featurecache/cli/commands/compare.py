@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featurecache.cli.commands.evaluate import evaluated, interval_text
+from featurecache.cli.console.labels import Labels, open_labelled, sources
 from featurecache.cli.console.options import Split
 from featurecache.cli.console.output import Json, print_table, show
 from featurecache.cli.console.progress import progress
@@ -22,6 +23,7 @@ def compare(
         typer.Argument(metavar="HEAD_DIR... CACHE", readable=False, help="Directories of heads, then a cache file."),
     ],
     split: Split = "valid",
+    labels: Labels = None,
     report: ReportPath = None,
     form: Format = None,
     images: ImageRoot = None,
@@ -29,7 +31,6 @@ def compare(
     json: Json = False,
 ) -> None:
     """Evaluate several heads on the same rows, and test whether their differences are significant."""
-    from featurecache import FeatureCache
     from heads import TrainedHead, comparison_report, format_parameters, select_rows
     from heads import compare as evaluate_all
 
@@ -40,13 +41,13 @@ def compare(
     if len(set(names)) < len(names):
         raise typer.BadParameter("a head is given twice")
     planned = ReportFile.planned(report, form, images, thumbnails=thumbnails)
-    opened = FeatureCache.open(cache)
+    opened = open_labelled(cache, labels)
     loaded = {name: TrainedHead.load(name) for name in names}
     with progress("comparing", bar=False):
         comparison = evaluate_all(
             {name: evaluated(opened, head, select_rows(opened, head, split)) for name, head in loaded.items()}
         )
-    about = {"cache": cache.name, "split": split, "network": opened.recipe.backbone}
+    about = sources(cache, labels) | {"split": split, "network": opened.recipe.backbone}
     about |= {name: f"{head.name} on {head.tap}: {format_parameters(head.params)}" for name, head in loaded.items()}
     about |= {"weights": opened.recipe.weights, "fingerprint": opened.recipe.fingerprint}
     tell(

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featurecache.cli.console.labels import Labels, open_labelled, sources
 from featurecache.cli.console.options import CacheFile, Params, Seed, Tap
 from featurecache.cli.console.output import Json, print_table, show
 from featurecache.cli.console.progress import progress
@@ -24,17 +25,17 @@ def curve(
         float, typer.Option(min=0, max=0.9, help="Part of the training rows to hold out, if there is no valid split.")
     ] = 0.2,
     seed: Seed = 0,
+    labels: Labels = None,
     report: ReportPath = None,
     form: Format = None,
     json: Json = False,
 ) -> None:
     """Measure accuracy against the number of labels, and forecast the accuracy with twice as many."""
-    from featurecache import FeatureCache
     from heads import curve_report, head_spec, learning_curve, parse_parameters
 
     planned = ReportFile.planned(report, form, None, thumbnails=False)
     params = parse_parameters(head_spec(head), param or [])
-    opened = FeatureCache.open(cache)
+    opened = open_labelled(cache, labels)
     with progress("training", "head") as update:
         found = learning_curve(
             opened, head, tap=tap, params=params, repeats=repeats, holdout=holdout, seed=seed, progress=update
@@ -43,7 +44,7 @@ def curve(
         found,
         print_curve,
         planned,
-        lambda _: curve_report(found, recipe=opened.recipe, about={"cache": cache.name}),
+        lambda _: curve_report(found, recipe=opened.recipe, about=sources(cache, labels)),
         opened,
         json=json,
     )

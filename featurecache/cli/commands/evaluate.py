@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featurecache.cli.console.labels import Labels, open_labelled, sources
 from featurecache.cli.console.options import HeadDir, Split
 from featurecache.cli.console.output import Json, print_table, show
 from featurecache.cli.console.predictions_file import Predictions, require_table, write_table
@@ -27,6 +28,7 @@ def evaluate(
         typer.Argument(metavar="CACHE", readable=False, help="A cache file with the head's recipe."),
     ],
     split: Split = "valid",
+    labels: Labels = None,
     predictions: Predictions = None,
     report: ReportPath = None,
     form: Format = None,
@@ -35,14 +37,13 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Evaluate a head on the labelled rows of a split."""
-    from featurecache import FeatureCache
     from heads import TrainedHead, evaluation_report, select_rows
 
     planned = ReportFile.planned(report, form, images, thumbnails=thumbnails)
     require_table(predictions)
     if report is not None and predictions is not None and predictions.resolve() == report.resolve():
         raise typer.BadParameter("--predictions and --report name the same file")
-    opened, head = FeatureCache.open(cache), TrainedHead.load(head_dir)
+    opened, head = open_labelled(cache, labels), TrainedHead.load(head_dir)
     rows = select_rows(opened, head, split)
     with progress("evaluating", bar=False):
         evaluation = evaluated(opened, head, rows)
@@ -52,7 +53,7 @@ def evaluate(
         print_evaluation,
         planned,
         lambda originals: evaluation_report(
-            evaluation, head=head, features=rows, originals=originals, about={"cache": cache.name, "split": split}
+            evaluation, head=head, features=rows, originals=originals, about=sources(cache, labels) | {"split": split}
         ),
         opened,
         json=json,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featurecache.cli.console.labels import Labels, open_labelled
 from featurecache.cli.console.output import Json, print_json, print_table, say, show
 from featurecache.cli.console.progress import progress
 from featurecache.text import number
@@ -49,6 +50,7 @@ def sweep(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Number of parallel processes.", show_default="one per processor")
     ] = None,
+    labels: Labels = None,
     json: Json = False,
 ) -> None:
     """Try heads, taps and parameters; rank them on the valid rows, and keep the best head.
@@ -57,14 +59,14 @@ def sweep(
 
     The same command continues an interrupted sweep.
     """
-    from featurecache import FeatureCache
     from heads import parse_grids
     from heads import sweep as run
 
     grids = parse_grids(param or [], head or [])
+    opened = open_labelled(cache, labels)
     with progress("sweeping", "fit") as update:
         found = run(
-            FeatureCache.open(cache),
+            opened,
             sweep_dir,
             heads=head or [],
             taps=tap or [],

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featurecache.cli.console.labels import Labels, open_labelled
 from featurecache.cli.console.options import CacheFile
 from featurecache.cli.console.output import Json, print_json, say, show
 from featurecache.cli.console.progress import progress
@@ -42,39 +43,32 @@ def train(
             show_default="0.2",
         ),
     ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.csv",
-            readable=False,
-            help="Labels that replace those of the cache: a table with the columns path and label.",
-        ),
-    ] = None,
+    labels: Labels = None,
     json: Json = False,
 ) -> None:
     """Train a head on the train split of a cache, and measure it on the valid split."""
-    from featurecache import FeatureCache, read_labels
     from heads import DEFAULT_HEAD, TrainedHead, head_spec, parse_parameters, require_free
     from heads import train as fit
 
     require_free(head_dir)
     begun = None if start is None else TrainedHead.load(start)
     params = parse_parameters(head_spec(head or (begun.name if begun else DEFAULT_HEAD)), param or [])
+    opened = open_labelled(cache, labels)
     with progress("training", bar=False):  # epochs are printed
         trained = fit(
-            FeatureCache.open(cache),
+            opened,
             head,
             tap=tap,
             params=params,
             seed=seed,
             holdout=holdout,
             start=begun,
-            labels=None if labels is None else read_labels(labels),
             on_epoch=None if json else EpochPrinter(),
         )
     trained.save(head_dir)
     for warning in trained.training.warnings:
-        say(f"warning: {warning}")
+        if warning.code != "unmatched_labels":  # said before
+            say(f"warning: {warning}")
     if json:
         print_json(trained.to_dict())
         return

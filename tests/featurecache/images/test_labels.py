@@ -1,5 +1,6 @@
 """Tables of labels, and a cache that is seen with other labels."""
 
+import hashlib
 import pickle
 
 import numpy as np
@@ -37,6 +38,8 @@ def written(folder, text, name="labels.csv"):
         ("path,label,note\na.png,,looked at\nb.png,cat,\n", {"a.png": None, "b.png": "cat"}),
         ("path,label\r\na.png,cat\r\n\r\na.png,cat\r\n", {"a.png": "cat"}),
         ("path,label\n", {}),
+        ("sha256,label\n 0AB1 ,cat\n", {"0ab1": "cat"}),
+        ("sha256,path,label\n0ab1,a.png,cat\n", {"a.png": "cat"}),
     ],
 )
 def test_labels_are_read(tmp_path, text, expected):
@@ -46,6 +49,13 @@ def test_labels_are_read(tmp_path, text, expected):
 def test_another_column_and_tabs(tmp_path):
     table = written(tmp_path, "path\tlabel\tColour\na.png\tcat\tblack\n", "labels.tsv")
     assert featurecache.read_labels(table, "colour") == {"a.png": "black"}
+
+
+def test_the_column_that_names_the_image_can_be_chosen(tmp_path):
+    table = written(tmp_path, "path,sha256,label\na.png,0ab1,cat\n")
+    assert featurecache.read_labels(table, key="sha256") == {"0ab1": "cat"}
+    with pytest.raises(ManifestError, match="0 columns 'path'"):
+        featurecache.read_labels(written(tmp_path, "sha256,label\n"), key="path")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +122,24 @@ def test_a_cache_with_labels_is_pickled_with_them(cache):
     changed = cache.with_labels({"cats/00.png": "ant"}).with_labels({"cats/02.png": None})
     again = pickle.loads(pickle.dumps(changed))  # noqa: S301 - our own
     assert again.class_counts == changed.class_counts == {"ant": 1, "cats": 4, "dogs": 6}
+
+
+def test_contents_give_labels_to_every_row_that_has_them(tmp_path):
+    from PIL import Image
+
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (32, 32), (10 * (name == "c"), 0, 0)).save(tmp_path / f"{name}.png")
+    cache = featurecache.extract(tmp_path, tmp_path / "c.h5", backbone=FakeBackbone())
+    digest = hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
+    changed = cache.with_labels({digest: "black", "b.png": "night", "0" * 64: "none"})
+    rows = changed.features("features")
+    assert [*rows.paths] == ["a.png", "b.png", "c.png"]
+    assert [changed.classes[label] for label in rows.y[:2]] == ["black", "night"]
+    assert rows.y[2] == -1
+    assert changed.given_labels == {"a.png": "black", "b.png": "night", "0" * 64: "none"}
+
+    again = changed.with_labels({digest: "dark"})
+    assert again.class_counts == pickle.loads(pickle.dumps(again)).class_counts == {"dark": 2}  # noqa: S301 - our own
 
 
 def test_a_cache_with_labels_outlives_the_first(cache):

@@ -115,11 +115,12 @@ def test_features_of_test_rows_are_not_asked_for(validation, standardize, blob_f
     assert asked == ({"train"} if validation.folds else {"train", "valid"})
 
 
-def test_a_cache_that_was_replaced_meanwhile_is_noticed(blob_file, blobs, write_cache, tmp_path):
+@pytest.mark.parametrize(("rows", "contents"), [(180, range(1, 181)), (120, range(120))])
+def test_a_cache_that_was_replaced_meanwhile_is_noticed(rows, contents, blob_file, blobs, write_cache, tmp_path):
     source = source_of(blob_file)
     mapped = prepare(source, Kind(0, "fc2", False), tmp_path)
     X, y = blobs(180, 6, 3)
-    write_cache(blob_file.path, {"fc2": X}, y[::-1], SPLITS)
+    write_cache(blob_file.path, {"fc2": X[:rows]}, y[:rows], SPLITS[:rows], contents=contents)
     for again in (lambda: prepare(source, Kind(0, "fc2", True), tmp_path), mapped.features):
         with pytest.raises(TrainingError, match="was replaced while a sweep was at work on it; start another sweep"):
             again()
