@@ -130,11 +130,14 @@ def test_what_a_person_has_written_stays(corrections, prefix):
     ]
 
 
-def test_a_table_that_cannot_be_read_is_not_replaced(corrections):
-    corrections.table.write_text("path\nx\n")
-    with pytest.raises(ManifestError, match="0 columns 'label'"):
+@pytest.mark.parametrize(
+    ("text", "words"), [("path\nx\n", "0 columns 'label'"), ("sha256,label\n", "0 columns 'path'")]
+)
+def test_a_table_that_cannot_be_read_is_not_replaced(text, words, corrections):
+    corrections.table.write_text(text)
+    with pytest.raises(ManifestError, match=words):
         corrections.correct(digest(picture(0)), "ant")
-    assert corrections.table.read_text() == "path\nx\n"
+    assert corrections.table.read_text() == text
 
 
 def test_a_stored_image_that_was_changed_is_not_used(corrections, prefix):
