@@ -106,7 +106,7 @@ def test_each_command_counts_rows_without_labels_and_labels_without_rows(argumen
     done = invoke(*arguments(fake_cache), "--labels", table)
     assert done.code == 0
     assert [line for line in done.err.splitlines() if "corrections.csv" in line or "no row" in line] == [
-        "found labels of 3 of 40 rows in corrections.csv; 37 rows without a line kept the label of the cache; "
+        "found labels of 3 of 40 rows in corrections.csv; 37 rows without a line kept the label of the cache, if any; "
         "2 of 5 given labels are of no row of the cache: 'no/such.png', 'train/red/0000.png'"
     ]
 
@@ -171,7 +171,7 @@ def test_a_row_with_an_empty_label_does_not_train(invoke, fake_cache, tmp_path):
     done = invoke(*COMMANDS["train"](fake_cache, tmp_path), "--labels", table, "--json")
     assert done.json["n_train"] == 27
     assert done.err.splitlines()[0] == (
-        "found labels of 0 of 40 rows in none.csv; 39 rows without a line kept the label of the cache; "
+        "found labels of 0 of 40 rows in none.csv; 39 rows without a line kept the label of the cache, if any; "
         "1 row with an empty label became unlabelled"
     )
 

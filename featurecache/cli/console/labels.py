@@ -77,7 +77,7 @@ def open_labelled(path: Path, labels: LabelsFile | None) -> "FeatureCache":
     empty, absent = matched.count(None), len(paths) - len(matched)
     facts = [f"found labels of {len(matched) - empty:,} of {counted(len(paths), 'row')} in {labels}"]
     if absent:
-        facts.append(f"{counted(absent, 'row')} without a line kept the label of the cache")
+        facts.append(f"{counted(absent, 'row')} without a line kept the label of the cache, if any")
     if empty:
         facts.append(f"{counted(empty, 'row')} with an empty label became unlabelled")
     if unmatched:
