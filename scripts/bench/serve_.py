@@ -30,6 +30,7 @@ WEIGHTS, PHOTOGRAPHS, EXTRACTED, HEADS = "random:0", 64, 128, 50
 ONE_HEAD, ALL_HEADS = "/predict?head=h00", "/predict"
 ROWS, CLASSES, FAMILIES = 1_000, 10, ("softmax", "logreg")  # of the training
 OVERLOAD = 10  # times what it can take
+_PASSES = 4  # of all clients' images, at least, in a measurement
 NOT_SEEN = 1 << 16  # photographs with these numbers are not in any folder
 
 Row = dict[str, Any]
@@ -117,6 +118,7 @@ class Lab:
         self._pixels = np.stack([_pixels(path.read_bytes(), rules) for path in files])
         self._many = folder / "many"
         self._next = NOT_SEEN
+        self._rate = self.forward()
 
     def start(self, *options: str | Path) -> Service:
         """Start this project's service."""
@@ -153,6 +155,8 @@ class Lab:
         """
         first = self._next if images == "unseen" else None
         seconds = how.pop("seconds", self.plan.seconds)
+        if images == "unseen" and not how.get("rate"):  # a slow network needs longer for a full pass
+            seconds = max(seconds, _PASSES * how.get("clients", 1) / self._rate)
         order = Order(service.port, how.pop("path", ONE_HEAD), str(self.photographs), seconds, first=first, **how)
         measured = ask(order if order.rate else replace(order, warm_seconds=order.seconds / 5))
         self._next += measured["asked"]
