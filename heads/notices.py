@@ -96,6 +96,8 @@ class Code(StrEnum):
     """Rows that evaluate have the content of training rows."""
     ROWS_BY_HOLDOUT = "rows_by_holdout"
     """The rule that held rows out of the head's training chose the rows of another cache."""
+    TIME_OVER = "time_over"
+    """The time of the sweep was over before all candidates were tried."""
     OTHER_ACCURACY = "other_accuracy"
     """The best head, trained again, has another accuracy than in the sweep."""
 

@@ -1,6 +1,6 @@
 """Declarations of heads: parameters with types, bounds and defaults, checked before anything is computed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -159,6 +159,9 @@ class HeadSpec:
     by_blocks
         Whether it reads features by blocks of rows, so that they may be larger than memory. It may get
         `featurecache.Rows`; other heads get an array.
+    cost
+        About how many products one training takes, given the numbers of rows, features and classes. The order of the
+        trainings of a sweep follows from it.
 
     Examples
     --------
@@ -176,6 +179,7 @@ class HeadSpec:
     taps: tuple[str, ...] = ()
     measured_rows: int | None = None
     by_blocks: bool = False
+    cost: Callable[[int, int, int], float] = lambda n, d, k: 100 * n * d * k
 
     def parameter(self, name: str) -> Parameter:
         """Return the parameter of this name; raise `ParameterError` if there is none."""

@@ -32,6 +32,7 @@ class MajorityHead(IndependentHead):
         summary="The shares of the classes in the training rows, for every image: the baseline of all heads.",
         parameters=(),
         by_blocks=True,
+        cost=lambda n, d, k: n,
     )
     model_class: ClassVar[type[FittedModel]] = AffineModel
 
@@ -138,6 +139,7 @@ class ImageNetMapHead(IndependentHead):
         grid={"groups": ("learned",)},
         taps=("predictions",),
         by_blocks=True,
+        cost=lambda n, d, k: n * d,
     )
     model_class: ClassVar[type[FittedModel]] = MapModel
 

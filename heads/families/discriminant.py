@@ -100,6 +100,7 @@ class CentroidHead(IndependentHead):
         summary="The nearest class mean, with one variance for all features and classes.",
         parameters=(CLASS_WEIGHT, STANDARDIZE),
         by_blocks=True,
+        cost=lambda n, d, k: n * d,
     )
     model_class: ClassVar[type[FittedModel]] = AffineModel
 
@@ -154,6 +155,7 @@ class LDAHead(Head):
         shared=("shrinkage",),
         grid={"shrinkage": ("auto", 0.001, 0.01, 0.1, 0.3, 0.5, 0.9)},
         by_blocks=True,
+        cost=lambda n, d, k: n * d**2,
     )
     model_class: ClassVar[type[FittedModel]] = AffineModel
 
@@ -208,6 +210,7 @@ class NaiveBayesHead(Head):
         shared=("var_smoothing",),
         grid={"var_smoothing": tuple(10.0**exponent for exponent in range(-9, 2))},
         by_blocks=True,
+        cost=lambda n, d, k: n * d * k,
     )
     model_class: ClassVar[type[FittedModel]] = GaussianModel
 

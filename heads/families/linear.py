@@ -47,6 +47,7 @@ class LogisticHead(IndependentHead):
         libraries=("scipy",),
         grid={"C": C_GRID},
         by_blocks=True,
+        cost=lambda n, d, k: 200 * n * d * k,
     )
     model_class: ClassVar[type[FittedModel]] = AffineModel
 
@@ -94,6 +95,7 @@ class SGDHead(IndependentHead):
         libraries=("scikit-learn",),
         grid={"alpha": tuple(10.0**exponent for exponent in range(-6, 2))},
         by_blocks=True,
+        cost=lambda n, d, k: 300 * n * d * k,
     )
     model_class: ClassVar[type[FittedModel]] = OneVsRestModel
 

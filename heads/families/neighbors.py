@@ -202,6 +202,7 @@ class NeighborsHead(Head):
         shared=("n_neighbors",),
         measured_rows=1000,
         grid={"n_neighbors": (1, 3, 5, 10, 20, 50), "metric": ("cosine", "euclidean")},
+        cost=lambda n, d, k: n**2 * d / 10,
     )
     model_class: ClassVar[type[FittedModel]] = NeighborsModel
 

@@ -42,6 +42,7 @@ class RidgeHead(Head):
         shared=("alpha",),
         grid={"alpha": ALPHA_GRID},
         by_blocks=True,
+        cost=lambda n, d, k: n * d * (min(n, d) + k),
     )
     model_class: ClassVar[type[FittedModel]] = OneVsRestModel
 

@@ -51,6 +51,7 @@ class SVMHead(Head):
         shared=("C",),
         grid={"C": C_GRID},
         by_blocks=True,
+        cost=lambda n, d, k: 600 * n * d * k,
     )
     model_class: ClassVar[type[FittedModel]] = OneVsRestModel
 

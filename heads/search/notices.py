@@ -1,6 +1,6 @@
 """Notices on a leaderboard: differences within noise, optimistic accuracies, and grids to extend."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -11,13 +11,18 @@ from heads.notices import Code, Notice
 from heads.parameters import Parameter
 from heads.search.grid import BASELINE
 from heads.search.ranking import NOISE, Entry, best_of_each
+from heads.search.tasks import Task
 from heads.search.validation_plan import ValidationPlan, usable_rows
 
 _FEWEST_FOR_AN_EDGE = 3  # values that a grid needs, so that one is not at its edge
 
 
 def notices_on(
-    leaderboard: Sequence[Entry], best: TrainedHead, images: FeatureSet, validation: ValidationPlan
+    leaderboard: Sequence[Entry],
+    best: TrainedHead,
+    images: FeatureSet,
+    validation: ValidationPlan,
+    left: Collection[Task] = (),
 ) -> list[Notice]:
     """Return the notices on a leaderboard.
 
@@ -31,15 +36,27 @@ def notices_on(
         All rows of the cache.
     validation
         The rows that train and validate.
+    left
+        The tasks that there was no time for.
     """
+    unfinished = dict.fromkeys(task.candidates[0].head for task in left)
     train, valid = usable_rows(images, validation)
     return [
+        *_on_time(len(left), unfinished),
         *_on_noise(leaderboard),
         *_on_optimism(leaderboard, images, len(train) if validation.folds else len(valid)),
-        *_on_edges(leaderboard),
+        *_on_edges(leaderboard, unfinished),
         *_on_failures(leaderboard),
         *_on_training(leaderboard[0], best, validation),
     ]
+
+
+def _on_time(left: int, heads: Collection[str]) -> list[Notice]:
+    if not left:
+        return []
+    tasks = "1 task was" if left == 1 else f"{left} tasks were"
+    message = f"{tasks} left when the time was over ({', '.join(heads)}); the same command continues the sweep"
+    return [Notice(Code.TIME_OVER, message)]
 
 
 def _on_noise(leaderboard: Sequence[Entry]) -> list[Notice]:
@@ -73,12 +90,13 @@ def _on_optimism(leaderboard: Sequence[Entry], images: FeatureSet, n_valid: int)
     return [Notice(Code.OPTIMISTIC_ACCURACY, message)]
 
 
-def _on_edges(leaderboard: Sequence[Entry]) -> list[Notice]:
-    """Yield a notice for each parameter whose best value is at the edge of its grid."""
+def _on_edges(leaderboard: Sequence[Entry], unfinished: Collection[str]) -> list[Notice]:
+    """Yield a notice for each parameter whose best value is at the edge of its grid, if all of the grid was tried."""
     best = {entry.candidate.head: entry for entry in reversed(leaderboard) if not entry.error}
     return [
         note
         for head, entry in best.items()
+        if head not in unfinished
         for parameter in head_spec(head).parameters
         if (note := _on_edge(entry, parameter, leaderboard))
     ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from featurecache.errors import OutputError
 from featurecache.processors import processor_count
@@ -23,8 +26,8 @@ from heads.search.ranking import ranked, to_csv
 from heads.search.sweep_executor import SweepExecutor, SweepProgress
 from heads.search.tasks import tasks_of
 from heads.search.validation_plan import ValidationPlan, identity, parts_of
-from heads.search.work import locked, plan_of
-from heads.search.workers import Workers, single_threaded
+from heads.search.work import BEST, LEADERBOARD, TABLE, is_unfinished, locked, plan_of
+from heads.search.workers import TimeOverError, Workers, single_threaded
 from heads.splits import labelled_images
 from heads.training import DEFAULT_HOLDOUT, train
 
@@ -47,7 +50,7 @@ class Sweep:
     Parameters
     ----------
     leaderboard
-        Every candidate, best first, those that failed last.
+        Every candidate that there was time for, best first, those that failed last.
     best
         The first of them, trained again on all training rows.
     notes
@@ -82,6 +85,7 @@ def sweep(
     holdout: float = DEFAULT_HOLDOUT,
     seed: int = 0,
     jobs: int | None = None,
+    seconds: float | None = None,
     notify: Callable[[str], object] = lambda _: None,
     progress: Callable[[SweepProgress], object] = lambda _: None,
 ) -> Sweep:
@@ -91,7 +95,8 @@ def sweep(
     With folds, every training row is predicted by a head that was not trained on it. Rows of the test split are never
     used.
 
-    An interrupted sweep continues if it is called again with the same arguments.
+    An interrupted sweep continues if it is called again with the same arguments. So does one whose time was over; its
+    time may be another one, and its results replace those in ``sweep_dir``.
 
     Parameters
     ----------
@@ -115,6 +120,9 @@ def sweep(
     jobs
         Number of processes that work at a time, each with its share of the processors; one a processor if not given.
         With 1, this process does the work itself, with one thread.
+    seconds
+        The time for trying candidates, cheap ones first; None for no limit. When it is over, trainings under way are
+        given up, and the best of the candidates that are done is trained again.
     notify
         Called with one-line status messages for the user.
     progress
@@ -127,17 +135,20 @@ def sweep(
     ParameterError
         If a parameter does not exist or cannot take its value, or a number is out of its range.
     TrainingError
-        If the rows cannot train and validate heads.
+        If the rows cannot train and validate heads, or the time was over before any candidate was done.
     OutputError
         If the directory exists already or cannot be written, another run is at work on it, or it holds an unfinished
         sweep of another kind.
     """
-    began = time.perf_counter()
+    began = time.monotonic()
     directory = Path(sweep_dir)
-    _require_free(directory)
+    unfinished = directory.with_name(f"{directory.name}.work")
+    _require_free(directory, unfinished)
     validation = ValidationPlan(folds, holdout, seed)
     if jobs is not None and jobs < 1:
         raise ParameterError(f"jobs is {jobs}, expected at least 1")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ParameterError(f"seconds is {seconds}, expected a number above 0")
     taps = list(dict.fromkeys(cache.require_tap(tap) for tap in taps or cache.taps))
     candidates = candidates_of(heads, taps, grids or {})
     if folds and any(each.params.get("patience") or each.params.get("keep") == "best" for each in candidates):
@@ -146,22 +157,33 @@ def sweep(
     rows = identity(images, validation)
     plan = plan_of(images.fingerprint, rows, validation, candidates)
     threads = single_threaded() if (jobs or processor_count()) == 1 else nullcontext()
-    with threads, locked(directory.with_name(f"{directory.name}.work"), plan) as work:
+    with threads, locked(unfinished, plan) as work:
         executor = SweepExecutor(tasks_of(candidates, validation.parts), work, progress)
         executor.recall()
         if executor.outcomes:
             notify(f"known from before and kept: {len(executor.outcomes)} of {len(executor.tasks)} tasks")
         if executor.missing:
             parts = parts_of(images, validation)
-            with Workers(jobs, most=len(executor.missing)) as workers:
-                executor.run(CacheRows(cache.path, validation, rows, images.classes, images.y, parts), workers)
-        leaderboard = ranked(candidates, executor.by_candidate())
+            n, k = int(np.count_nonzero(parts >= 0)), len(images.classes)
+            until = None if seconds is None else began + seconds
+            with suppress(TimeOverError), Workers(jobs, most=len(executor.missing), until=until) as workers:
+                executor.run(
+                    CacheRows(cache.path, validation, rows, images.classes, images.y, parts),
+                    workers,
+                    lambda task: task.cost(n, cache.taps[task.kind.tap], k),
+                    cheap_first=until is not None,
+                )
+        done = executor.by_candidate()
+        if not done:
+            raise TrainingError(f"no candidate was done after {seconds:g} s; give the sweep more time")
+        leaderboard = ranked([candidates[number] for number in done], list(done.values()))
         best, final = _trained(leaderboard, cache, validation, executor)
-        seconds = {"total": time.perf_counter() - began, "preparing": executor.preparing, "final": final}
-        notes = notices_on(leaderboard, best, images, validation)
-        found = Sweep(leaderboard, best, tuple(notes), seconds | {"heads": _seconds_by_head(leaderboard)})
+        spent = {"total": time.monotonic() - began, "preparing": executor.preparing, "final": final}
+        notes = notices_on(leaderboard, best, images, validation, executor.missing)
+        found = Sweep(leaderboard, best, tuple(notes), spent | {"heads": _seconds_by_head(leaderboard)})
         _publish(found, work, directory)
-        remove_directory(work.directory)
+        if not executor.missing:
+            remove_directory(work.directory)
     return found
 
 
@@ -178,11 +200,11 @@ def _trained(
             f"none of {len(asked)} candidates could be trained; {failed.candidate.head}: {failed.error}"
         )
     executor.report(f"training {head} on {tap} again")
-    began = time.perf_counter()
+    began = time.monotonic()
     # validation with folds needs no rows held out
     holdout = 0.0 if validation.folds else validation.holdout
     best = train(cache, head, tap=tap, params=params, seed=validation.seed, holdout=holdout)
-    return best, time.perf_counter() - began
+    return best, time.monotonic() - began
 
 
 def _seconds_by_head(leaderboard: Sequence[Entry]) -> dict[str, float]:
@@ -195,21 +217,23 @@ def _seconds_by_head(leaderboard: Sequence[Entry]) -> dict[str, float]:
 
 def _publish(found: Sweep, work: Work, directory: Path) -> None:
     """Write the results and give the directory its final name."""
-    with work.folder("finished") as finished:
+    with work.folder("finished") as finished, work.folder("before") as before:
         text = json.dumps(found.to_dict(), indent=2, allow_nan=False)
-        publish(finished / "leaderboard.json", f"{text}\n".encode("ascii"))
-        publish(finished / "leaderboard.csv", to_csv(found.leaderboard).encode())
-        found.best.save(finished / "best")
+        publish(finished / LEADERBOARD, f"{text}\n".encode("ascii"))
+        publish(finished / TABLE, to_csv(found.leaderboard).encode())
+        found.best.save(finished / BEST)
         try:
+            if is_unfinished(directory):
+                name_directory(directory, before)
             name_directory(finished, directory)
         except FileExistsError as e:
             raise _exists(directory) from e
 
 
-def _require_free(directory: Path) -> None:
+def _require_free(directory: Path, work: Path) -> None:
     """Raise `OutputError` if the directory cannot be made, before any work is spent on it."""
     require_place(directory)
-    if directory.exists() or directory.is_symlink():
+    if (directory.exists() or directory.is_symlink()) and not (work.is_dir() and is_unfinished(directory)):
         raise _exists(directory)
 
 

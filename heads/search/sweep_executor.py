@@ -1,7 +1,8 @@
 """Execution of the tasks of a sweep, one tap and part after the other."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from heads.search.prepared import CacheRows, Kind, prepare
@@ -64,12 +65,28 @@ class SweepExecutor:
         known = {task.name: self.work.outcomes(task) for task in self.tasks}
         self.outcomes = {name: outcomes for name, outcomes in known.items() if outcomes is not None}
 
-    def run(self, cache_rows: CacheRows, workers: Workers) -> None:
-        """Run the missing tasks. The prepared rows of one tap and part exist at a time."""
-        groups: dict[Kind, list[Task]] = {}
-        for task in self.missing:
-            groups.setdefault(task.kind, []).append(task)
-        for kind, tasks in groups.items():
+    def run(self, cache_rows: CacheRows, workers: Workers, cost: Callable[[Task], float], *, cheap_first: bool) -> None:
+        """Run the missing tasks. The prepared rows of one tap and part exist at a time.
+
+        Parameters
+        ----------
+        cache_rows
+            The rows.
+        workers
+            Run the tasks.
+        cost
+            About how much work a task is.
+        cheap_first
+            Whether cheap tasks come before others, since there may be no time for all. Otherwise the costly ones of a
+            tap and part come first: so none keeps one worker busy at the end, while the others have nothing.
+
+        Raises
+        ------
+        TimeOverError
+            If the time of the workers is over.
+        """
+        costs = {task.name: cost(task) for task in self.missing}
+        for kind, tasks in groups_of(self.missing, costs, cheap_first=cheap_first):
             folds = cache_rows.validation.folds
             doing = f"{kind.tap}, fold {kind.part + 1} of {folds}" if folds else kind.tap
             self.report(f"preparing {doing}")
@@ -77,8 +94,6 @@ class SweepExecutor:
                 began = time.perf_counter()
                 rows = workers.call(prepare, cache_rows, kind, folder)
                 self.preparing += time.perf_counter() - began
-                # many candidates take long: begun first, they do not keep one worker busy while the others have nothing
-                tasks.sort(key=lambda task: -len(task.candidates))
                 calls = {task.name: (task, rows, self.work.result(task), self.work.digest) for task in tasks}
                 self.report(doing)
                 for name, outcomes in workers.each(publish_task, calls):
@@ -90,10 +105,28 @@ class SweepExecutor:
         total = sum(len(task.candidates) for task in self.tasks)
         self.progress(SweepProgress(total, sum(map(len, self.outcomes.values())), doing))
 
-    def by_candidate(self) -> list[list[Outcome]]:
-        """Return the outcomes of each candidate in plan order, those of one candidate in the order of the parts."""
+    def by_candidate(self) -> dict[int, list[Outcome]]:
+        """Return the outcomes of the candidates that are done on all parts, by number: in plan order, then by part."""
+        unfinished = {number for task in self.missing for number in task.numbers}
         found: dict[int, list[Outcome]] = {}
         for task in sorted(self.tasks, key=lambda task: task.part):
-            for number, outcome in zip(task.numbers, self.outcomes[task.name], strict=True):
+            for number, outcome in zip(task.numbers, self.outcomes.get(task.name, ()), strict=False):
                 found.setdefault(number, []).append(outcome)
-        return [found[number] for number in sorted(found)]
+        return {number: found[number] for number in sorted(found.keys() - unfinished)}
+
+
+def groups_of(
+    tasks: Iterable[Task], costs: Mapping[str, float], *, cheap_first: bool
+) -> Iterable[tuple[Kind, list[Task]]]:
+    """Return tasks that take the same rows, in the order in which to run them.
+
+    Tasks are equally cheap where their costs agree up to a factor of 4, so that rows are not prepared too often.
+    """
+    groups: dict[tuple[int, Kind], list[Task]] = {}
+    for task in sorted(tasks, key=lambda task: costs[task.name]) if cheap_first else tasks:
+        size = math.frexp(costs[task.name])[1] // 2 if cheap_first else 0
+        groups.setdefault((size, task.kind), []).append(task)
+    if not cheap_first:
+        for group in groups.values():
+            group.sort(key=lambda task: -costs[task.name])
+    return ((kind, group) for (_, kind), group in groups.items())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featurecache.storage.publish import publish
 from heads.artifact.description import checksum
 from heads.base import Head, fit_together
-from heads.catalog import make_head
+from heads.catalog import head_spec, make_head
 from heads.epochs import Monitor
 from heads.errors import EvaluationError, TrainingError
 from heads.notices import Notice, to_dicts
@@ -47,6 +47,10 @@ class Task:
     def kind(self) -> Kind:
         """The rows that all of them take."""
         return Kind(self.part, self.candidates[0].tap, self.candidates[0].standardize)
+
+    def cost(self, n: int, d: int, k: int) -> float:
+        """Return about how many products it takes with n rows, d features and k classes."""
+        return head_spec(self.candidates[0].head).cost(n, d, k) * len(self.candidates)
 
 
 def tasks_of(candidates: Sequence[Candidate], parts: Iterable[int]) -> list[Task]:

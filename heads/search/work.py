@@ -14,9 +14,13 @@ from typing import Any
 from featurecache.errors import OutputError
 from featurecache.storage.directory_lock import lock_directory
 from featurecache.storage.publish import make_directory, publish_once, remove_directory
+from heads.notices import Code
 from heads.search.grid import Candidate
 from heads.search.tasks import Outcome, Task, decode
 from heads.search.validation_plan import ValidationPlan
+
+LEADERBOARD, TABLE, BEST = "leaderboard.json", "leaderboard.csv", "best"
+"""What the directory of a finished sweep holds."""
 
 _FORMAT, _FORMAT_VERSION = "featurecache-sweep-plan", 2  # version 1 had other folds
 _MAX_BYTES = 2**28  # of a file that is read back
@@ -45,7 +49,7 @@ class Work:
         self._require_own(plan)
         publish_once(directory / "plan.json", f"{text}\n".encode())
         make_directory(directory / "results")
-        for name in ("scratch", "finished"):  # what a run that was killed has left
+        for name in ("scratch", "finished", "before"):  # what a run that was killed has left
             remove_directory(directory / name)
 
     def result(self, task: Task) -> Path:
@@ -114,6 +118,18 @@ def locked(directory: Path, plan: Mapping[str, Any]) -> Iterator[Work]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def is_unfinished(directory: Path) -> bool:
+    """Whether a directory holds the results of a sweep whose time was over, and nothing else."""
+    try:
+        if directory.is_symlink() or {path.name for path in directory.iterdir()} != {LEADERBOARD, TABLE, BEST}:
+            return False
+        with (directory / LEADERBOARD).open("rb") as stream:
+            notes = json.loads(stream.read(_MAX_BYTES))["notes"]
+        return any(note["code"] == Code.TIME_OVER for note in notes)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def plan_of(

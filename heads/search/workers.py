@@ -33,6 +33,10 @@ _SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # a new interpreter does not put the curre
 _WATCH_SECONDS = 1.0
 
 
+class TimeOverError(HeadError):
+    """The time that the workers had is over."""
+
+
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """Let linear algebra in this process compute with one thread for the duration of a block.
@@ -62,17 +66,21 @@ class Workers:
         Number of processes; None for one per processor.
     most
         Upper limit of that number; None for no limit.
+    until
+        The time of `time.monotonic` at which calls are given up; None for never. A pool of one process is a process of
+        its own then, with one thread.
     """
 
-    def __init__(self, jobs: int | None, *, most: int | None = None) -> None:
+    def __init__(self, jobs: int | None, *, most: int | None = None, until: float | None = None) -> None:
         self._jobs = jobs or processor_count()
         if most is not None:
             self._jobs = min(self._jobs, most)
-        self._context = _WorkerContext(threads=max(1, processor_count() // self._jobs))
+        self._until = until
+        self._context = _WorkerContext(threads=max(1, processor_count() // self._jobs) if self._jobs > 1 else 1)
         self._executor: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
-        if self._jobs > 1:
+        if self._jobs > 1 or self._until is not None:
             # Starting the tracker unblocks signals. It must run before `_WorkerProcess.start` blocks them.
             with _signals_blocked(), _environment(_SAFE_PATH):
                 resource_tracker.ensure_running()
@@ -98,6 +106,8 @@ class Workers:
         ------
         HeadError
             If a worker was killed, as the operating system does when memory runs out.
+        TimeOverError
+            If the time is over and no call has finished; the workers have been killed.
         """
         if self._executor is None:
             for key, arguments in calls.items():
@@ -112,7 +122,12 @@ class Workers:
                     pending[self._executor.submit(function, *arguments)] = key
                 if not pending:
                     return
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                left = None if self._until is None else max(0.0, self._until - time.monotonic())
+                done = wait(pending, left, return_when=FIRST_COMPLETED).done
+                if not done:
+                    self._context.kill()
+                    raise TimeOverError("the time is over")
+                for future in done:
                     yield pending.pop(future), future.result()
         except BrokenProcessPool as e:
             raise HeadError(

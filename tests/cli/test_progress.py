@@ -69,6 +69,21 @@ def test_a_new_phase_has_a_rate_of_its_own(clock, second):
     assert pace.rate_text == "6.0 steps/min"
 
 
+def test_a_limit_bounds_the_time_left_and_counts_down(clock):
+    pace = Pace("sweeping", "fit", clock, limit=120)
+    pace.update(0, 40, "fc2")
+    clock.now += 30
+    assert pace.line() == "sweeping: 0 of 40 fits (fc2) after 0:00:30, 0:01:30 left"
+    pace.update(1, 40, "fc2")
+    assert pace.line() == "sweeping: 1 of 40 fits (fc2) after 0:00:30, 2.0 fits/min, 0:01:30 left"
+    clock.now += 30
+    pace.update(36, 40, "fc2")
+    assert pace.left_text == "0:00:07"
+    clock.now += 100
+    pace.update(37, 40, "fc2")
+    assert pace.left_text == "0:00:00"
+
+
 class Queue:
     """In the place of the queue of the thread that speaks: time passes when the test says so."""
 

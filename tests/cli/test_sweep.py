@@ -93,6 +93,24 @@ def test_the_best_of_each_head_and_tap_is_listed_with_what_differs_from_the_defa
     assert where.startswith(f"{directory}: leaderboard.csv and leaderboard.json; best: {cells[0][0]} on {cells[0][1]}")
 
 
+def test_a_limit_of_time_that_suffices_changes_nothing(tmp_path, invoke, fake_cache, swept):
+    directory, _ = swept
+    done = invoke("sweep", fake_cache, tmp_path / "sweep", *GRID, "--jobs", "1", "--time", "1h", "--json")
+    board = json.loads((directory / "leaderboard.json").read_bytes())["leaderboard"]
+    drop = {"seconds"}
+    expected = [{name: value for name, value in entry.items() if name not in drop} for entry in board]
+    assert candidates(done) == expected
+
+
+@pytest.mark.parametrize("text", ["2x", "90", "m", ""])
+def test_a_time_without_number_or_unit_is_refused(text, tmp_path, invoke, fake_cache):
+    done = invoke("sweep", fake_cache, tmp_path / "sweep", "--time", text)
+    assert done.code == 2
+    message = " ".join(done.err.replace("│", "").split())
+    assert f"'{text}' is no number with s, m or h, such as 90s, 2m or 1.5h" in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_json_is_what_lies_in_the_directory(tmp_path, command, fake_cache):
     done = command("sweep", fake_cache, tmp_path / "sweep", *GRID, "--json", "--folds", "2", "--jobs", "2")
     assert done.err == ""

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from heads import Candidate, Entry, Sweep
 
 _FAULTS = 10  # failures that are listed
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _seconds(text: str) -> float:
+    """Return the seconds of a time."""
+    try:
+        return float(text[:-1]) * _UNITS[text[-1:]]
+    except (ValueError, KeyError):
+        raise typer.BadParameter(f"{text!r} is no number with s, m or h, such as 90s, 2m or 1.5h") from None
 
 
 def sweep(
@@ -50,6 +59,15 @@ def sweep(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Number of parallel processes.", show_default="one per processor")
     ] = None,
+    time: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N{s|m|h}",
+            parser=_seconds,
+            help="Time for trying heads, cheap ones first: 90s, 2m or 1.5h. Training the best one again comes on top.",
+            show_default="no limit",
+        ),
+    ] = None,
     labels: Labels = None,
     json: Json = False,
 ) -> None:
@@ -57,14 +75,14 @@ def sweep(
 
     Rows of the test split are not used.
 
-    The same command continues an interrupted sweep.
+    The same command continues an interrupted sweep, and one whose time was over.
     """
     from heads import parse_grids
     from heads import sweep as run
 
     grids = parse_grids(param or [], head or [])
     opened = open_labelled(cache, labels)
-    with progress("sweeping", "fit") as update:
+    with progress("sweeping", "fit", limit=time) as update:
         found = run(
             opened,
             sweep_dir,
@@ -75,6 +93,7 @@ def sweep(
             holdout=holdout,
             seed=seed,
             jobs=jobs,
+            seconds=time,
             notify=say,
             progress=lambda state: update(state.done, state.total, state.doing),
         )

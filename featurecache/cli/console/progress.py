@@ -14,6 +14,7 @@ FIRST_SECONDS = 5.0
 """The time from the first result to the first line: short commands say nothing, long ones their time left early."""
 LINE_SECONDS = 60.0
 _MINUTE = 60
+_UNKNOWN = "-:--:--"
 
 
 class _State(NamedTuple):
@@ -39,12 +40,17 @@ class Pace:
         What is counted, in the singular: ``"image"``.
     clock
         Returns seconds.
+    limit
+        Seconds after which the work ends in any case; None for no limit.
     """
 
-    def __init__(self, what: str, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, what: str, unit: str, clock: Callable[[], float] = time.monotonic, limit: float | None = None
+    ) -> None:
         self._what = what
         self._unit = unit
         self._clock = clock
+        self._limit = limit
         self._began = clock()
         self._state: _State | None = None  # replaced as a whole, because another thread reads it
 
@@ -78,16 +84,20 @@ class Pace:
     def left_text(self) -> str:
         """The time left; dashes if it is unknown."""
         rate, state = self._rate(), self._state
-        return _duration((state.total - state.done) / rate) if state and rate else "-:--:--"
+        left = [(state.total - state.done) / rate] if state and rate else []
+        if self._limit is not None:
+            left.append(max(0.0, self._began + self._limit - self._clock()))
+        return _duration(min(left)) if left else _UNKNOWN
 
     def line(self) -> str:
         """Return everything that is known, in one line."""
         state, elapsed = self._state, _duration(self._clock() - self._began)
         if state is None:
             return f"{self._what}: {elapsed} so far"
+        rate, left = self.rate_text, self.left_text
         doing = f" ({state.doing})" if state.doing else ""
         counts = f"{state.done:,} of {state.total:,} {self._unit}s{doing} after {elapsed}"
-        known = f", {self.rate_text}, {self.left_text} left" if self._rate() else ""
+        known = (f", {rate}" if rate != "-" else "") + (f", {left} left" if left != _UNKNOWN else "")
         return f"{self._what}: {counts}{known}"
 
     def _rate(self) -> float | None:
@@ -103,18 +113,23 @@ class Pace:
 
 @contextmanager
 def progress(
-    what: str, unit: str = "step", *, bar: bool = True, clock: Callable[[], float] = time.monotonic
+    what: str,
+    unit: str = "step",
+    *,
+    bar: bool = True,
+    clock: Callable[[], float] = time.monotonic,
+    limit: float | None = None,
 ) -> Iterator[Callable[..., None]]:
     """Show on standard error how far the block is; it calls the yielded function as `Pace.update`.
 
     Parameters
     ----------
-    what, unit, clock
+    what, unit, clock, limit
         As in `Pace`.
     bar
         Whether to show a bar on a terminal; not where the block prints results while it works.
     """
-    pace = Pace(what, unit, clock)
+    pace = Pace(what, unit, clock, limit)
     if not sys.stderr.isatty():
         with _lines(pace) as update:
             yield update
@@ -164,8 +179,14 @@ def _lines(pace: Pace) -> Iterator[Callable[..., None]]:
 def _bar(what: str, pace: Pace) -> Iterator[Callable[..., None]]:
     """Show a bar with count, rate, time and the current step."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    class LeftColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            del task
+            return Text(f"{pace.left_text} left")  # also between two updates
 
     columns = (
         TextColumn(what),
@@ -173,15 +194,15 @@ def _bar(what: str, pace: Pace) -> Iterator[Callable[..., None]]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[left]} left"),
+        LeftColumn(),
         TextColumn("{task.description}", markup=False),
     )
     with Bar(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
-        task = bar.add_task("", total=None, rate="-", left="-:--:--")
+        task = bar.add_task("", total=None, rate="-")
 
         def update(done: int, total: int, doing: str = "", *, rate: float | None = None) -> None:
             pace.update(done, total, doing, rate=rate)
-            bar.update(task, total=total, completed=done, description=doing, rate=pace.rate_text, left=pace.left_text)
+            bar.update(task, total=total, completed=done, description=doing, rate=pace.rate_text)
 
         yield update
 

@@ -11,6 +11,7 @@ from heads.notices import Code, Notice
 from heads.search.grid import Candidate
 from heads.search.notices import notices_on
 from heads.search.ranking import Entry
+from heads.search.tasks import Task
 from heads.search.validation_plan import ValidationPlan
 
 BY_VALID = ValidationPlan(0, 0.2, 0)
@@ -32,14 +33,24 @@ def board(*entries):
 
 @pytest.fixture
 def notes(make_features):
-    def notes(entries, *, splits=None, validation=BY_VALID, warnings=(), valid_accuracy=0.89):
+    def notes(entries, *, splits=None, validation=BY_VALID, warnings=(), valid_accuracy=0.89, left=()):
         splits = splits or ["train"] * 200 + ["valid"] * 100 + ["test"] * 20
         y = np.arange(len(splits)) % 2
         images = make_features(np.empty((len(y), 0), np.float32), y, splits=splits)
         best = SimpleNamespace(training=SimpleNamespace(warnings=warnings, valid_accuracy=valid_accuracy))
-        return [*map(str, notices_on(entries, best, images, validation))]
+        return [*map(str, notices_on(entries, best, images, validation, left))]
 
     return notes
+
+
+def test_tasks_that_were_left_are_counted_and_spare_their_heads_the_advice_to_extend_a_grid(notes):
+    entries = board(*[("logreg", "fc2", {"C": C}, 0.9) for C in (1, 2, 3)])
+    assert about(notes(entries), "-p logreg.C=VALUES")
+    for count, words in ((1, "1 task was left"), (3, "3 tasks were left")):
+        tasks = [Task("0-7.json", 0, (7,), (entries[0].candidate,))] * count
+        first, *others = notes(entries, left=tasks)
+        assert first == f"{words} when the time was over (logreg); the same command continues the sweep"
+        assert not about(others, "-p logreg.C=VALUES")
 
 
 def about(notes, *words):

@@ -4,6 +4,9 @@ import csv
 import io
 import json
 import os
+import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from heads import TrainedHead, evaluate, select_rows, sweep
 from heads.catalog import HEADS
 from heads.errors import ParameterError, TrainingError
 from heads.evaluation.intervals import wilson
-from heads.search import best_of_each, sweep_executor, tasks
+from heads.search import best_of_each, sweep_executor, tasks, workers
 
 CS = (0.001, 0.1, 10.0)
 QUICK = {
@@ -258,6 +261,8 @@ def test_a_grid_that_diverges_leaves_the_rest(blob_file, tmp_path):
         ({"holdout": 1}, ParameterError, "holdout is 1, expected at least 0 and below 1"),
         ({"seed": -1}, ParameterError, "the seed is -1, expected a whole number from 0"),
         ({"jobs": 0}, ParameterError, "jobs is 0, expected at least 1"),
+        ({"seconds": 0}, ParameterError, "seconds is 0, expected a number above 0"),
+        ({"seconds": float("nan")}, ParameterError, "seconds is nan, expected a number above 0"),
         (
             {"folds": 31},
             TrainingError,
@@ -324,3 +329,90 @@ def test_if_all_that_was_asked_for_fails_the_floor_is_not_the_winner(blob_file, 
     with pytest.raises(TrainingError, match=r"none of .* candidates could be trained; sgd: the training broke down"):
         quick(blob_file, tmp_path / "sweep", heads=["sgd"], grids={"sgd": {"alpha": [1e-300]}})
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the workers; a call moves it on by more than any limit."""
+    passed = []
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + sum(passed)))
+    return lambda: passed.append(10**6)
+
+
+ENDLESS = {"heads": ["centroid", "softmax"], "grids": {"softmax": {"lr": [0.1], "l2": [0], "epochs": [10**9]}}}
+
+
+def interrupted(cache, directory, clock, **options):
+    """Sweep until all but the endless candidate is done on both taps, which needs its time; return the result."""
+
+    def watch(progress):
+        if progress.done == 3:
+            clock()
+
+    return sweep(cache, directory, **ENDLESS, jobs=1, seconds=3600, progress=watch, **options)
+
+
+def test_when_the_time_is_over_the_best_of_what_is_done_is_kept(blob_file, tmp_path, clock):
+    swept = interrupted(blob_file, tmp_path / "sweep", clock)
+    assert {entry.candidate.head for entry in swept.leaderboard} == {"centroid", "majority"}
+    assert len(swept.leaderboard) == 3
+    notice = swept.notes[0]
+    assert (notice.code, notice.fact) == (
+        "time_over",
+        "2 tasks were left when the time was over (softmax); the same command continues the sweep",
+    )
+    assert TrainedHead.load(tmp_path / "sweep" / "best").name == swept.leaderboard[0].candidate.head
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blobs.h5", "sweep", "sweep.work"]
+    assert sorted(path.name for path in (tmp_path / "sweep.work").iterdir()) == ["plan.json", "results"]
+
+
+def test_a_sweep_whose_time_was_over_goes_on_and_replaces_its_results(blob_file, tmp_path, clock, monkeypatch):
+    first = interrupted(blob_file, tmp_path / "sweep", clock)
+    ran = []
+
+    def rest(task, *arguments):
+        ran.append(task.name)
+        few = [replace(each, params={**each.params, "epochs": 3}) for each in task.candidates]
+        return tasks.publish_task(replace(task, candidates=tuple(few)), *arguments)
+
+    monkeypatch.setattr(sweep_executor, "publish_task", rest)
+    notices = []
+    with monkeypatch.context() as patched:
+        patched.setattr("heads.search.run.train", lambda *_, **__: first.best)
+        swept = sweep(blob_file, tmp_path / "sweep", **ENDLESS, jobs=1, notify=notices.append)
+    assert notices == ["known from before and kept: 3 of 5 tasks"]
+    assert (len(ran), len(swept.leaderboard)) == (2, 5)
+    assert "time_over" not in [notice.code for notice in swept.notes]
+    assert len(found(tmp_path / "sweep")[0]["leaderboard"]) == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blobs.h5", "sweep"]
+
+
+def test_results_that_are_not_all_of_the_sweep_are_not_replaced(blob_file, tmp_path, clock):
+    interrupted(blob_file, tmp_path / "sweep", clock)
+    (tmp_path / "sweep" / "notes.txt").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="sweep exists already"):
+        sweep(blob_file, tmp_path / "sweep", **ENDLESS)
+    (tmp_path / "sweep" / "notes.txt").unlink()
+    (tmp_path / "sweep.work").rename(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="sweep exists already"):
+        sweep(blob_file, tmp_path / "sweep", **ENDLESS)
+
+
+def test_finished_results_are_never_replaced(blob_file, tmp_path):
+    quick(blob_file, tmp_path / "sweep")
+    (tmp_path / "sweep.work").mkdir()
+    with pytest.raises(OutputError, match="sweep exists already"):
+        quick(blob_file, tmp_path / "sweep")
+
+
+def test_time_for_no_candidate_is_an_error_and_leaves_nothing(blob_file, tmp_path, clock):
+    with pytest.raises(TrainingError, match=r"^no candidate was done after 3600 s; give the sweep more time$"):
+        quick(blob_file, tmp_path / "sweep", seconds=3600, progress=lambda _: clock())
+    assert [path.name for path in tmp_path.iterdir()] == ["blobs.h5"]
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_a_sweep_that_has_the_time_it_needs_finds_what_one_without_limit_finds(folds, blob_file, tmp_path):
+    quick(blob_file, tmp_path / "free", folds=folds)
+    quick(blob_file, tmp_path / "limited", folds=folds, seconds=3600)
+    assert found(tmp_path / "limited") == found(tmp_path / "free")

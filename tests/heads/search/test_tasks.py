@@ -12,6 +12,7 @@ from heads.notices import Code, Notice
 from heads.rows import loss_and_accuracy
 from heads.search.grid import Candidate, candidates_of
 from heads.search.prepared import CacheRows, Kind, prepare
+from heads.search.sweep_executor import groups_of
 from heads.search.tasks import Outcome, decode, encode, publish_task, run_task, tasks_of
 from heads.search.validation_plan import ValidationPlan, identity, parts_of
 from heads.splits import labelled_images
@@ -130,6 +131,24 @@ def test_tasks_are_all_candidates_on_all_parts_once():
     for task in tasks:
         assert [some[number] for number in task.numbers] == list(task.candidates)
     assert tasks[0].kind == Kind(0, "fc1", True)
+
+
+def test_cheap_tasks_of_all_taps_come_first_where_time_is_short_and_else_the_costly_ones_of_a_tap():
+    heads = ["svm", "logreg", "centroid", "lda", "knn"]
+    tasks = tasks_of(candidates_of(heads, ["fc1", "fc2"], {"logreg": {"C": [1]}, "svm": {"C": [1]}}), range(1))
+    costs = {task.name: task.cost(9000, 1280, 100) for task in tasks}
+    cheap, costly = (list(groups_of(tasks, costs, cheap_first=first)) for first in (True, False))
+    order = list(dict.fromkeys(task.candidates[0].head for _, group in cheap for task in group))
+    assert order == ["majority", "centroid", "knn", "lda", "logreg", "svm"]
+    assert [[task.candidates[0].head for task in group] for _, group in costly] == [
+        ["svm", "logreg", "lda", "centroid"],
+        ["svm", "logreg", "lda", "centroid"],
+        ["knn", "knn", "majority"],
+        ["knn", "knn"],
+    ]
+    for groups in (cheap, costly):
+        assert sorted(task.name for _, group in groups for task in group) == sorted(costs)
+        assert all(task.kind == kind for kind, group in groups for task in group)
 
 
 @pytest.mark.parametrize("n", [0, 1, 8, 61])

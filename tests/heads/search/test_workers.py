@@ -14,7 +14,7 @@ from featurecache.processors import processor_count
 from featurecache.storage.output_errors import require_place
 from heads.base import require_trainable
 from heads.errors import HeadError, TrainingError
-from heads.search.workers import Workers
+from heads.search.workers import TimeOverError, Workers
 
 
 def is_alive(pid):
@@ -49,6 +49,22 @@ def test_several_processes_work_with_their_share_of_threads_and_are_gone_afterwa
         pids = {pid for _, pid in workers.each(os.getpid, dict.fromkeys(range(40), ()))}
         assert os.getpid() not in pids
         assert workers.call(os.getenv, "OMP_NUM_THREADS") == str(max(1, processor_count() // 2))
+    assert gone(pids)
+
+
+def test_a_single_job_with_a_limit_of_time_is_done_in_a_process_with_one_thread():
+    with Workers(1, until=time.monotonic() + 3600) as workers:
+        assert workers.call(os.getpid) != os.getpid()
+        assert workers.call(os.getenv, "OMP_NUM_THREADS") == "1"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_calls_are_given_up_when_the_time_is_over(jobs, monkeypatch):
+    pids = set()
+    with pytest.raises(TimeOverError), Workers(jobs, until=time.monotonic() + 3600) as workers:  # noqa: PT012
+        pids = {pid for _, pid in workers.each(os.getpid, dict.fromkeys(range(40), ()))}
+        monkeypatch.setattr(workers, "_until", time.monotonic())
+        workers.call(time.sleep, 3600)
     assert gone(pids)
 
 
