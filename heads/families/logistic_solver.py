@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from featurecache.prefetch import ahead
 from heads.errors import TrainingError
+from heads.families.own_threads import own_threads
 from heads.rows import Features, Floats, Scaling, Targets, finite, row_blocks
 
 _BLOCK_VALUES = 2**19  # values of a centred block, which fits into the cache of a processor
@@ -69,12 +70,10 @@ def solve(
         If the objective is not finite.
     """
     from scipy.optimize import minimize
-    from threadpoolctl import threadpool_info, threadpool_limits
 
-    allowed = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-    objective = _Objective(X, scaling, targets, weights, C, threads=max(allowed, default=1))
     options = {"maxiter": max_iter, "maxls": _SEARCHES, "gtol": tol, "ftol": _PRECISION}
-    with threadpool_limits(1, user_api="blas"):
+    with own_threads() as threads:
+        objective = _Objective(X, scaling, targets, weights, C, threads=threads)
         start = np.zeros(math.prod(objective.shape))
         found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
     vectors = found.x.reshape(objective.shape)

@@ -1,15 +1,18 @@
 """Linear support vector machines, one for each class, with Platt's probabilities."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar, Self, final
 
 import numpy as np
 
+from featurecache.prefetch import ahead
 from heads.base import FittedModel, Head, Learned
 from heads.epochs import Monitor
 from heads.errors import TrainingError
 from heads.families.affine import OneVsRestModel
+from heads.families.own_threads import own_threads
 from heads.families.platt import Hyperplane, Signs, calibrated, class_signs
 from heads.families.shared_parameters import C_GRID, CLASS_WEIGHT, MAX_ITER, STANDARDIZE, C
 from heads.families.svm_solver import Problems, solve
@@ -18,7 +21,7 @@ from heads.parameters import HeadSpec, Parameter
 from heads.rows import Features, Floats, Scaling, Targets, class_weights
 
 _FOLDS = 5  # scikit-learn's default
-_BATCH_VALUES = 2**22  # of each array of the solver
+_BATCH_VALUES = 2**20  # of each array of the solver; every thread has a batch
 _SINGLE_ROW = Notice(
     Code.SINGLE_ROW_CLASS,
     "a class has a single row: probabilities were calibrated on training scores and are too sure; "
@@ -43,7 +46,7 @@ class SVMHead(Head):
         parameters=(
             C,
             MAX_ITER,
-            Parameter("tol", "float", 1e-4, "Gradient, relative to the first one, at which the solver stops.", above=0),
+            Parameter("tol", "float", 1e-3, "Gradient, relative to the first one, at which the solver stops.", above=0),
             CLASS_WEIGHT,
             STANDARDIZE,
         ),
@@ -71,42 +74,62 @@ class SVMHead(Head):
         signs, weights = class_signs(targets, k), class_weights(targets, k, first.class_weight)[targets]
         folds = _folds(targets)
         strengths = [head.C for head in heads]
-        hyperplanes = first._hyperplanes(X, scaling, Cs=strengths, signs=signs, weights=weights, folds=folds)
         single_row = () if folds.any() else (_SINGLE_ROW,)
         results: list[Learned | TrainingError] = []
-        for head in heads:
-            of_head = [next(hyperplanes) for _ in range(signs.shape[1])]
-            unconverged = () if all(hyperplane.converged for hyperplane in of_head) else (head._not_converged(),)
-            results.append(calibrated(of_head, signs, weights, scaling, (*single_row, *unconverged)))
+        with own_threads() as threads:
+            hyperplanes = first._hyperplanes(
+                X, scaling, Cs=strengths, signs=signs, weights=weights, folds=folds, threads=threads
+            )
+            for head in heads:
+                of_head = [next(hyperplanes) for _ in range(signs.shape[1])]
+                unconverged = () if all(hyperplane.converged for hyperplane in of_head) else (head._not_converged(),)
+                results.append(calibrated(of_head, signs, weights, scaling, (*single_row, *unconverged)))
         return results
 
     def _hyperplanes(
-        self, X: Features, scaling: Scaling, *, Cs: Sequence[float], signs: Signs, weights: Floats, folds: Targets
+        self,
+        X: Features,
+        scaling: Scaling,
+        *,
+        Cs: Sequence[float],
+        signs: Signs,
+        weights: Floats,
+        folds: Targets,
+        threads: int,
     ) -> Iterator[Hyperplane]:
-        """Yield the hyperplane of every class for each C in turn.
+        """Return the hyperplane of every class for each C in turn.
 
         A hyperplane takes one problem on all rows and one without each fold. The solver solves as many problems at once
-        as fit into memory.
+        as fit into memory, in every thread.
         """
         (n, k), count = signs.shape, int(folds.max()) + 1
         kept = np.not_equal.outer(folds, np.arange(count))
         kept[:, 0] = True
         column, C = np.tile(np.arange(k), len(Cs)), np.repeat(Cs, k)
         at_once = max(1, _BATCH_VALUES // (count * sum(X.shape)))
-        for start in range(0, len(C), at_once):
-            batch = slice(start, start + at_once)
+
+        def solved(batch: slice) -> list[Hyperplane]:
             problems = Problems(
                 np.repeat(signs[:, column[batch]], count, axis=1),
                 np.tile(weights[:, None] * kept, len(C[batch])),
                 np.repeat(C[batch], count),
             )
-            solved = solve(X, scaling if self.standardize else None, problems, tol=self.tol, max_iter=self.max_iter)
-            held_out = solved.scores.reshape(n, -1, count)[np.arange(n), :, folds]
-            converged = solved.converged.reshape(-1, count)
-            for number in range(len(C[batch])):
-                on_all_rows = number * count
-                coef, intercept = solved.coef[on_all_rows], solved.intercept[on_all_rows]
-                yield Hyperplane(coef, intercept, held_out[:, number], bool(converged[number].all()))
+            found = solve(X, scaling if self.standardize else None, problems, tol=self.tol, max_iter=self.max_iter)
+            held_out = found.scores.reshape(n, -1, count)[np.arange(n), :, folds]
+            converged = found.converged.reshape(-1, count)
+            return [
+                Hyperplane(coef, intercept, scores, bool(each.all()))
+                for coef, intercept, scores, each in zip(
+                    found.coef[::count], found.intercept[::count], held_out.T, converged, strict=True
+                )
+            ]
+
+        batches = [slice(start, start + at_once) for start in range(0, len(C), at_once)]
+        if threads == 1 or len(batches) == 1:
+            computed: Iterable[list[Hyperplane]] = map(solved, batches)
+        else:
+            computed = ahead(solved, batches, workers=threads, window=threads)
+        return chain.from_iterable(computed)
 
     def _not_converged(self) -> Notice:
         remedy = Remedy("max_iter", "raise max_iter or lower C")

@@ -18,8 +18,8 @@ _BLOCK_VALUES = 2**19  # values of a standardised block, which fits into the cac
 _FORCING = 0.25  # relative residual at which conjugate gradients stop
 _SLOPE_LEFT = 1e-3  # relative slope at which the line search stops
 _SEARCHES = 50  # limit of the line search, far more than it needs
-_DIRECT = 256  # a step is solved directly if the cube of its rows is at most this many times the values of all rows,
-_DIRECT_ROWS = 2048  # and if it has at most this many rows: their products take up to 128 MiB
+_DIRECT = 8  # steps are solved directly if that takes at most as many products as this many passes for each of them,
+_DIRECT_ROWS = 2048  # and if they have at most this many rows: their products take up to 128 MiB
 _GATHERED_VALUES = 2**21  # gathered values in memory at a time: 16 MiB in float64
 
 Matrix: TypeAlias = NDArray[np.floating[Any]]
@@ -232,7 +232,7 @@ class _Step:
         P, inside = len(point.vectors), point.inside
         step = cls(np.zeros_like(point.vectors), np.zeros_like(point.margins), np.zeros(P, np.intp))
         count = inside.sum(axis=0)
-        most = min(int(np.cbrt(_DIRECT * rows.values)), _DIRECT_ROWS)
+        most = min(int(np.cbrt(6 * _DIRECT * rows.values)), _DIRECT_ROWS)
         solved = step._solve_directly(point, rows, inside, np.flatnonzero((count > 0) & (count <= most)), 2 * most)
         if len(solved):
             step.scores[:, solved] = rows.times(step.vectors[solved])
@@ -247,6 +247,9 @@ class _Step:
         solved = []
         for together in _sharing(inside, which, most):
             union = np.flatnonzero(inside[:, together].any(axis=1))
+            products = len(union) ** 2 * (point.vectors.shape[1] - 1) + (inside[:, together].sum(axis=0) ** 3).sum() / 3
+            if products > 2 * _DIRECT * rows.values * len(together):
+                continue
             gram, duals = np.zeros((len(union), len(union))), np.zeros((len(union), len(together)))
             for _, block in rows.gathered(union):
                 gram += block @ block.T

@@ -1,17 +1,20 @@
 """Support vector machines, ridge and Platt's sigmoid against scikit-learn, and against leaving rows out one by one."""
 
 import tracemalloc
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from heads import rows
 from heads.base import fit_together
 from heads.catalog import HEADS, make_head
 from heads.families import ridge, svm, svm_solver
+from heads.families.own_threads import own_threads
 from tests.heads.families.calibrated import platt_of_scikit_learn, uneven, weights_of
 
 
@@ -85,6 +88,23 @@ def test_heads_fitted_together_are_those_fitted_alone(name, k, shape, blobs, mon
     for head in heads:
         alone = make_head(name, **params, **{shared: getattr(head, shared)}).fit(X, y)
         np.testing.assert_allclose(head.predict_proba(X), alone.predict_proba(X), rtol=0, atol=1e-5)
+
+
+def test_threads_change_no_bit(blobs, monkeypatch):
+    X, y = uneven(blobs, 400, 10, 20, spread=5)
+    monkeypatch.setattr(svm, "_BATCH_VALUES", 8000)  # a few classes at a time
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(svm, "own_threads", lambda threads=threads: nullcontext(threads))
+        found.append(make_head("svm").fit(X, y).model_)
+    np.testing.assert_array_equal(found[0].coef, found[1].coef)
+    np.testing.assert_array_equal(found[0].intercept, found[1].intercept)
+
+
+def test_linear_algebra_computes_with_one_thread_where_threads_are_our_own():
+    with threadpool_limits(2, user_api="blas"), own_threads() as threads:
+        assert threads == 2
+        assert {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"} == {1}
 
 
 def test_only_the_heads_that_did_not_converge_say_so(blobs):

@@ -144,6 +144,7 @@ def test_problems_that_share_no_rows_are_solved_directly_in_turn(monkeypatch):
         seen.append(len(numbers))
         return gathered(self, numbers)
 
+    monkeypatch.setattr(svm_solver, "_DIRECT", 10**9)
     monkeypatch.setattr(svm_solver, "_DIRECT_ROWS", 45)  # two problems of 40 rows fit together, three do not
     monkeypatch.setattr(svm_solver, "_GATHERED_VALUES", 90)  # one feature at a time
     monkeypatch.setattr(svm_solver._Rows, "gathered", watched)
@@ -152,6 +153,25 @@ def test_problems_that_share_no_rows_are_solved_directly_in_turn(monkeypatch):
     for part in range(3):
         alone = solve(X[third == part], None, problems_of(y[third == part], C=C[:1]), tol=1e-9, max_iter=100)
         np.testing.assert_allclose(solutions.coef[part], alone.coef[0], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(("count", "directly"), [(40, True), (150, False)])
+def test_steps_are_solved_directly_only_where_that_takes_fewer_products(count, directly, monkeypatch):
+    rng = np.random.default_rng(4)
+    X, y = rng.normal(size=(400, 400)), (rng.random(400) > 0.5).astype(int)
+    gathered, seen = svm_solver._Rows.gathered, []
+
+    def watched(self, numbers):
+        seen.append(len(numbers))
+        return gathered(self, numbers)
+
+    monkeypatch.setattr(svm_solver._Rows, "gathered", watched)
+    kept = np.arange(400) < count
+    found = solve(X, None, problems_of(y, kept.astype(float), C=CS[:1]), tol=1e-9, max_iter=1000)
+    assert bool(seen) is directly
+    monkeypatch.setattr(svm_solver, "_DIRECT", 10**9)
+    expected = solve(X[kept], None, problems_of(y[kept], C=CS[:1]), tol=1e-9, max_iter=1000)
+    np.testing.assert_allclose(found.coef, expected.coef, rtol=0, atol=1e-7)
 
 
 def test_where_passes_do_not_suffice_it_says_so(blobs):
