@@ -102,7 +102,8 @@ class ClusterRun(ManifestRun[str]):
             self._let_end()
             raise
         finally:
-            self._pool.close()
+            for worker in self._crew:
+                self._pool.give_up(worker)
         self._committer.commit()
         self._committer.wait()
         self._wait_for_records()
