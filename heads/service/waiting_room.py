@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 BURST = 32
 LARGEST = 256  # images of a request
-SHORT_SECONDS, FEWEST = 0.15, 8
+SHORT_SECONDS, FEWEST = 0.15, 4
 _CALM_SECONDS = 1.0
 
 
