@@ -60,6 +60,8 @@ class CommitRecord:
         _check_types(fields, {"number": int, "size": int, "rows": int, "sha256": str, "environment": dict})
         for found in fields["file_records"]:
             _check_types(found, {"path": str, "size": int, "mtime_ns": int, "sha256": str, "reason": str})
+            if len(bytes.fromhex(found["sha256"])) not in {0, 32}:
+                raise ValueError(f"{found['sha256']!r} is no SHA-256")
         fields["file_records"] = tuple(FileRecord(**found) for found in fields["file_records"])
         fields["environment"] = Environment.from_dict(fields["environment"])
         record = cls(**fields)

@@ -14,6 +14,8 @@ from featurecache.planning import why
 from heads import SimilaritySearch, TrainedHead, head_spec
 from heads.catalog import HEADS
 
+pytestmark = pytest.mark.slow
+
 DIFFERENT = {"seconds", "sha256", "created", "images_per_second", "path", "run", "part_rows", "train_seconds"}
 
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "sklearn", "matplotlib", "jinja2")
 COMMANDS = (
     "demo",
@@ -73,7 +75,6 @@ def test_what_needs_no_network_loads_none(images, real_cache):
         assert loaded_by(*arguments).isdisjoint(FRAMEWORKS), arguments
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_a_network_starts_without_what_keras_would_import_and_no_command_uses(images, tmp_path, monkeypatch, backend):
     monkeypatch.setenv("KERAS_BACKEND", backend)

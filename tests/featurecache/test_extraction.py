@@ -248,6 +248,8 @@ def test_a_commit_record_that_is_none_is_refused(photos, tmp_path, make_backbone
         {"rows": 999},
         {"sightings": 5},
         {"sightings": [{"path": 1}]},
+        {"sightings": [{"path": "a.png", "size": 1, "mtime_ns": 2, "sha256": "0f", "reason": ""}]},
+        {"sightings": [{"path": "a.png", "size": 1, "mtime_ns": 2, "sha256": "x" * 64, "reason": ""}]},
         {"file": 5},
         {"file": "../../thesis.h5"},
         {"number": "1"},

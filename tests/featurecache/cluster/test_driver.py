@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pools import Death, ThreadPool, ThreadWorker
-from runs import make_images
+from runs import contents, make_images
 
 from featurecache import FolderSource, extract
 from featurecache.backbones.fake import FakeBackbone
@@ -68,6 +68,17 @@ def test_an_interrupted_run_keeps_what_workers_have_published(extract_with, plai
     options = {} if with_cluster else {"cluster": None}
     extract_with(ThreadPool(2), progress=lambda progress: ledger.append(progress.to_dict()), **options)
     assert ledger[-1]["forwarded"] == 107 - kept
+
+
+@pytest.mark.parametrize("options", [{"part": "2/3"}, {"part_rows": 30}, {"part": "1/2", "part_rows": 20}])
+def test_parts_are_those_of_a_plain_run(extract_with, plain, tmp_path, options):
+    (tmp_path / "alone").mkdir()
+    alone = extract(plain[1], tmp_path / "alone" / "cache.h5", backbone=FakeBackbone(), batch_size=BATCH, **options)
+    (tmp_path / "workers").mkdir()
+    path = tmp_path / "workers" / "cache.h5"
+    cache = extract_with(ThreadPool(2), path, same=False, **options)
+    assert contents(path) == contents(alone.path)
+    assert [part.name for part in cache.parts] == [part.name for part in alone.parts]
 
 
 def test_hashing_waits_for_workers(extract_with, monkeypatch):

@@ -64,7 +64,11 @@ def orders(n, epochs, seed=0):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
     ("name", "architecture"),
-    [("softmax", {}), ("mlp", {"hidden": "7", "activation": "tanh"}), ("mlp", {"hidden": "9,6", "activation": "relu"})],
+    [
+        ("softmax", {}),
+        pytest.param("mlp", {"hidden": "7", "activation": "tanh"}, marks=pytest.mark.slow),
+        pytest.param("mlp", {"hidden": "9,6", "activation": "relu"}, marks=pytest.mark.slow),
+    ],
 )
 def test_every_step_is_that_of_keras_fit(name, architecture, optimizer, blobs):
     X, y = blobs(40, 6, 3)  # three steps an epoch, the last of which has half of the rows

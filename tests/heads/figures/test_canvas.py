@@ -16,6 +16,8 @@ from heads.evaluation.compare import Comparison
 from heads.evaluation.evaluate import evaluate_table
 from heads.figures.style import shown
 
+pytestmark = pytest.mark.slow
+
 _SVG = "{http://www.w3.org/2000/svg}"
 _DRAW = """
 import hashlib, json, sys

@@ -12,6 +12,8 @@ from heads.report import FigureBlock, Gallery, Table, Tone
 from heads.report.thumbnails import Originals
 from heads.reporting import evaluation_report
 
+pytestmark = pytest.mark.slow
+
 
 def make_table(n=40, k=3, *, seed=0, classes=None, true=None, splits="valid"):
     random = np.random.default_rng(seed)
