@@ -29,8 +29,12 @@ fi
 
 featurecache extract "$@" --cluster "$address" &
 driver=$!
-trap 'kill -INT $driver' INT TERM
+trap 'kill -TERM $driver' INT TERM # a program that a script starts with & ignores SIGINT
 status=0
-wait $driver || { status=$?; wait $driver || status=$?; } # the first wait ends with a signal
+wait $driver || status=$?
+while kill -0 $driver 2> /dev/null; do # the wait has ended with a signal
+    status=0
+    wait $driver || status=$?
+done
 ray stop
 exit $status
