@@ -38,6 +38,7 @@ _STORE_BYTES = 80 << 20  # the object store stays empty; Ray does not start with
 _COUNT_SECONDS = 5.0  # how often the nodes of the cluster are counted
 _PATIENCE = 60.0  # nodes may come: an autoscaler's, or repaired ones
 _ANSWER_SECONDS = 10.0
+_GIVE_ANOTHER = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on its nodes"
 _START = "start one with ray start --head, see docs/scale.md"
 _CPUS = 4  # of a worker without a GPU, unless a node has fewer
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
@@ -293,12 +294,11 @@ def _words_of(error: Exception, address: str) -> str:
     text = " ".join(str(error).split())
     if "ersion mismatch" in text:
         return f"the cluster at {address} has other versions than this machine, and both must be the same: {text}"
+    if "authentication" in text.lower() or "token" in text.lower():
+        return f"the cluster at {address} wants another token: {_GIVE_ANOTHER}"
     if isinstance(error, ConnectionError) or "Failed to connect" in text or "GCS" in text:
-        return f"no cluster answers at {address}; {_START}"
-    if "uthentication" in text or "token" in text:
-        return (
-            f"the cluster at {address} wants another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on its nodes"
-        )
+        # Ray gives this error for a wrong token, too
+        return f"no cluster answers at {address}, or it wants another token: {_GIVE_ANOTHER}, or {_START}"
     return f"no cluster at {address}: {text}"
 
 

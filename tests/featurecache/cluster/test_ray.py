@@ -64,6 +64,20 @@ def test_other_versions_are_named():
     assert "\n" not in words
 
 
+@pytest.mark.parametrize(
+    ("error", "beginning"),
+    [
+        (ConnectionError("Failed to connect to GCS"), "no cluster answers at head:6379, or it wants another token: "),
+        (ConnectionError("InvalidAuthToken: it is incorrect"), "the cluster at head:6379 wants another token: "),
+        (RuntimeError("odd"), "no cluster at head:6379: odd"),
+    ],
+)
+def test_a_wrong_token_is_thought_of(error, beginning):
+    words = _words_of(error, "head:6379")
+    assert words.startswith(beginning)
+    assert ("RAY_AUTH_TOKEN" in words) == ("token" in beginning or "another" in beginning)
+
+
 @pytest.mark.parametrize("address", ["head", "head:", ":6379", "ray://head:10001/x"])
 def test_an_address_that_is_none(address):
     with pytest.raises(ClusterError, match="is no address of a cluster: give HOST:PORT of its head"):
