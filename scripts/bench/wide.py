@@ -60,7 +60,7 @@ def write_cache(path: Path, centres: NDArray[np.float32], labels: Sequence[int],
         dtype="float32",
     )
     entries = [ImageEntry(f"{n:07d}.jpg", *given) for n, given in enumerate(zip(labels, splits, strict=True))]
-    found = FileRecordColumns(FileRecord(entry.path, 1, n, f"{n:064x}") for n, entry in enumerate(entries))
+    found = FileRecordColumns(FileRecord(entry.path, 1, n, f"{n + 1:064x}") for n, entry in enumerate(entries))
     index = CacheIndex(
         recipe=recipe,
         provenance="{}",
