@@ -28,6 +28,7 @@ from .images.manifest import read_manifest as read_manifest
 from .images.names import encode_name as encode_name
 from .images.sources import FolderSource as FolderSource
 from .images.sources import open_source as open_source
+from .images.table import LabelsTable as LabelsTable
 from .images.table import read_labels as read_labels
 from .merging import merge as merge
 from .planning import Plan as Plan

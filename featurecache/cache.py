@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from os import PathLike
@@ -21,6 +21,7 @@ from featurecache.format.mapped_file import ArrayPlace, MappedFile
 from featurecache.images.classes import class_warnings, ordered, same_classes
 from featurecache.images.names import shown_names
 from featurecache.images.splits import split_named
+from featurecache.images.table import LabelsTable
 from featurecache.notices import Notice
 from featurecache.provenance import Provenance
 from featurecache.recipe import Recipe
@@ -134,6 +135,7 @@ class FeatureCache:
         self._features = features
         self.given_labels: Mapping[str, str | None] = {}
         """The labels that `with_labels` has been given: by path, or by what no row has."""
+        self._given_columns: Mapping[str, NDArray[np.object_]] = {}
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:
@@ -190,7 +192,7 @@ class FeatureCache:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle path and identity, not the features: another process maps the same file."""
-        return _reopened, (self._mapped.path, self._mapped.identity, self.given_labels)
+        return _reopened, (self._mapped.path, self._mapped.identity, self.given_labels, self._given_columns)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -249,6 +251,32 @@ class FeatureCache:
     def warnings(self) -> tuple[Notice, ...]:
         """Warnings about the names of the classes; ``docs/reports.md`` defines their codes."""
         return tuple(class_warnings(self.classes))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the further columns: of the table that was extracted, and of that of `with_labels`."""
+        return tuple(self.index.columns)
+
+    def column(self, name: str) -> NDArray[np.object_]:
+        r"""Return the text of each row in a further column, shape (n,), `str` objects; "" for a row that has none.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such column.
+
+        Examples
+        --------
+        >>> _ = (folder / "rooms.csv").write_text("path,label,room\ntrain/dark/00.png,dark,attic\n")
+        >>> furnished = cache.with_labels(featurecache.read_labels(folder / "rooms.csv"))
+        >>> furnished.columns
+        ('room',)
+        >>> furnished.column("room")[:3]
+        array(['attic', '', ''], dtype=object)
+        """
+        if name not in self.index.columns:
+            raise UnknownNameError("column", name, self.columns or ("(none)",))
+        return self.index.columns[name]
 
     @property
     def paths(self) -> NDArray[np.object_]:
@@ -325,7 +353,7 @@ class FeatureCache:
         """
         return self._features.view(tap, slice(None), self.recipe.stored_dtype(tap))
 
-    def with_labels(self, labels: Mapping[str, str | None]) -> Self:
+    def with_labels(self, labels: Mapping[str, str | None] | Sequence[str] | NDArray[np.object_]) -> Self:
         """Return the same rows and features with other labels; this cache and its file stay as they are.
 
         Parameters
@@ -333,20 +361,50 @@ class FeatureCache:
         labels
             Maps paths of rows, or the SHA-256 of their contents, to names of classes, or to None for no label, such as
             `featurecache.read_labels` returns. Other rows keep their label. What is not in the cache changes nothing.
+            The further columns of a `featurecache.LabelsTable` are columns of the result, in the place of those of the
+            same name; rows that the table lacks keep their text.
+
+            Or the name of the class of each row, such as a column of the cache; "" for no label.
+
             Classes are ordered as in the cache, by name or by number; where it has another order, new ones come last.
             Names that differ only in Unicode form or blanks at the ends are one class.
+
+        Raises
+        ------
+        OptionError
+            If the names are not as many as the rows.
 
         Examples
         --------
         >>> cache.with_labels({"train/dark/00.png": "night", "train/dark/04.png": None}).class_counts
         {'dark': 22, 'light': 24, 'night': 1}
         """
+        if isinstance(labels, Mapping):
+            return self._relabelled(labels, self._columns_of(labels) if isinstance(labels, LabelsTable) else {})
+        if len(labels) != len(self):
+            raise OptionError(f"got {len(labels):,} labels for {counted(len(self), 'row')}; expected one for each row")
+        texts = ((str(text).strip() or None) for text in labels)
+        return self._relabelled(dict(zip(self.paths.tolist(), texts, strict=True)), {})
+
+    def _columns_of(self, table: LabelsTable) -> dict[str, NDArray[np.object_]]:
+        """Return the further columns of a table, with a text for each row."""
+        numbers = {image: number for number, image in enumerate(table)}
+        images = zip(self.paths.tolist(), self.index.images["sha256"].astype(str).tolist(), strict=True)
+        found = np.array([numbers.get(path, numbers.get(sha256, -1)) for path, sha256 in images], dtype=np.intp)
+        columns = {}
+        for name, texts in table.columns.items():
+            given = np.array([*texts, ""], dtype=object)[found]
+            columns[name] = np.where(found >= 0, given, self.index.columns.get(name, ""))
+        return columns
+
+    def _relabelled(self, labels: Mapping[str, str | None], columns: Mapping[str, NDArray[np.object_]]) -> Self:
+        """Return the same rows and features with other labels and further columns."""
         images = self.index.images
         before = [*self.classes, None]  # the last one for label -1
         names: list[str | None] = []
         given, unmatched = dict(self.given_labels), dict(labels)
-        columns = (self.paths.tolist(), images["sha256"].astype(str).tolist(), images["label"].tolist())
-        for path, sha256, label in zip(*columns, strict=True):
+        rows = (self.paths.tolist(), images["sha256"].astype(str).tolist(), images["label"].tolist())
+        for path, sha256, label in zip(*rows, strict=True):
             key = path if path in labels else sha256
             names.append(labels.get(key, before[label]))
             if key in labels:
@@ -357,9 +415,10 @@ class FeatureCache:
         numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
         changed = [numbers[name if name is None else one_of.get(name, name)] for name in names]
         images = {**images, "label": np.array(changed, dtype=images["label"].dtype)}
-        index = replace(self.index, classes=classes, images=images)
+        index = replace(self.index, classes=classes, images=images, columns={**self.index.columns, **columns})
         relabelled = type(self)(self.path, index, self._mapped, self._features)
         relabelled.given_labels = given | unmatched
+        relabelled._given_columns = {**self._given_columns, **columns}
         return relabelled
 
     def require_tap(self, tap: str | None) -> str:
@@ -444,11 +503,13 @@ def _shifted(progress: Callable[[int, int], object], before: int, total: int, do
     progress(before + done, total)
 
 
-def _reopened(path: Path, identity: str, labels: Mapping[str, str | None]) -> FeatureCache:
+def _reopened(
+    path: Path, identity: str, labels: Mapping[str, str | None], columns: Mapping[str, NDArray[np.object_]]
+) -> FeatureCache:
     """Open a cache that was pickled; raise `CacheFormatError` if its file is another one now."""
     cache = FeatureCache.open(path)
     cache._mapped.require(identity)
-    return cache.with_labels(labels) if labels else cache
+    return cache._relabelled(labels, columns) if labels or columns else cache
 
 
 def work_directory(cache_path: Path) -> Path:

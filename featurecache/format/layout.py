@@ -9,7 +9,7 @@ of each row lie.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import h5py
@@ -108,7 +108,8 @@ class CacheIndex:
     """Everything in a cache except its features and checksums; `encode_cache` writes it, `read_cache` returns it.
 
     ``images`` and ``failures`` map the names of `IMAGE_COLUMNS` and `FAILURE_COLUMNS` to columns of equal length;
-    text columns hold `str` objects. ``places`` is None if the features lie in the same file.
+    text columns hold `str` objects. ``places`` is None if the features lie in the same file. ``columns`` maps the names
+    of further columns to a `str` for each image, "" where it has none.
     """
 
     recipe: Recipe
@@ -117,6 +118,7 @@ class CacheIndex:
     images: Mapping[str, NDArray[Any]]
     failures: Mapping[str, NDArray[Any]]
     places: Places | None = None
+    columns: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images["path"])

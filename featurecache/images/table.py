@@ -9,7 +9,8 @@ import os
 import posixpath
 import shlex
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,7 @@ _OTHER_NAMES = {
 }
 _MEANING = {name: column for column, names in _OTHER_NAMES.items() for name in names.split()}
 _FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "t", "f", "y", "n", ""})
+_OWN_COLUMNS = frozenset({*_COLUMNS, "sha256"})  # never further columns
 _OTHER_COLUMN = "if the labels have another column, name it: --labels FILE:COLUMN"
 _VALUES = 50  # a column with more different values has no splits
 
@@ -85,7 +87,38 @@ def read_table(table: Path, root: Path, delimiter: str, options: ImageOptions) -
     return found, [*spellings_read(spellings), *notes]
 
 
-def read_labels(table: str | os.PathLike[str], column: str = "label", key: str | None = None) -> dict[str, str | None]:
+class LabelsTable(dict[str, str | None]):
+    r"""Labels from a table: maps each path, or each hash of a content, to the name of its class, or to None.
+
+    Parameters
+    ----------
+    labels
+        The labels, in the order of the table.
+    columns
+        Maps the names of the table's further columns to their texts, one for each label, in the same order; "" for an
+        empty field.
+    ambiguous
+        The further columns that are left out, since they have different texts for one image.
+
+    Examples
+    --------
+    >>> _ = (folder / "table.csv").write_text("path,label,room\na.png,cat,kitchen\nb.png,,\n")
+    >>> featurecache.read_labels(folder / "table.csv").columns
+    {'room': ('kitchen', '')}
+    """
+
+    def __init__(
+        self,
+        labels: Mapping[str, str | None],
+        columns: Mapping[str, Sequence[str]],
+        ambiguous: Iterable[str] = (),
+    ) -> None:
+        super().__init__(labels)
+        self.columns = {name: tuple(texts) for name, texts in columns.items()}
+        self.ambiguous = tuple(ambiguous)
+
+
+def read_labels(table: str | os.PathLike[str], column: str = "label", key: str | None = None) -> LabelsTable:
     r"""Read labels from a table, to use them instead of those of a cache; see `featurecache.FeatureCache.with_labels`.
 
     Parameters
@@ -101,13 +134,15 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
 
     Returns
     -------
-    dict
-        Maps each path, or each hash, to the name of its class, or to None, in the order of the table.
+    LabelsTable
+        Maps each path, or each hash, to the name of its class, or to None, in the order of the table. It has the
+        further columns, too.
 
     Raises
     ------
     ManifestError
-        If the table cannot be read, has not both columns, or has an image twice with different labels.
+        If the table cannot be read, has not both columns, has an image twice with different labels, or has two further
+        columns of one name.
 
     Examples
     --------
@@ -127,18 +162,50 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
                 f"the table {table} has {names.count(wanted)} columns {wanted!r}, expected one; found {found}; {remedy}"
             )
     key_at, label_at = names.index(by), names.index(name)
-    labels: dict[str, str | None] = {}
+    further = _further_columns(table, header, {key_at, label_at})
+    numbers: dict[str, int] = {}
+    labels: list[str | None] = []
+    texts: dict[str, list[str]] = {name: [] for name in further}
+    shared: dict[str, str] = {}
+    ambiguous: set[str] = set()
     for line, row in rows:
         if len(row) != len(header):
             raise ManifestError(f"the table {table}, line {line}: {len(row)} fields, but the header has {len(header)}")
         image = posixpath.normpath(row[key_at]) if by == "path" else row[key_at].strip().lower()
         label = row[label_at].strip() or None
-        if labels.setdefault(image, label) != label:
+        number = numbers.setdefault(image, len(numbers))
+        if number == len(labels):
+            labels.append(label)
+            for name, place in further.items():
+                texts[name].append(shared.setdefault(row[place], row[place]))
+        elif labels[number] != label:
             raise ManifestError(
-                f"the table {table}, line {line}: {by} {image!r} has the labels {labels[image]!r} and {label!r}; "
+                f"the table {table}, line {line}: {by} {image!r} has the labels {labels[number]!r} and {label!r}; "
                 "keep one"
             )
-    return labels
+        else:
+            ambiguous.update(name for name, place in further.items() if texts[name][number] != row[place])
+    columns = {name: column for name, column in texts.items() if name not in ambiguous}
+    return LabelsTable(dict(zip(numbers, labels, strict=True)), columns, sorted(ambiguous))
+
+
+def _further_columns(table: Path, header: Sequence[str], taken: Container[int]) -> dict[str, int]:
+    """Return the positions of the columns that have neither a meaning nor an empty name, by name.
+
+    Raises
+    ------
+    ManifestError
+        If two of them have the same name, in upper or lower case.
+    """
+    places = {place: name.strip() for place, name in enumerate(header) if place not in taken}
+    further = {name: place for place, name in places.items() if name and name.lower() not in _OWN_COLUMNS}
+    counts = Counter(name.lower() for name in places.values())
+    twice = next((name for name in further if counts[name.lower()] > 1), None)
+    if twice is not None:
+        raise ManifestError(
+            f"the table {table} has {counts[twice.lower()]} columns {twice!r}; expected one; rename the other"
+        )
+    return further
 
 
 def _rows(table: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:

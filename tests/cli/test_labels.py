@@ -10,7 +10,7 @@ import featurecache
 import heads
 from featurecache import FeatureCache
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.cli.console.labels import LabelsFile
+from featurecache.cli.console.labels import LabelsOption
 from heads.search import SweepProgress
 
 FEATURES = ("--tap", "features")
@@ -222,6 +222,9 @@ def test_another_column_by_its_name(invoke, bare_cache, fake_cache, tmp_path):
         ("", "C:\\f.csv", "C:\\f.csv", "label"),
         ("", "f.csv:breed", "f.csv:breed", "label"),
         ("C/", "C:f.csv", "C:f.csv", "label"),
+        ("", ":breed", "None", "breed"),
+        ("", ":a:b", "None", "a:b"),
+        (":breed", ":breed", ":breed", "label"),
     ],
 )
 def test_a_colon_before_a_column_is_told_from_one_in_a_name(there, text, path, column, tmp_path, monkeypatch):
@@ -231,8 +234,21 @@ def test_a_colon_before_a_column_is_told_from_one_in_a_name(there, text, path, c
             os.mkdir(name)  # noqa: PTH102 - the name as it is given
         else:
             written(tmp_path / name, [])
-    file = LabelsFile.parse(text)
+    file = LabelsOption.parse(text)
     assert (str(file.path), file.column) == (path, column)
+
+
+def test_a_column_with_different_texts_for_an_image_is_named(invoke, fake_cache, tmp_path):
+    rows = [("train/red/000.png", "blue", "1", "x"), ("train/red/000.png", "blue", "2", "x")]
+    table = written(tmp_path / "boxes.csv", rows, ("path", "label", "box", "by"))
+    done = invoke(*COMMANDS["train"](fake_cache, tmp_path), "--labels", table)
+    assert done.code == 0
+    assert done.err.splitlines()[0].endswith("; left out, with different texts for one image: box")
+
+
+def test_a_column_that_the_cache_lacks_is_one_line(arguments, invoke, fake_cache):
+    done = invoke(*arguments(fake_cache), "--labels", ":breed")
+    assert (done.code, done.error) == (1, "unknown column 'breed' (known: (none))")
 
 
 def test_a_byte_order_mark_does_not_matter(invoke, bare_cache, labels, tmp_path):

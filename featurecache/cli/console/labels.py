@@ -1,4 +1,4 @@
-"""``--labels FILE.csv[:COLUMN]``: opens a cache with labels of a table, and says what the table has for it."""
+"""``--labels``: opens a cache with labels of a table or of one of its own columns, and says what is there for it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,60 +15,68 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelsFile:
-    """A table of labels.
+class LabelsOption:
+    """Where labels come from.
 
     Parameters
     ----------
-    path, column
-        The file, and its column with the labels.
+    path
+        The file of a table; None for the cache itself.
+    column
+        The column with the labels.
     """
 
-    path: Path
+    path: Path | None
     column: str = "label"
 
     @classmethod
-    def parse(cls, text: str) -> "LabelsFile":
-        """Read ``FILE`` or ``FILE:COLUMN``; both may have colons, so the first part that is a file decides."""
+    def parse(cls, text: str) -> "LabelsOption":
+        """Read ``FILE``, ``FILE:COLUMN`` or ``:COLUMN``; the first part that is a file decides where it ends."""
         parts = text.split(":")
         for number in (len(parts), *range(1, len(parts))):
             path = Path(":".join(parts[:number]))
             if path.exists() and not path.is_dir():
                 return cls(path, ":".join(parts[number:])) if number < len(parts) else cls(path)
-        return cls(Path(text))
+        return cls(None, text[1:]) if text.startswith(":") else cls(Path(text))
 
     def __str__(self) -> str:
+        if self.path is None:
+            return f"the column {self.column}"
         return self.path.name if self.column == "label" else f"{self.path.name}, column {self.column}"
 
 
 Labels = Annotated[
-    LabelsFile | None,
+    LabelsOption | None,
     typer.Option(
-        parser=LabelsFile.parse,
-        metavar="FILE.csv[:COLUMN]",
-        help="Labels that replace those of the cache: a table with the columns path, or sha256, and label, or COLUMN.",
+        parser=LabelsOption.parse,
+        metavar="[FILE.csv][:COLUMN]",
+        help="Labels that replace those of the cache: a table with the columns path, or sha256, and label, or COLUMN; "
+        "without a file, a column of the cache.",
     ),
 ]
 
 
-def open_labelled(path: Path, labels: LabelsFile | None) -> "FeatureCache":
-    """Open a cache with the labels of a table, if there is one; say for how many rows it has some.
+def open_labelled(path: Path, labels: LabelsOption | None) -> "FeatureCache":
+    """Open a cache with the labels of a table or a column, if there is one; say for how many rows it has some.
 
     Raises
     ------
     ManifestError
         If the table cannot be read, or has no row of the cache.
+    UnknownNameError
+        If the cache has no such column.
     """
     from featurecache import FeatureCache, read_labels
 
     cache = FeatureCache.open(path)
     if labels is None:
         return cache
-    relabelled = cache.with_labels(read_labels(labels.path, labels.column))
+    table = None if labels.path is None else read_labels(labels.path, labels.column)
+    relabelled = cache.with_labels(cache.column(labels.column) if table is None else table)
     given, paths = relabelled.given_labels, cache.paths.tolist()
     matched = [given[row] for row in paths if row in given]
     unmatched = given.keys() - set(paths)
-    if not matched:
+    if paths and not matched:
         there = f"its first image is {next(iter(given))!r}" if given else "it has a header and no rows"
         raise ManifestError(
             f"the table {labels.path} has no label for any row of {path}: {there}, and the first row of the cache is "
@@ -84,10 +92,12 @@ def open_labelled(path: Path, labels: LabelsFile | None) -> "FeatureCache":
         facts.append(
             f"{len(unmatched):,} of {len(given):,} given labels are of no row of the cache: {listed(unmatched)}"
         )
+    if table is not None and table.ambiguous:
+        facts.append(f"left out, with different texts for one image: {listed(table.ambiguous, quoted=False)}")
     say("; ".join(facts))
     return relabelled
 
 
-def sources(cache: Path, labels: LabelsFile | None) -> dict[str, str]:
+def sources(cache: Path, labels: LabelsOption | None) -> dict[str, str]:
     """Return what a report shows as the source of features and labels."""
     return {"cache": cache.name} | ({} if labels is None else {"labels": str(labels)})

@@ -8,7 +8,7 @@ import pytest
 
 import featurecache
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.errors import ManifestError
+from featurecache.errors import ManifestError, OptionError, UnknownNameError
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +150,68 @@ def test_a_cache_with_labels_outlives_the_first(cache):
     assert np.array_equal(changed.features("features").X, X)
     assert np.array_equal(changed.read("features", 0, 12), X)
     assert changed.problems() == []
+
+
+TABLE = """path,label,Split,age,note , colour
+cats/00.png,cat,x,3,"a, b
+c",black
+dogs/01.png,dog,,,, white
+elsewhere.png,dog,,9,lost,
+"""
+
+
+def test_further_columns_of_a_table_are_texts_as_they_stand(tmp_path):
+    table = featurecache.read_labels(written(tmp_path, TABLE))
+    assert table == {"cats/00.png": "cat", "dogs/01.png": "dog", "elsewhere.png": "dog"}
+    assert table.columns == {
+        "age": ("3", "", "9"),
+        "note": ("a, b\nc", "", "lost"),
+        "colour": ("black", " white", ""),
+    }
+    by_age = featurecache.read_labels(written(tmp_path, TABLE), "age")
+    assert [*by_age.columns] == ["note", "colour"]
+    assert pickle.loads(pickle.dumps(table)).columns == table.columns  # noqa: S301 - our own
+
+
+def test_a_cache_has_the_further_columns_of_its_labels(tmp_path, cache):
+    assert cache.columns == ()
+    changed = cache.with_labels(featurecache.read_labels(written(tmp_path, TABLE)))
+    assert changed.columns == ("age", "note", "colour")
+    ages = dict(zip(changed.paths, changed.column("age"), strict=True))
+    assert ages == {path: "3" if path == "cats/00.png" else "" for path in cache.paths}
+    assert changed.column("age").dtype == object
+    with pytest.raises(UnknownNameError, match=r"unknown column 'Colour'; did you mean 'colour'\?"):
+        changed.column("Colour")
+    with pytest.raises(UnknownNameError, match="unknown column 'age'"):
+        cache.column("age")
+
+    digest = hashlib.sha256((cache.path.parent / "images/cats/02.png").read_bytes()).hexdigest()
+    later = written(tmp_path, f"sha256,label,age,zoo\n{digest},cat,7,\n{'0' * 64},cat,8,x\n")
+    again = changed.with_labels(featurecache.read_labels(later))
+    assert again.columns == ("age", "note", "colour", "zoo")
+    assert dict(zip(again.paths, again.column("age"), strict=True)) == ages | {"cats/02.png": "7"}
+    unpickled = pickle.loads(pickle.dumps(again))  # noqa: S301 - our own
+    for name in again.columns:
+        assert unpickled.column(name).tolist() == again.column(name).tolist()
+
+
+def test_a_column_becomes_the_labels(tmp_path, cache):
+    changed = cache.with_labels(featurecache.read_labels(written(tmp_path, TABLE)))
+    coloured = changed.with_labels(changed.column("colour"))
+    assert coloured.class_counts == {"black": 1, "white": 1}
+    assert coloured.columns == changed.columns
+    assert cache.with_labels(["cats", " ", *[""] * 10]).class_counts == {"cats": 1}
+    with pytest.raises(OptionError, match="got 2 labels for 12 rows"):
+        cache.with_labels(["cats", "dogs"])
+
+
+def test_a_column_with_two_texts_for_one_image_is_left_out(tmp_path):
+    table = featurecache.read_labels(written(tmp_path, "path,label,box,by\na.png,cat,1,x\n./a.png,cat,2,x\n"))
+    assert table == {"a.png": "cat"}
+    assert (table.columns, table.ambiguous) == ({"by": ("x",)}, ("box",))
+
+
+def test_two_further_columns_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ManifestError, match="has 2 columns 'age'; expected one; rename the other"):
+        featurecache.read_labels(written(tmp_path, "path,label,age, AGE \na.png,cat,1,2\n"))
+    assert featurecache.read_labels(written(tmp_path, "path,label,,\na.png,cat,1,2\n")).columns == {}
