@@ -11,6 +11,7 @@ from .auditing.audit import audit as audit
 from .base import FittedModel as FittedModel
 from .base import Head as Head
 from .base import IndependentHead as IndependentHead
+from .calibration import Calibration as Calibration
 from .catalog import HEADS as HEADS
 from .catalog import head_spec as head_spec
 from .catalog import load_heads as load_heads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Self
 
@@ -14,14 +14,24 @@ from featurecache.backbones.catalog import in_network_order
 from featurecache.images.classes import class_warnings
 from featurecache.memory import free_memory
 from featurecache.options import MAX_PIXELS
-from featurecache.text import in_units, listed
+from featurecache.text import did_you_mean, in_units, listed
 from heads.artifact import TrainedHead, TrainingRecord
+from heads.calibrate import fit_calibration
+from heads.calibration import METHODS, NONE
 from heads.catalog import head_spec, load_heads, make_head
 from heads.epochs import Monitor
 from heads.errors import EvaluationError, MismatchError, ParameterError, TrainingError
 from heads.notices import Code, Notice
 from heads.rows import float32_bytes, row_blocks
-from heads.splits import Holdout, count_text, has_valid_split, roles, rows_digest, same_content, training_rows
+from heads.splits import (
+    Holdout,
+    count_text,
+    has_valid_split,
+    roles,
+    rows_digest,
+    same_content,
+    training_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -48,6 +58,7 @@ def train(
     seed: int = 0,
     holdout: float | None = None,
     start: TrainedHead | None = None,
+    calibrate: str | None = None,
     labels: Mapping[str, str | None] | None = None,
     on_epoch: Callable[[Epoch], object] | None = None,
 ) -> TrainedHead:
@@ -74,6 +85,10 @@ def train(
     start
         A head to continue, of a family that is trained in epochs. Training starts from its weights, on the same tap,
         with the same held-out rows. The state of its optimizer is not kept.
+    calibrate
+        How to calibrate probabilities: ``"temperature"`` (no prediction changes) or ``"isotonic"`` (a curve for each
+        class), on the valid rows, or, if there are none, on the training rows by heads that were trained on four of
+        five parts of them; ``"none"``; as ``start`` was if None.
     labels
         Labels that replace those of the cache; see `featurecache.FeatureCache.with_labels`. The head records a warning
         that counts those that no row has got.
@@ -98,7 +113,7 @@ def train(
     >>> head.training.n_train, head.training.valid_accuracy
     (32, 1.0)
     """
-    training = Training.asked(head, params=params, seed=seed, holdout=holdout, start=start)
+    training = Training.asked(head, params=params, seed=seed, holdout=holdout, start=start, calibrate=calibrate)
     chosen = head_tap(cache, training.spec, tap or (start.tap if start else None))
     relabelled = cache if labels is None else cache.with_labels(labels)
     features = relabelled.features(chosen)
@@ -124,6 +139,8 @@ class Training:
         Which rows are held out where there is no valid split.
     start
         The head to continue; None for a new head.
+    calibrate
+        How to calibrate: a key of `heads.calibration.METHODS`, or ``"none"``.
     """
 
     spec: HeadSpec
@@ -131,6 +148,7 @@ class Training:
     seed: int
     rule: Holdout
     start: TrainedHead | None
+    calibrate: str = NONE
 
     @classmethod
     def asked(
@@ -141,10 +159,12 @@ class Training:
         seed: int = 0,
         holdout: float | None = None,
         start: TrainedHead | None = None,
+        calibrate: str | None = None,
     ) -> Self:
         """Check what a caller asks for; see `train`, also for errors."""
         spec = head_spec(head or (start.name if start else DEFAULT_HEAD))
-        training = cls(spec, _values(spec, params or {}, start), seed, _holdout(holdout, seed, start), start)
+        rule, method = _holdout(holdout, seed, start), _calibrate(calibrate, start)
+        training = cls(spec, _values(spec, params or {}, start), seed, rule, start, method)
         training.untrained()
         return training
 
@@ -199,7 +219,7 @@ def _trained(
     fitted = _fit(untrained, train_rows, valid_rows, monitor, start)
     seconds = time.perf_counter() - began
     class_counts = np.bincount(train_rows.y, minlength=len(features.classes))
-    return TrainedHead(
+    trained = TrainedHead(
         name=spec.name,
         params=training.values,
         tap=features.tap,
@@ -233,6 +253,25 @@ def _trained(
             ),
         ),
         model=fitted.model_,
+    )
+    return _calibrated(trained, training, train_rows, valid_rows)
+
+
+def _calibrated(head: TrainedHead, training: Training, train_rows: FeatureSet, valid_rows: FeatureSet) -> TrainedHead:
+    """Return a head with the calibration that was asked for, and with the accuracies that it has then."""
+    if training.calibrate == NONE:
+        return head
+    make = None if training.start else training.untrained
+    calibration, notices = fit_calibration(head, training.calibrate, train_rows, valid_rows, make=make)
+    calibrated, record = replace(head, calibration=calibration), head.training
+    return replace(
+        calibrated,
+        training=replace(
+            record,
+            train_accuracy=_accuracy(calibrated, _measured(train_rows, training.spec)),
+            valid_accuracy=_accuracy(calibrated, valid_rows) if len(valid_rows) else None,
+            warnings=(*record.warnings, *notices),
+        ),
     )
 
 
@@ -276,6 +315,16 @@ def _holdout(asked: float | None, seed: int, start: TrainedHead | None) -> Holdo
             "leave it out to keep the same rows held out"
         )
     return rule
+
+
+def _calibrate(asked: str | None, start: TrainedHead | None) -> str:
+    """Return how to calibrate; a continued head keeps its way."""
+    if asked is None:
+        return start.calibration.method if start and start.calibration else NONE
+    if asked not in {NONE, *METHODS}:
+        names = [NONE, *METHODS]
+        raise ParameterError(f"calibrate is {asked!r}{did_you_mean(asked, names)}, expected one of {', '.join(names)}")
+    return asked
 
 
 def feature_tap(cache: FeatureCache, spec: HeadSpec, tap: str | None) -> str | None:

@@ -53,7 +53,17 @@ _SCHEMA: dict[str, Any] = {
     "tensors_sha256": str,
     "sha256": str,
 }
-_OPTIONAL = {"max_pixels": int}  # missing from older heads, and from those with the default
+_OPTIONAL: dict[str, Any] = {  # missing from older heads, and from those with the default
+    "max_pixels": int,
+    "calibration": {
+        "method": str,
+        "folds": int,
+        "n_rows": int,
+        "rows_sha256": str,
+        "log_loss_before": float,
+        "log_loss_after": float,
+    },
+}
 
 
 def checksum(description: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from featurecache.text import counted, in_units
 from heads.artifact.description import DESCRIPTION, FORMAT, FORMAT_VERSION, checksum, parse
 from heads.artifact.record import TrainingRecord, read_record
 from heads.base import FittedModel
+from heads.calibration import Calibration
 from heads.catalog import head_spec, model_class
 from heads.errors import ArtifactError, MismatchError, ParameterError
 from heads.notices import to_dicts
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 TENSORS = "head.safetensors"
 MAX_DESCRIPTION_BYTES = 16 * 2**20
 MAX_TENSOR_BYTES = 2**30
+_CALIBRATION = "calibration."  # what names of its arrays begin with
 _LIMITS = {DESCRIPTION: MAX_DESCRIPTION_BYTES, TENSORS: MAX_TENSOR_BYTES}
 
 
@@ -70,6 +72,8 @@ class TrainedHead:
         The fitted model.
     max_pixels
         The limit of the extraction: `heads.predict` refuses larger images, unless another limit is given.
+    calibration
+        The calibration of its probabilities; None for those of the model.
 
     Examples
     --------
@@ -90,6 +94,7 @@ class TrainedHead:
     training: TrainingRecord
     model: FittedModel
     max_pixels: int = MAX_PIXELS
+    calibration: Calibration | None = None
 
     def __repr__(self) -> str:
         rows = counted(self.training.n_train, "training row")
@@ -106,8 +111,16 @@ class TrainedHead:
         A class that did not occur in training has probability 0.
         """
         probabilities = np.zeros((len(X), len(self.classes)))
-        probabilities[:, list(self.trained_classes)] = self.model.predict_proba(X)
+        found = self.model.predict_proba(X)
+        probabilities[:, list(self.trained_classes)] = (
+            self.calibration.map.applied(found) if self.calibration else found
+        )
         return probabilities
+
+    @property
+    def uncalibrated(self) -> TrainedHead:
+        """The head without its calibration; itself if it has none."""
+        return replace(self, calibration=None) if self.calibration else self
 
     def in_own_classes(self, features: FeatureSet) -> FeatureSet:
         """Return features with labels as indices of the head's classes, which are matched by name.
@@ -190,7 +203,8 @@ class TrainedHead:
             "seconds",
             "warnings",
         )
-        return {"head": self.name, "tap": self.tap, "params": dict(self.params)} | {
+        calibration = self.calibration.to_dict() if self.calibration else None
+        return {"head": self.name, "tap": self.tap, "params": dict(self.params), "calibration": calibration} | {
             name: record[name] for name in names
         }
 
@@ -264,8 +278,7 @@ def _encode(head: TrainedHead) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     # safetensors copies the memory of an array, and would scramble an array in Fortran order.
-    arrays = {name: np.ascontiguousarray(array) for name, array in head.model.arrays.items()}
-    tensors = save(arrays)
+    tensors = save({name: np.ascontiguousarray(array) for name, array in _arrays(head).items()})
     description: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -283,6 +296,8 @@ def _encode(head: TrainedHead) -> dict[str, bytes]:
     }
     if head.max_pixels != MAX_PIXELS:
         description["max_pixels"] = head.max_pixels
+    if head.calibration is not None:
+        description["calibration"] = head.calibration.to_dict()
     description["sha256"] = checksum(description)
     text = json.dumps(description, indent=2, allow_nan=False)
     files = {DESCRIPTION: f"{text}\n".encode("ascii"), TENSORS: tensors}
@@ -295,8 +310,14 @@ def _encode(head: TrainedHead) -> dict[str, bytes]:
     return files
 
 
+def _arrays(head: TrainedHead) -> dict[str, NDArray[Any]]:
+    """Return everything that is stored of model and calibration, by name."""
+    calibration = head.calibration.map.arrays if head.calibration else {}
+    return head.model.arrays | {f"{_CALIBRATION}{name}": array for name, array in calibration.items()}
+
+
 def _require_same(head: TrainedHead, read: TrainedHead) -> None:
-    ours, theirs = head.model.arrays, read.model.arrays
+    ours, theirs = _arrays(head), _arrays(read)
     if ours.keys() != theirs.keys() or not all(np.array_equal(ours[name], theirs[name]) for name in ours):
         raise ArtifactError("the arrays do not read back unchanged; nothing was stored")
 
@@ -348,6 +369,16 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
     for fault, found in faults.items():
         if found:
             raise ArtifactError(f"{DESCRIPTION}: {fault}")
+    arrays, of_calibration = _read_arrays(tensors)
+    if bool(of_calibration) != ("calibration" in data):
+        raise ArtifactError(f"{TENSORS} and {DESCRIPTION} do not agree on whether there is a calibration")
+    try:
+        model = model_class(spec.name).from_arrays(arrays, classes=len(trained), width=data["width"], params=params)
+        calibration = (
+            Calibration.from_dict(data["calibration"], of_calibration, len(trained)) if of_calibration else None
+        )
+    except ArtifactError as e:
+        raise ArtifactError(f"{TENSORS}: {e}") from e
     return TrainedHead(
         name=spec.name,
         params=params,
@@ -357,20 +388,20 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
         recipe=recipe,
         weights_source=data["weights_source"],
         training=read_record(data["training"], classes),
-        model=_model(spec.name, tensors, classes=len(trained), width=data["width"], params=params),
+        model=model,
         max_pixels=data.get("max_pixels", MAX_PIXELS),
+        calibration=calibration,
     )
 
 
-def _model(name: str, tensors: bytes, *, classes: int, width: int, params: Mapping[str, Value]) -> FittedModel:
+def _read_arrays(tensors: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Return the arrays of the model and those of the calibration, by name."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        arrays = load(tensors)
+        found = load(tensors)
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as e:
         raise ArtifactError(f"{TENSORS} is damaged: {str(e).partition(chr(10))[0]}") from e
-    try:
-        return model_class(name).from_arrays(arrays, classes=classes, width=width, params=params)
-    except ArtifactError as e:
-        raise ArtifactError(f"{TENSORS}: {e}") from e
+    of_calibration = {name.removeprefix(_CALIBRATION): found[name] for name in found if name.startswith(_CALIBRATION)}
+    return {name: array for name, array in found.items() if not name.startswith(_CALIBRATION)}, of_calibration

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heads.auditing.duplicates import Duplicate, DuplicateGroup, Duplicates, find_duplicates, groups_of
-from heads.auditing.folds import OutOfFold, checkable, out_of_fold
 from heads.auditing.labels import LabelError, label_errors
 from heads.catalog import head_spec, make_head
 from heads.errors import ParameterError, TrainingError
 from heads.evaluation.imagenet import imagenet_top3
 from heads.evaluation.intervals import Interval, wilson
 from heads.evaluation.predictions import PredictionsTable
+from heads.folds import OutOfFold, checkable, out_of_fold
 from heads.notices import Code, Notice, to_dicts
 from heads.rows import Scaling, first_not_finite
 from heads.splits import FEWEST_FOLDS, NO_FOLD, folds_of

@@ -17,7 +17,7 @@ from heads.evaluation.bootstrap import bootstrap
 from heads.evaluation.intervals import Interval
 from heads.evaluation.metrics import AverageScores, ClassScores
 from heads.evaluation.predictions import PredictionsTable
-from heads.evaluation.selection import on_training_rows
+from heads.evaluation.selection import on_calibration_rows, on_training_rows
 from heads.notices import Code, Notice, to_dicts
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ class Evaluation:
         The split that was evaluated: ``"train"``, ``"valid"``, ``"test"``, or ``"all"``; None if it is not named.
     warnings
         Notices on undefined scores and on rows that were left out.
+    uncalibrated
+        The predictions of the head without its calibration, for the same rows; None if it has none.
 
     Examples
     --------
@@ -118,6 +120,19 @@ class Evaluation:
     baseline_accuracy: float
     split: str | None
     warnings: tuple[Notice, ...]
+    uncalibrated: PredictionsTable | None = None
+
+    @property
+    def before_calibration(self) -> Mapping[str, float | None]:
+        """Accuracy, log loss and calibration error without the head's calibration; empty if it has none."""
+        table = self.uncalibrated
+        if table is None:
+            return {}
+        return {
+            "accuracy": metrics.accuracy(table.true, table.predicted).value,
+            "log_loss": metrics.log_loss(table.true, table.probabilities),
+            "calibration_error": metrics.calibration_error(table.true, table.probabilities),
+        }
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -150,6 +165,7 @@ class Evaluation:
             "weighted": asdict(self.weighted),
             "top_k_accuracy": self.top_k_accuracy and asdict(self.top_k_accuracy) | {"k": self.top_k},
             "calibration_error": self.calibration_error,
+            "before_calibration": dict(self.before_calibration) or None,
             "intervals": {
                 name: each and {"low": each.low, "high": each.high} for name, each in sorted(self.intervals.items())
             },
@@ -317,16 +333,19 @@ def evaluate(
         notes.append(Notice(Code.UNLABELLED_ROWS, f"{unlabelled} rows without a label were left out"))
     if isinstance(head, TrainedHead):
         rows = head.in_own_classes(rows)
-        notes += on_training_rows(head, rows, cache)
+        notes += (*on_training_rows(head, rows, cache), *on_calibration_rows(head, rows, cache))
         unknown = len(rows.classes) - len(head.classes)
         training_counts = (*head.training.class_counts, *[0] * unknown)
     table = predict_table(head, rows)
-    return evaluate_table(
+    found = evaluate_table(
         table if imagenet_top3 is None else replace(table, imagenet_top3=imagenet_top3.take(labelled)),
         training_counts=training_counts,
         split=features.split,
         notes=notes,
     )
+    if isinstance(head, TrainedHead) and head.calibration:
+        return replace(found, uncalibrated=predict_table(head.uncalibrated, rows).sorted())
+    return found
 
 
 def evaluate_table(

@@ -90,19 +90,42 @@ def trained_rows(head: TrainedHead, features: FeatureSet) -> NDArray[np.bool_]:
     features
         Rows with labels in the head's classes (`heads.TrainedHead.in_own_classes`).
     """
-    record, labelled = head.training, features.y >= 0
+    return _found(head, features, TRAIN, head.training.n_train, head.training.rows_sha256)
+
+
+def _found(head: TrainedHead, features: FeatureSet, role: str, count: int, digest: str) -> NDArray[np.bool_]:
+    """Return which rows are those of this number and digest, shape (n,): of a role, of a split, or all; else none."""
     choices = (
-        roles(features, record.holdout) == TRAIN,
+        roles(features, head.training.holdout) == role,
         *(features.splits == split for split in sorted(set(features.splits))),
         np.ones(len(features), np.bool_),
     )
     for choice in choices:
-        chosen = choice & labelled
-        if np.count_nonzero(chosen) != record.n_train:
-            continue
-        if rows_digest(features.sha256[chosen], features.y[chosen]) == record.rows_sha256:
+        chosen = choice & (features.y >= 0)
+        if np.count_nonzero(chosen) == count and rows_digest(features.sha256[chosen], features.y[chosen]) == digest:
             return np.asarray(chosen)
     return np.zeros(len(features), np.bool_)
+
+
+def on_calibration_rows(head: TrainedHead, features: FeatureSet, cache: FeatureCache | None) -> Iterator[Notice]:
+    """Yield a warning if a head's calibration was fitted on rows that evaluate it, or on rows of equal content.
+
+    Parameters
+    ----------
+    head, features, cache
+        As in `on_training_rows`.
+    """
+    calibration = head.calibration
+    if calibration is None:
+        return
+    everything = features if cache is None else head.in_own_classes(labelled_images(cache, head.tap))
+    role = TRAIN if calibration.folds else VALID
+    fitted = _found(head, everything, role, calibration.n_rows, calibration.rows_sha256)
+    count, n = int(np.count_nonzero(has_content_of(features, everything.sha256[fitted]))), len(features)
+    if count:
+        which = f"all {counted(n, 'row')}" if count == n else f"{count:,} of {counted(n, 'row')}"
+        message = f"the calibration was fitted on {which}: probabilities fit them better than new images"
+        yield Notice(Code.CALIBRATION_ROWS, message)
 
 
 def on_training_rows(head: TrainedHead, features: FeatureSet, cache: FeatureCache | None) -> Iterator[Notice]:

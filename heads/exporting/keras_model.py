@@ -20,6 +20,7 @@ from featurecache.backbones.weights import resolve_weights
 from featurecache.images.decode import DecodeRules
 from featurecache.named_backbone import recipe_of
 from featurecache.storage.external_writers import publish_written
+from heads.calibration import Temperature
 from heads.catalog import HEADS, model_class
 from heads.errors import HeadError, MismatchError
 from heads.families.affine import AffineModel, OneVsRestModel
@@ -54,6 +55,11 @@ def layered(head: TrainedHead) -> Layered:
         raise HeadError(
             f"the head {head.name} does not consist of dense layers, so it cannot be part of a Keras model; "
             f"heads that can: {', '.join(names)}"
+        )
+    if head.calibration and not isinstance(head.calibration.map, Temperature):
+        raise HeadError(
+            f"the head is calibrated by {head.calibration.method} curves, which cannot be part of a Keras model; "
+            "train it with --calibrate temperature or none to export it"
         )
     return head.model
 
@@ -211,6 +217,8 @@ def _layers(fitted: Layered, head: TrainedHead) -> list[Any]:
     layers.append(_dense(dense[-1], "linear", "scores"))
     if isinstance(fitted, OneVsRestModel):  # sigmoids divided by their sum are the softmax of their logarithms
         layers.append(keras_layers.Activation("log_sigmoid", name="log_sigmoid"))
+    if head.calibration and isinstance(head.calibration.map, Temperature):
+        layers.append(keras_layers.Rescaling(1 / head.calibration.map.temperature, name="temperature"))
     return [*layers, keras_layers.Softmax(name="probabilities")]
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
+from heads.calibration import Temperature
 from heads.catalog import HEADS, model_class
 from heads.errors import HeadError
 from heads.families.affine import AffineModel, OneVsRestModel
 from heads.families.discriminant import GaussianModel
-from heads.families.layers import LayersModel
+from heads.families.layers import Layer, LayersModel
 from heads.families.neighbors import NeighborsModel
 from heads.rows import Scaling
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from heads.artifact import TrainedHead
+    from heads.base import FittedModel
     from heads.rows import Floats
 
 Names: TypeAlias = "NDArray[np.str_]"
@@ -39,8 +42,11 @@ def estimator_of(head: TrainedHead) -> Any:  # noqa: ANN401 - a scikit-learn est
         If scikit-learn has no such classifier.
     """
     require_estimator(head)
+    model = head.model
+    if head.calibration and isinstance(head.calibration.map, Temperature):
+        model = _divided(model, head.calibration.map.temperature)
     names = np.array([head.classes[index] for index in head.trained_classes])
-    return _BUILDERS[type(head.model)](head.model, names)
+    return _BUILDERS[type(model)](model, names)
 
 
 def require_estimator(head: TrainedHead) -> None:
@@ -52,6 +58,11 @@ def require_estimator(head: TrainedHead) -> None:
             f"scikit-learn has no classifier that computes the same as the head {head.name}; "
             f"heads that can be exported to it: {', '.join(names)}"
         )
+    if head.calibration and not (isinstance(head.calibration.map, Temperature) and _can_be_divided(head)):
+        raise HeadError(
+            f"scikit-learn has no classifier that computes a {head.name} head of {len(head.trained_classes)} classes "
+            f"which is calibrated by {head.calibration.method}; train it with --calibrate none to export it"
+        )
     if isinstance(model, NeighborsModel) and (model.votes != model.votes[0]).any():
         raise HeadError(
             f"scikit-learn's KNeighborsClassifier has no class weights; train {head.name} with "
@@ -62,6 +73,25 @@ def require_estimator(head: TrainedHead) -> None:
             f"the two decisions of this {head.name} head are not opposite, as they are in scikit-learn's "
             "SGDClassifier; export it to a .keras file"
         )
+
+
+def _can_be_divided(head: TrainedHead) -> bool:
+    """Whether dividing the scores of a head by a number is its temperature."""
+    model = head.model
+    return isinstance(model, AffineModel | LayersModel) or (isinstance(model, OneVsRestModel) and len(model.coef) == 2)  # noqa: PLR2004
+
+
+def _divided(model: FittedModel, temperature: float) -> FittedModel:
+    """Return a model with scores that are divided by a temperature."""
+    if isinstance(model, LayersModel):
+        last = model.layers[-1]
+        layers = (*model.layers[:-1], Layer(last.kernel / temperature, last.bias / temperature))
+        return replace(model, layers=layers)
+    if isinstance(model, AffineModel):
+        return AffineModel.learned(model.coef / temperature, model.intercept / temperature, model.scaling)
+    if isinstance(model, OneVsRestModel):
+        return OneVsRestModel.learned(model.coef / temperature, model.intercept / temperature, model.scaling)
+    raise HeadError(f"a {type(model).__name__} has no scores to divide")
 
 
 def _are_opposite(model: OneVsRestModel) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NARROW = 20
 
 
-def reliability_diagram(table: PredictionsTable) -> ReportFigure:
+def reliability_diagram(table: PredictionsTable, *, before: PredictionsTable | None = None) -> ReportFigure:
     """Draw accuracy against the probability of the predicted class, in 15 bins of equal width, and the rows of each.
 
     The bins are those of the expected calibration error, each with its upper and without its lower end (the first has
@@ -31,30 +31,36 @@ def reliability_diagram(table: PredictionsTable) -> ReportFigure:
     The diagram is that of A. Niculescu-Mizil and R. Caruana, "Predicting good probabilities with supervised learning"
     (2005); the error that of C. Guo et al., "On calibration of modern neural networks" (2017). Rows without a label do
     not count.
-    """
-    from heads.figures.canvas import drawing, said
 
-    labelled = table.true >= 0
-    if not labelled.any():
+    Parameters
+    ----------
+    table
+        The predictions.
+    before
+        Those of the same head without its calibration, for a second curve; None for none.
+    """
+    from heads.figures.canvas import drawing, legend, said
+
+    if not (table.true >= 0).any():
         return said("No reliability diagram: no row has a label.")
-    top = table.probabilities.max(axis=1)[labelled]
-    right = (table.predicted == table.true)[labelled]
-    bins = calibration_bins(top)
-    rows = np.bincount(bins, minlength=_BINS)
-    correct = np.bincount(bins, weights=right, minlength=_BINS).astype(int)
-    mean = np.bincount(bins, weights=top, minlength=_BINS) / np.maximum(rows, 1)
-    error = float(np.abs(correct - mean * rows).sum() / rows.sum())
+    bins = _Bins.of(table)
+    rows, error, sure = bins.rows, bins.error, bins.sure
+    earlier = None if before is None else _Bins.of(before)
     with drawing((6.0, 5.2)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        _draw_accuracies(upper, mean, rows, correct)
+        curves = [_draw_accuracies(upper, bins, BLUE)]
+        if earlier is not None:
+            curves.append(_draw_accuracies(upper, earlier, VERMILION, line="--", marker="s"))
+            names = [f"calibrated ({score(error)})", f"before ({score(earlier.error)})"]
+            legend(figure, curves, names, "outside upper center")
         lower.bar((np.arange(_BINS) + 0.5) / _BINS, rows, width=0.9 / _BINS, color=BLUE, alpha=0.75)
         _count_axis(lower, rows)
         lower.set(xlabel="probability of the predicted class", xlim=(0, 1.01))
         upper.set_title(f"expected calibration error {score(error)}")
-    sure = float(mean[rows > 0] @ rows[rows > 0] / rows.sum())
+    was = "" if earlier is None else f" Before calibration the error was {score(earlier.error)}."
     figure.alt = (
         f"Reliability diagram: expected calibration error {score(error)}; the head gives its predictions a mean "
-        f"probability of {score(sure)}, and {score(float(right.mean()))} of them are right."
+        f"probability of {score(sure)}, and {score(bins.right)} of them are right.{was}"
     )
     figure.caption = (
         "Reliability: of the predictions with a probability of 0.8, four in five should be right (dotted diagonal). "
@@ -106,9 +112,44 @@ def probability_histogram(table: PredictionsTable) -> ReportFigure:
     return figure
 
 
-def _draw_accuracies(axes: Axes, mean: Floats, rows: NDArray[np.int64], correct: NDArray[np.int64]) -> None:
+class _Bins(NamedTuple):
+    """The rows, the correct rows and the mean highest probability of each bin, shapes (15,)."""
+
+    rows: NDArray[np.int64]
+    correct: NDArray[np.int64]
+    mean: Floats
+
+    @classmethod
+    def of(cls, table: PredictionsTable) -> _Bins:
+        """Deal the labelled rows of a table to bins."""
+        labelled = table.true >= 0
+        top = table.probabilities.max(axis=1)[labelled]
+        right = (table.predicted == table.true)[labelled]
+        bins = calibration_bins(top)
+        rows = np.bincount(bins, minlength=_BINS)
+        correct = np.bincount(bins, weights=right, minlength=_BINS).astype(int)
+        return cls(rows, correct, np.bincount(bins, weights=top, minlength=_BINS) / np.maximum(rows, 1))
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error."""
+        return float(np.abs(self.correct - self.mean * self.rows).sum() / self.rows.sum())
+
+    @property
+    def sure(self) -> float:
+        """The mean highest probability."""
+        return float(self.mean @ self.rows / self.rows.sum())
+
+    @property
+    def right(self) -> float:
+        """The accuracy."""
+        return float(self.correct.sum() / self.rows.sum())
+
+
+def _draw_accuracies(axes: Axes, bins: _Bins, colour: str, *, line: str = "-", marker: str = "o") -> Any:  # noqa: ANN401 - matplotlib has no types
     found = [
-        (mean[bin_index], wilson(int(correct[bin_index]), int(rows[bin_index]))) for bin_index in np.flatnonzero(rows)
+        (bins.mean[number], wilson(int(bins.correct[number]), int(bins.rows[number])))
+        for number in np.flatnonzero(bins.rows)
     ]
     x, y = [place for place, _ in found], [interval.value for _, interval in found]
     reach = [
@@ -116,8 +157,10 @@ def _draw_accuracies(axes: Axes, mean: Floats, rows: NDArray[np.int64], correct:
         [interval.high - interval.value for _, interval in found],
     ]
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
-    axes.errorbar(x, y, yerr=reach, color=BLUE, marker="o", markersize=5.5, linewidth=1.4, elinewidth=1.2, capsize=3)
+    style: dict[str, Any] = {"linestyle": line, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 3, "markersize": 5.5}
+    drawn = axes.errorbar(x, y, yerr=reach, color=colour, marker=marker, **style)
     axes.set(ylabel="accuracy", ylim=(-0.01, 1.03))
+    return drawn
 
 
 def _count_axis(axes: Axes, rows: NDArray[np.int64]) -> None:

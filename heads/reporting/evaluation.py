@@ -9,6 +9,7 @@ import numpy as np
 
 from featurecache.text import counted, number
 from heads.evaluation import galleries as choosing
+from heads.evaluation.intervals import Interval
 from heads.parameters import format_parameters
 from heads.report import Fact, Report, Section, Table
 from heads.reporting import parts
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from featurecache.cache import FeatureSet
     from heads.artifact import TrainedHead
     from heads.evaluation.evaluate import Evaluation
-    from heads.evaluation.intervals import Interval
     from heads.report.model import Block
     from heads.report.thumbnails import Originals
 
@@ -72,7 +72,9 @@ def evaluation_report(
             "Calibration",
             (
                 "If a head is calibrated, nine of ten predictions with probability 0.9 are correct.",
-                *map(parts.figure_block, (reliability_diagram(table), probability_histogram(table))),
+                *_before_calibration(evaluation, head),
+                parts.figure_block(reliability_diagram(table, before=evaluation.uncalibrated)),
+                parts.figure_block(probability_histogram(table)),
             ),
         ),
         Section("How well it ranks", tuple(map(parts.figure_block, (roc(table), precision_recall_curves(table))))),
@@ -147,6 +149,23 @@ def _confusions(evaluation: Evaluation) -> tuple[Table, ...]:
     return (Table(header, rows, "Most frequent confusions", frozenset({0, 1})),)
 
 
+def _before_calibration(evaluation: Evaluation, head: TrainedHead | None) -> tuple[Block, ...]:
+    """Return what the head's calibration has changed, if it has one."""
+    if not evaluation.before_calibration or head is None or head.calibration is None:
+        return ()
+    calibration = head.calibration
+    rows = tuple(
+        (name.replace("_", " "), number(before), number(now.value if isinstance(now, Interval) else now))
+        for name, before in evaluation.before_calibration.items()
+        for now in (getattr(evaluation, name),)
+    )
+    which = f"training rows, in {calibration.folds} folds" if calibration.folds else "valid rows"
+    return (
+        f"The head is calibrated by {calibration.method}, fitted on {calibration.n_rows:,} {which}.",
+        Table(("score", "before", "calibrated"), rows, "Before and after calibration", frozenset({0})),
+    )
+
+
 def _per_class(evaluation: Evaluation) -> Table:
     rows = tuple(
         (name, *map(parts.share, (each.precision, each.recall, each.f1)), f"{each.support:,}")
@@ -198,6 +217,7 @@ def _about(head: TrainedHead | None, features: FeatureSet | None) -> tuple[tuple
     record = head.training
     return (
         ("head", f"{head.name}: {format_parameters(head.params)}"),
+        *((("calibration", head.calibration.method),) if head.calibration else ()),
         ("trained on", f"{counted(record.n_train, 'image')}, seed {record.seed}"),
         *parts.about_features(head.recipe, head.tap),
         ("intervals", "95 %: Wilson's for accuracies, percentiles of bootstrap samples of the images for the rest"),

@@ -114,6 +114,7 @@ def test_the_report_is_what_the_command_line_promises(blob_cache):
         "head",
         "tap",
         "params",
+        "calibration",
         "n_train",
         "n_valid",
         "epochs",

@@ -77,6 +77,9 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         if not score.key.startswith(("macro_", "weighted_"))
     ]
     print_table(("rows", f"{len(evaluation):,}", "95 % interval"), rows)
+    if before := evaluation.before_calibration:
+        scores = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in before.items())
+        show(f"before calibration: {scores}")
     show()
     print_table(
         ("class", "precision", "recall", "F1", "rows"),

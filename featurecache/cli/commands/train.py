@@ -12,7 +12,7 @@ from featurecache.cli.console.progress import progress
 from featurecache.text import number
 
 if TYPE_CHECKING:
-    from heads import Epoch
+    from heads import Calibration, Epoch
 
 
 def train(
@@ -43,6 +43,14 @@ def train(
             show_default="0.2",
         ),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="temperature|isotonic|none",
+            help="Calibrate probabilities on the valid rows, or, if there are none, on folds of the training rows.",
+            show_default="none",
+        ),
+    ] = None,
     labels: Labels = None,
     json: Json = False,
 ) -> None:
@@ -63,6 +71,7 @@ def train(
             seed=seed,
             holdout=holdout,
             start=begun,
+            calibrate=calibrate,
             on_epoch=None if json else EpochPrinter(),
         )
     trained.save(head_dir)
@@ -77,7 +86,16 @@ def train(
     show(f"{head_dir}: {trained.name} on {trained.tap}, {rows}, {record.seconds:.2f} s")
     if record.kept_epoch is not None and record.kept_epoch < len(record.epochs):
         show(f"the weights of epoch {record.kept_epoch} were kept")
+    if trained.calibration:
+        show(_calibration_text(trained.calibration))
     show(f"train accuracy {number(record.train_accuracy)}, valid accuracy {number(record.valid_accuracy)}")
+
+
+def _calibration_text(calibration: "Calibration") -> str:
+    """Return how a head was calibrated, in one line."""
+    which = f"training rows, in {calibration.folds} folds" if calibration.folds else "valid rows"
+    losses = f"log loss {number(calibration.log_loss_before)} before, {number(calibration.log_loss_after)} after"
+    return f"calibrated by {calibration.method} on {calibration.n_rows:,} {which}: {losses}"
 
 
 class EpochPrinter:

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from heads import make_head
-from heads.auditing.folds import checkable, out_of_fold
+from heads.folds import checkable, out_of_fold
 from heads.rows import Scaling
 from heads.splits import folds_of
 
