@@ -159,7 +159,9 @@ class FeatureCache:
             return cache
         left, rows = cache._features.sound()
         images = {name: column[rows] for name, column in cache.index.images.items()}
-        index = replace(cache.index, images=images, places=Places(left.files.parts, left.positions))
+        columns = {name: column[rows] for name, column in cache.index.columns.items()}
+        places = Places(left.files.parts, left.positions)
+        index = replace(cache.index, images=images, columns=columns, places=places)
         return cls(path, index, cache._mapped, left)
 
     @classmethod

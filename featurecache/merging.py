@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ def merge(
     """Join caches of one recipe into a new cache.
 
     Rows with the same path, content, label and split become one row. Classes are joined by name, in the order of the
-    first cache. A path that failed in one cache and has features in another keeps the features.
+    first cache. A path that failed in one cache and has features in another keeps the features. The new cache has the
+    further columns of all caches; a column is empty for the rows of caches that lack it.
 
     Parameters
     ----------
@@ -61,8 +62,8 @@ def merge(
     RecipeError
         If their recipes differ; the message names the fields.
     ManifestError
-        If a path has different contents, labels or splits in different caches, or if some parts of a list of images
-        are missing (``part`` of `featurecache.extract`).
+        If a path has different contents, labels, splits or texts of a further column in different caches, or if some
+        parts of a list of images are missing (``part`` of `featurecache.extract`).
     NoImagesError
         If no cache has a row.
     OutputError
@@ -109,6 +110,7 @@ def merge(
         classes=classes,
         images={name: column[order] for name, column in columns.items()},
         failures=_failures(opened, rows),
+        columns=_further_columns(opened, columns["path"][order], notify),
     )
     places = RowPlaces.joined([cache.places() for cache in opened])[np.array(order)]
     scratch = work_directory(out)
@@ -167,6 +169,37 @@ def _joined(columns: Mapping[str, NDArray[Any]]) -> dict[str, int]:
             "folder, and merge again"
         )
     return rows
+
+
+def _further_columns(
+    caches: Sequence[FeatureCache], paths: Iterable[str], notify: Callable[[str], None]
+) -> dict[str, NDArray[np.object_]]:
+    """Return the further columns of all caches, with a text for each of the paths; "" where no cache has one.
+
+    Raises
+    ------
+    ManifestError
+        If a path has different texts in caches that have the same column.
+    """
+    columns = {}
+    for name in sorted({name for cache in caches for name in cache.columns}):
+        texts: dict[str, str] = {}
+        conflicts = set()
+        for cache in caches:
+            if name in cache.columns:
+                for path, text in zip(cache.index.images["path"], cache.column(name), strict=True):
+                    if texts.setdefault(path, text) != text:
+                        conflicts.add(path)
+        if conflicts:
+            raise ManifestError(
+                f"{counted(len(conflicts), 'path')} with different texts of the column {name!r} in different caches: "
+                f"{listed(map(shown_name, conflicts))}; extract one of the caches again with the table of the other"
+            )
+        without = [str(cache.path) for cache in caches if len(cache) and name not in cache.columns]
+        if without:
+            notify(f"the column {name!r} is empty for rows of {listed(without, sort=False, quoted=False)}, without it")
+        columns[name] = np.array([texts.get(path, "") for path in paths], dtype=object)
+    return columns
 
 
 def _failures(caches: Sequence[FeatureCache], rows: Container[str]) -> dict[str, NDArray[Any]]:

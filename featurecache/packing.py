@@ -231,10 +231,10 @@ def pack_of_links(
 
 
 def _of_rows(index: CacheIndex, rows: NDArray[np.intp]) -> CacheIndex:
-    """Return the index of some of the rows, without failures."""
+    """Return the index of some of the rows, without failures and further columns."""
     images = {name: column[rows] for name, column in index.images.items()}
     failures = {name: column[:0] for name, column in index.failures.items()}
-    return dataclasses.replace(index, images=images, failures=failures)
+    return dataclasses.replace(index, images=images, failures=failures, columns={})
 
 
 def _in_parts(

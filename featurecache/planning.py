@@ -1,12 +1,13 @@
 """The use case ``why``: reports what an extraction would reuse, compute or refuse, without running it."""
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from featurecache.backbones.protocol import Backbone
+from featurecache.cache import FeatureCache
 from featurecache.errors import RecipeError
 from featurecache.format.file_records import FileRecord
 from featurecache.images.decode import DecodeRules
@@ -54,6 +55,9 @@ class Plan:
         The fields in which the recipe of the cache or unfinished run differs; if any differ, nothing is reused.
     warnings
         Warnings about the names of the classes.
+    columns
+        Maps the names of further columns to ``"new"``, ``"changed"`` or ``"gone"``; a column of the cache that stays as
+        it is is not listed.
 
     Examples
     --------
@@ -67,6 +71,7 @@ class Plan:
     gone: list[str]
     refused: list[Difference]
     warnings: tuple[Notice, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def count(self, reasons: Iterable[str]) -> int:
         """Return the number of images with one of these reasons."""
@@ -82,6 +87,7 @@ class Plan:
             "gone": len(self.gone),
             "refused": {"field": first.field, "cache": first.ours, "wanted": first.theirs} if first else None,
             "reasons": {reason: len(paths) for reason, paths in self.reasons.items()},
+            "columns": dict(self.columns),
             "warnings": to_dicts(self.warnings),
         }
 
@@ -179,7 +185,8 @@ def why(
     present = {entry.path for entry in manifest.entries}
     gone = sorted(path for path in known.file_records if path not in present)
     shown = {reason: [shown_name(path) for path in paths] for reason, paths in reasons.items()}
-    return Plan(shown, [shown_name(path) for path in gone], [], manifest.warnings)
+    columns = _changed_columns(manifest, prepared.found.cache if prepared.found else None)
+    return Plan(shown, [shown_name(path) for path in gone], [], manifest.warnings, columns)
 
 
 def _reasons(manifest: Manifest, known: KnownImages, rules: DecodeRules, run: RunOptions) -> dict[str, list[str]]:
@@ -197,6 +204,24 @@ def _reasons(manifest: Manifest, known: KnownImages, rules: DecodeRules, run: Ru
         reasons.setdefault(reason, []).append(file_record.path)
         planned.add(file_record.sha256)
     return reasons
+
+
+def _changed_columns(manifest: Manifest, cache: FeatureCache | None) -> dict[str, str]:
+    """Return the further columns that a cache has not, has with other texts, or has alone, by name."""
+    ours = {} if cache is None else cache.index.columns
+    if cache is None or not ours:
+        return dict.fromkeys(manifest.columns, "new")
+    numbers = {entry.path: number for number, entry in enumerate(manifest.entries)}
+    both = [(row, numbers[path]) for row, path in enumerate(cache.index.images["path"]) if path in numbers]
+    changed = {}
+    for name in [*manifest.columns, *sorted(ours.keys() - manifest.columns.keys())]:
+        if name not in ours:
+            changed[name] = "new"
+        elif name not in manifest.columns:
+            changed[name] = "gone"
+        elif any(ours[name][row] != manifest.columns[name][number] for row, number in both):
+            changed[name] = "changed"
+    return changed
 
 
 def _reason(file_record: FileRecord, known: KnownImages, planned: set[str]) -> str:

@@ -15,7 +15,9 @@ from featurecache.errors import CacheFormatError, OptionError
 CACHE_FORMAT = "featurecache"
 FORMAT_VERSION = 1
 PARTS_VERSION = 2
-"""The version of a cache in parts: its features lie in other files, each a cache of version 1."""
+"""The version of a cache in parts: its features lie in other files, each a cache in one file."""
+COLUMNS_VERSION = 3
+"""The version of a cache with further columns, in one file or in parts."""
 HEADER_BYTES = 16384
 
 REMEDY = "move the file away and extract the images again"
@@ -70,9 +72,11 @@ def read_header(stream: BinaryIO) -> tuple[int, list[list[int]]]:
         kind, version = header["format"], header["format_version"]
     except (ValueError, TypeError, KeyError, RecursionError) as e:
         raise CacheFormatError("it does not begin with the header of a cache; give another path") from e
-    if kind != CACHE_FORMAT or version not in (FORMAT_VERSION, PARTS_VERSION):
-        expected = f"{CACHE_FORMAT!r} {FORMAT_VERSION} or {PARTS_VERSION}"
-        raise CacheFormatError(f"its format is {kind!r} {version!r}, expected {expected}")
+    if kind != CACHE_FORMAT or version not in (FORMAT_VERSION, PARTS_VERSION, COLUMNS_VERSION):
+        newer = kind == CACHE_FORMAT and isinstance(version, int) and version > COLUMNS_VERSION
+        expected = f"expected {CACHE_FORMAT!r} {FORMAT_VERSION} to {COLUMNS_VERSION}"
+        remedy = "; a newer version of featurecache made it, use that" if newer else ""
+        raise CacheFormatError(f"its format is {kind!r} {version!r}, {expected}{remedy}")
     try:
         spans = [[int(offset), int(length)] for offset, length in header["spans"]]
         known = {"sha256": str(header["sha256"]), "size": int(header["size"]), "spans": spans}

@@ -2,14 +2,15 @@
 
 There are three kinds of files. A *cache* is the finished result (version 1); a *shard* holds features of an unfinished
 run. In both, features are contiguous, uncompressed datasets, so that rows are read and written at byte offsets without
-HDF5. The *index* of a cache in parts (version 2) holds no features: it says in which part, a cache of version 1, those
-of each row lie.
+HDF5. The *index* of a cache in parts (version 2) holds no features: it says in which part, a cache in one file, those
+of each row lie. A cache or an index with further columns is of version 3.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 import h5py
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from featurecache.format.checks import TEXT, Checks, FeatureBlock, opened
 from featurecache.format.header import (
     CACHE_FORMAT,
+    COLUMNS_VERSION,
     FORMAT_VERSION,
     HEADER_BYTES,
     PARTS_VERSION,
@@ -55,10 +57,12 @@ FAILURE_COLUMNS: Mapping[str, np.dtype[Any]] = {
     "size": INTEGER,
     "mtime_ns": INTEGER,
 }
+FURTHER_COLUMN: Mapping[str, np.dtype[Any]] = {"values": TEXT, "codes": LABEL}
 PART_COLUMNS: Mapping[str, np.dtype[Any]] = {"file": TEXT, "rows": INTEGER, "size": INTEGER, "sha256": SHA256}
 
 _PART_FILE = re.compile(r"\w[\w.-]*\.h5", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_ESCAPES = {"%": "%25", "/": "%2F"}  # HDF5 has no such names
 _IS_DIGIT = np.isin(np.arange(256), list(b"0123456789abcdef"))
 _SPLITS = np.array([split.encode("ascii") for split in SPLITS], dtype=SPLIT)
 
@@ -124,14 +128,14 @@ class CacheIndex:
         return len(self.images["path"])
 
     def holds_same_as(self, other: "CacheIndex") -> bool:
-        """Whether two caches of one recipe have the same images, labels and failures.
+        """Whether two caches of one recipe have the same images, labels, further columns and failures.
 
         Provenance and places of features are not compared.
         """
+        pairs = ((self.images, other.images), (self.failures, other.failures), (self.columns, other.columns))
         return self.classes == other.classes and all(
-            np.array_equal(theirs[name], column)
-            for ours, theirs in ((self.images, other.images), (self.failures, other.failures))
-            for name, column in ours.items()
+            ours.keys() == theirs.keys() and all(np.array_equal(theirs[name], column) for name, column in ours.items())
+            for ours, theirs in pairs
         )
 
 
@@ -146,8 +150,9 @@ def encode_cache(draft: Draft, index: CacheIndex) -> dict[str, FeatureBlock]:
         For every tap the block of its features, and under ``"checksums/<tap>"`` the block of its checksums; empty for a
         cache in parts.
     """
-    version = FORMAT_VERSION if index.places is None else PARTS_VERSION
-    draft.reserve(_estimated_size(index))
+    version = COLUMNS_VERSION if index.columns else FORMAT_VERSION if index.places is None else PARTS_VERSION
+    columns = {_member(name): _encoded(texts) for name, texts in index.columns.items()}
+    draft.reserve(_estimated_size(index, columns))
     target = MemoryFile()
     blocks: dict[str, FeatureBlock] = {}
     alignment = {"alignment_threshold": ALIGNMENT // 4, "alignment_interval": ALIGNMENT}
@@ -158,6 +163,8 @@ def encode_cache(draft: Draft, index: CacheIndex) -> dict[str, FeatureBlock]:
         file.create_dataset("classes", data=np.array(index.classes, dtype=object), dtype=TEXT)
         _write_columns(file.create_group("images"), index.images, IMAGE_COLUMNS)
         _write_columns(file.create_group("failures"), index.failures, FAILURE_COLUMNS)
+        for name, column in columns.items():
+            _write_columns(file.create_group(f"columns/{name}"), column, FURTHER_COLUMN)
         if index.places is None:
             blocks = _allocate_features(file, index.recipe, len(index))
         else:
@@ -212,8 +219,10 @@ def read_cache(stream: BinaryIO) -> tuple[CacheIndex, dict[str, FeatureBlock]]:
         file, larger than the file, or of a type or shape that does not match the recipe.
     """
     with opened(stream, CACHE_FORMAT) as (file, check):
-        of_features = {"features", "checksums"} if check.version == FORMAT_VERSION else {"parts", "positions"}
-        check.members(file, {"recipe", "provenance", "classes", "images", "failures"} | of_features)
+        in_parts = check.version == PARTS_VERSION or (check.version == COLUMNS_VERSION and "parts" in file)
+        further = {"columns"} if check.version == COLUMNS_VERSION else set()
+        of_features = {"parts", "positions"} if in_parts else {"features", "checksums"}
+        check.members(file, {"recipe", "provenance", "classes", "images", "failures"} | further | of_features)
         recipe = Recipe.from_json(check.text(file, "recipe"))
         check.that(file.attrs["fingerprint"] == recipe.fingerprint, "the fingerprint does not belong to the recipe")
         images = check.columns(file, "images", IMAGE_COLUMNS)
@@ -229,7 +238,7 @@ def read_cache(stream: BinaryIO) -> tuple[CacheIndex, dict[str, FeatureBlock]]:
                 hashes = hashes[hashes != b""]  # a file that could not be read has none
             _require_hashes(check, hashes)
         places, blocks, spans = None, {}, []
-        if check.version == PARTS_VERSION:
+        if in_parts:
             places = _read_places(file, check, recipe, rows)
             blocks = {"positions": check.block(file, "positions", (rows,), INTEGER)}
         else:
@@ -242,8 +251,46 @@ def read_cache(stream: BinaryIO) -> tuple[CacheIndex, dict[str, FeatureBlock]]:
         check.that(spans == check.spans, "its features are not at the places that its header says")
         provenance = check.text(file, "provenance")
         check.that(_is_plain_object(provenance), "its provenance is not a JSON object")
-        index = CacheIndex(recipe, provenance, classes, images, failures, places)
+        columns = _read_further_columns(file, check, rows) if further else {}
+        index = CacheIndex(recipe, provenance, classes, images, failures, places, columns)
     return index, blocks
+
+
+def _member(name: str) -> str:
+    """Return the name of the group of a further column."""
+    return "%2E" if name == "." else "".join(_ESCAPES.get(letter, letter) for letter in name)
+
+
+def _encoded(texts: NDArray[np.object_]) -> dict[str, NDArray[Any]]:
+    """Return a further column as it is stored: its different texts in ascending order, and for each row which one."""
+    numbers: dict[str, int] = {}
+    codes = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), LABEL, len(texts))
+    values = sorted(numbers)
+    ranks = np.empty(len(values), LABEL)
+    ranks[np.fromiter(map(numbers.__getitem__, values), np.intp, len(values))] = np.arange(len(values))
+    return {"values": np.array(values, dtype=object), "codes": ranks[codes]}
+
+
+def _read_further_columns(file: h5py.File, check: Checks, rows: int) -> dict[str, NDArray[np.object_]]:
+    """Check and read the further columns of so many rows, by name in ascending order."""
+    check.that(isinstance(file["columns"], h5py.Group), "columns is not a group")
+    members = sorted(file["columns"])
+    check.members(file["columns"], set(members))
+    check.that(bool(members), "columns is empty")
+    columns = {}
+    for member in members:
+        group, name = f"columns/{member}", member
+        for letter, escape in reversed([*_ESCAPES.items(), (".", "%2E")]):
+            name = name.replace(escape, letter)
+        check.that(_member(name) == member, f"{group} is not the name of a column")
+        check.members(file[group], {*FURTHER_COLUMN})
+        values = check.column(file, f"{group}/values", TEXT, None)
+        codes = check.column(file, f"{group}/codes", LABEL, rows)
+        check.that(all(one < other for one, other in pairwise(values)), f"{group}/values is not in ascending order")
+        known = (codes >= 0) & (codes < len(values))
+        check.that(bool(known.all()), f"{group}/codes has a value that is no index of a text")
+        columns[name] = values[codes]
+    return dict(sorted(columns.items()))
 
 
 def _read_places(file: h5py.File, check: Checks, recipe: Recipe, rows: int) -> Places:
@@ -362,13 +409,14 @@ def _allocate(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dt
     return FeatureBlock(dataset.get_offset() or 0, shape[0], shape[1] if len(shape) > 1 else 1, dtype)
 
 
-def _estimated_size(index: CacheIndex) -> int:
-    """Return an upper bound of the file's size in bytes."""
+def _estimated_size(index: CacheIndex, further: Mapping[str, Mapping[str, NDArray[Any]]]) -> int:
+    """Return an upper bound of the file's size in bytes, with its further columns as they are stored."""
     rows, taps = len(index), index.recipe.taps
     features = rows * index.recipe.row_bytes
     if index.places is not None:
         features = 8 * rows + len(index.places.parts) * (512 + 16 * len(taps))
-    columns = [*index.images.values(), *index.failures.values()]
+    columns = [*index.images.values(), *index.failures.values(), *(column["values"] for column in further.values())]
+    features += len(further) * (4 * rows + 4 * ALIGNMENT)
     text = sum(len(value.encode()) for column in columns if column.dtype == object for value in column)
     cells = sum(64 * len(column) for column in columns)
     return features + 2 * (text + cells) + len(taps) * (rows // 8 + 2 * ALIGNMENT) + (1 << 20)

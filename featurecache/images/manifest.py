@@ -4,8 +4,8 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -17,7 +17,7 @@ from featurecache.images.image_source import Ignored, ImageSource
 from featurecache.images.names import encode_name, shown_name
 from featurecache.images.sources import FolderSource, open_source
 from featurecache.images.splits import SPLITS
-from featurecache.images.table import DELIMITERS, Found, read_table
+from featurecache.images.table import DELIMITERS, OWN_COLUMNS, Found, read_table
 from featurecache.notices import Notice
 from featurecache.options import ImageOptions
 from featurecache.text import counted, listed
@@ -61,11 +61,14 @@ class Manifest:
         Files and folders that were left out, sorted by path.
     notes
         How names and columns were read, where that is not evident; for people.
+    columns
+        The further columns that the cache keeps: names to a text for each entry, "" for none.
 
     Raises
     ------
     ManifestError
-        If a label is not the index of a class, or a split is not in `SPLITS`.
+        If a label is not the index of a class, or a split is not in `SPLITS`, or if a further column has not one text
+        for each entry, has a text with a NUL or a lone surrogate, or is named path, label, split or sha256.
 
     Examples
     --------
@@ -78,6 +81,7 @@ class Manifest:
     classes: tuple[str, ...]
     ignored: tuple[Ignored, ...] = ()
     notes: tuple[str, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         k = len(self.classes)
@@ -87,6 +91,14 @@ class Manifest:
                     f"{shown_name(entry.path)!r} has label {entry.label} and split {entry.split!r}; "
                     f"expected a label from -1 to {k - 1} and a split in {SPLITS}"
                 )
+        for name, texts in self.columns.items():
+            if not name or name.lower() in OWN_COLUMNS or _UNSTORABLE.search(name):
+                raise ManifestError(f"a further column cannot have the name {name!r}; give it another one")
+            if len(texts) != len(self.entries):
+                raise ManifestError(f"the column {name!r} has {len(texts):,} texts for {len(self.entries):,} images")
+            faulty = next((text for text in set(texts) if _UNSTORABLE.search(text)), None)
+            if faulty is not None:
+                raise ManifestError(f"the column {name!r} has {faulty!r}, which is not text that a cache can store")
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -257,8 +269,9 @@ def read_manifest(
     A folder is laid out as ``<split>/<class>/…``, ``<split>/…`` (unlabelled), ``<class>/…``, or flat (unlabelled);
     below a class folder images may lie at any depth. Links to folders are not followed. A table (``.csv``, ``.tsv``,
     UTF-8) has the column ``path`` and optionally ``label`` and ``split``. It is refused if a column that reads like one
-    of these has another name and is not given; other columns are not read. Blanks around values do not count. A
-    ``path`` is the file name itself, or the name in the form of `encode_name`.
+    of these has another name and is not given. Its other columns are further columns: the
+    cache keeps their texts as they stand. Blanks around other values do not count. A ``path`` is the file name itself,
+    or the name in the form of `encode_name`.
 
     The splits are train (or training), valid (or validation, val, dev, eval) and test (or testing, holdout), in upper
     or lower case. Names of classes that differ only in Unicode form or in blanks at the ends are one class.
@@ -307,12 +320,13 @@ def _read(images: Path, options: ImageOptions, known_classes: Sequence[str] = ()
     """Make the manifest of a folder or table."""
     delimiter = DELIMITERS.get(images.suffix.lower())
     ignored: list[Ignored] = []
+    further: Mapping[str, Sequence[str]] = {}
     if delimiter is not None and os.path.isfile(images):  # noqa: PTH113 - pathlib raises where permission is missing
         folder = images.parent if options.root is None else options.root
         if not is_folder(folder):
             raise ManifestError(f"the root {folder} of {images} is not a folder; give the folder that holds the images")
         source = open_source(folder)
-        found, notes = read_table(images, folder, delimiter, options)
+        found, notes, further = read_table(images, folder, delimiter, options)
     else:
         source = open_source(images)
         paths, ignored = source.list_images()
@@ -325,7 +339,7 @@ def _read(images: Path, options: ImageOptions, known_classes: Sequence[str] = ()
         found, notes = arrange(images, paths)
     if options.label_from_name:
         found = _label_from_names(images, found)
-    return _number(source, found, ignored, notes, class_order=options.class_order, known_classes=known_classes)
+    return _number(source, found, ignored, notes, further, class_order=options.class_order, known_classes=known_classes)
 
 
 def from_files(paths: Sequence[Path]) -> Manifest:
@@ -379,14 +393,15 @@ def _label_from_names(images: Path, found: Sequence[Found]) -> list[Found]:
 
 def _number(
     source: ImageSource,
-    found: Iterable[Found],
+    found: Collection[Found],
     ignored: Iterable[Ignored] = (),
     notes: Iterable[str] = (),
+    columns: Mapping[str, Sequence[str]] | None = None,
     *,
     class_order: str | None = None,
     known_classes: Sequence[str] = (),
 ) -> Manifest:
-    """Sort the rows and turn the names of classes into numbers."""
+    """Sort the rows and turn the names of classes into numbers; columns have a text for each row."""
     rows = sorted(found, key=attrgetter("path"))
     rows.sort(key=lambda item: SPLITS.index(item.split))  # keeps the order within a split
     spellings = {item.label for item in rows if item.label is not None}
@@ -396,8 +411,11 @@ def _number(
     labels: dict[str | None, int] = {name: numbers[same.get(name, name)] for name in spellings} | {None: -1}
     entries = tuple(ImageEntry(path, labels[label], split) for path, label, split in rows)
     joined = [f"spelled in several ways: {listed(set(same.values()), quoted=False)}"] if same else []
+    at = {item.path: number for number, item in enumerate(found)} if columns else {}
+    order = [at[item.path] for item in rows] if columns else []
+    in_order = {name: tuple([texts[number] for number in order]) for name, texts in (columns or {}).items()}
     by_path = sorted(ignored, key=lambda item: item.path)
-    return Manifest(source, entries, classes, tuple(by_path), (*notes, *joined))
+    return Manifest(source, entries, classes, tuple(by_path), (*notes, *joined), in_order)
 
 
 def _classes(count: int) -> str:

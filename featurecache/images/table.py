@@ -33,7 +33,8 @@ _OTHER_NAMES = {
 }
 _MEANING = {name: column for column, names in _OTHER_NAMES.items() for name in names.split()}
 _FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "t", "f", "y", "n", ""})
-_OWN_COLUMNS = frozenset({*_COLUMNS, "sha256"})  # never further columns
+OWN_COLUMNS = frozenset({*_COLUMNS, "sha256"})
+"""Names that no further column of a table can have."""
 _OTHER_COLUMN = "if the labels have another column, name it: --labels FILE:COLUMN"
 _VALUES = 50  # a column with more different values has no splits
 
@@ -46,17 +47,22 @@ class Found(NamedTuple):
     split: str
 
 
-def read_table(table: Path, root: Path, delimiter: str, options: ImageOptions) -> tuple[list[Found], list[str]]:
-    """Return the rows of a table, and notes on how it was read; one error lists several faults."""
+def read_table(
+    table: Path, root: Path, delimiter: str, options: ImageOptions
+) -> tuple[list[Found], list[str], dict[str, list[str]]]:
+    """Return the rows of a table, notes on how it was read, and its further columns; one error lists several faults."""
     rows = _rows(table, delimiter)
     _, header = next(rows, (0, None))
     if header is None:
         raise NoImagesError(f"the table {table} is empty; expected a header with the column path and one row per image")
     columns = _columns(table, header, options)
+    further = _further_columns(table, header, columns.values())
     roots = (os.path.abspath(root), os.path.realpath(root))  # noqa: PTH100 - a purely textual comparison
     found: list[Found] = []
     faults: list[str] = []
     lines: dict[str, int] = {}
+    texts: dict[str, list[str]] = {name: [] for name in further}
+    shared: dict[str, str] = {}  # each text once
     values = {place: set[str]() for place in range(len(header)) if place not in columns.values()}
     spellings: set[str] = set()
     for line, row in rows:
@@ -67,6 +73,8 @@ def read_table(table: Path, root: Path, delimiter: str, options: ImageOptions) -
         except ManifestError as e:
             faults.append(f"line {line}: {e}")
             continue
+        for name, place in further.items():
+            texts[name].append(shared.setdefault(row[place], row[place]))
         if "split" in columns:
             spellings.add(row[columns["split"]].strip())
         else:
@@ -82,9 +90,10 @@ def read_table(table: Path, root: Path, delimiter: str, options: ImageOptions) -
         raise NoImagesError(f"the table {table} has a header and no rows; expected one row per image")
     if "split" not in columns:
         _refuse_splits(table, {header[place].strip(): seen for place, seen in values.items()})
-    unread = [header[place].strip() or "(without a name)" for place in values]
-    notes = [f"columns not read: {listed(unread, sort=False, quoted=False)}"] if unread else []
-    return found, [*spellings_read(spellings), *notes]
+    unread = [header[place].strip() or "(without a name)" for place in values if place not in further.values()]
+    columns_of = {"further columns": [*further], "columns not read": unread}
+    notes = [f"{what}: {listed(names, sort=False, quoted=False)}" for what, names in columns_of.items() if names]
+    return found, [*spellings_read(spellings), *notes], texts
 
 
 class LabelsTable(dict[str, str | None]):
@@ -166,7 +175,7 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
     numbers: dict[str, int] = {}
     labels: list[str | None] = []
     texts: dict[str, list[str]] = {name: [] for name in further}
-    shared: dict[str, str] = {}
+    shared: dict[str, str] = {}  # each text once
     ambiguous: set[str] = set()
     for line, row in rows:
         if len(row) != len(header):
@@ -198,7 +207,7 @@ def _further_columns(table: Path, header: Sequence[str], taken: Container[int]) 
         If two of them have the same name, in upper or lower case.
     """
     places = {place: name.strip() for place, name in enumerate(header) if place not in taken}
-    further = {name: place for place, name in places.items() if name and name.lower() not in _OWN_COLUMNS}
+    further = {name: place for place, name in places.items() if name and name.lower() not in OWN_COLUMNS}
     counts = Counter(name.lower() for name in places.values())
     twice = next((name for name in further if counts[name.lower()] > 1), None)
     if twice is not None:

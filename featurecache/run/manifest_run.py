@@ -212,6 +212,9 @@ class ManifestRun(ABC, Generic[Item]):
             classes=self._manifest.classes,
             images=image_columns(entries, self._found, good),
             failures=failure_columns(entries, self._found, np.array(failures, dtype=np.intp)),
+            columns={
+                name: np.array(texts, dtype=object)[good] for name, texts in sorted(self._manifest.columns.items())
+            },
         )
         if old is not None and ((self._part_rows and old.places is None) or not old.holds_same_as(index)):
             places = self._places(good)
@@ -299,6 +302,9 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
     for entry in manifest.entries:
         label = manifest.classes[entry.label] if entry.label >= 0 else None
         digest.update(json.dumps([entry.split, label, entry.path]).encode("ascii"))
+    for name, texts in sorted(manifest.columns.items()):
+        for text in (name, *texts):
+            digest.update(json.dumps(text).encode("ascii"))
     return {"images": len(manifest), "sha256": digest.hexdigest()}
 
 

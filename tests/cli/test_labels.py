@@ -246,6 +246,53 @@ def test_a_column_with_different_texts_for_an_image_is_named(invoke, fake_cache,
     assert done.err.splitlines()[0].endswith("; left out, with different texts for one image: box")
 
 
+@pytest.fixture(scope="session")
+def coloured_cache(tmp_path_factory, images, fake_cache):
+    """A cache of the images without labels, with a column of colours and one of ages."""
+    folder = tmp_path_factory.mktemp("coloured")
+    paths = FeatureCache.open(fake_cache).paths
+    rows = [(path, path.split("/")[0], path.split("/")[1], number % 3 or "") for number, path in enumerate(paths)]
+    table = written(folder / "images.csv", rows, ("path", "split", "colour", "age"))
+    featurecache.extract(table, folder / "coloured.h5", root=images, backbone=FakeBackbone())
+    return folder / "coloured.h5"
+
+
+def test_labels_are_those_of_a_column_of_the_cache(arguments, invoke, fake_cache, coloured_cache, tmp_path):
+    before = coloured_cache.read_bytes()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    ours = invoke(*arguments(coloured_cache, tmp_path / "one"), "--labels", ":colour", "--json")
+    theirs = invoke(*arguments(fake_cache, tmp_path / "other"), "--json")
+    assert ours.err == "found labels of 40 of 40 rows in the column colour\n" + theirs.err
+    assert results(ours.json) == results(theirs.json)
+    assert coloured_cache.read_bytes() == before
+
+
+def test_an_empty_text_is_no_label(invoke, coloured_cache, tmp_path):
+    done = invoke(*COMMANDS["train"](coloured_cache, tmp_path), "--labels", ":age", "--json")
+    assert done.err.splitlines()[0] == (
+        "found labels of 26 of 40 rows in the column age; 14 rows with an empty label became unlabelled"
+    )
+    assert heads.TrainedHead.load(tmp_path / "head").classes == ("1", "2")
+
+
+def test_a_report_names_the_column(invoke, coloured_cache, fake_head, tmp_path):
+    report = tmp_path / "report.md"
+    assert invoke("evaluate", fake_head, coloured_cache, "--labels", ":colour", "--report", report).code == 0
+    assert "the column colour" in report.read_text("utf-8")
+
+
+def test_info_counts_the_texts_of_columns(invoke, coloured_cache, fake_cache):
+    found = invoke("info", coloured_cache, "--json").json["columns"]
+    assert found == {"age": {"rows": 26, "texts": 2}, "colour": {"rows": 40, "texts": 2}}
+    shown = invoke("info", coloured_cache).out
+    assert [line.split() for line in shown.splitlines() if line.startswith(("colour", "age"))] == [
+        ["age", "26", "2"],
+        ["colour", "40", "2"],
+    ]
+    assert invoke("info", fake_cache, "--json").json["columns"] == {}
+
+
 def test_a_column_that_the_cache_lacks_is_one_line(arguments, invoke, fake_cache):
     done = invoke(*arguments(fake_cache), "--labels", ":breed")
     assert (done.code, done.error) == (1, "unknown column 'breed' (known: (none))")

@@ -393,7 +393,7 @@ ATTACKS = {
 """Changes of a cache file to the fault that is named when the header belongs to the changed file."""
 
 
-def seal(path):
+def seal(path, version=header.FORMAT_VERSION):
     """Write the header that belongs to an altered file, as its forger would."""
     with h5py.File(path) as file:
         data = [d for group in ("features", "checksums") for d in file[group].values() if isinstance(d, h5py.Dataset)]
@@ -406,7 +406,7 @@ def seal(path):
         return len(part)
 
     digest = header.structure_digest(read_into, len(content), spans)
-    head = header.encode_header({"sha256": digest, "size": len(content), "spans": spans})
+    head = header.encode_header({"sha256": digest, "size": len(content), "spans": spans}, version)
     path.write_bytes(head + content[header.HEADER_BYTES :])
 
 

@@ -40,6 +40,7 @@ def test_a_plan_is_what_the_run_then_does(photos, tmp_path, make_backbone):
         "gone": 2,
         "refused": None,
         "reasons": None,
+        "columns": {},
         "warnings": [],
     }
     assert path.read_bytes() == before

@@ -1,6 +1,6 @@
 """``featurecache info``: content and provenance of a cache."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from featurecache.cli.console.options import CacheFile
@@ -26,6 +26,7 @@ def info(
         "class_counts": opened.class_counts,
         "warnings": [warning.to_dict() for warning in opened.warnings],
         "splits": opened.splits,
+        "columns": {name: _description(opened.column(name).tolist()) for name in opened.columns},
         "failures": [{"path": path, "reason": reason} for path, reason in opened.failures.items()],
         "leaks": [list(paths) for paths in opened.leaks],
         "fingerprint": opened.recipe.fingerprint,
@@ -45,6 +46,10 @@ def info(
     if opened.classes:
         print_table(("class", "rows"), [(name, f"{count:,}") for name, count in opened.class_counts.items()])
         show()
+    if opened.columns:
+        counts = [(name, *(f"{count:,}" for count in found.values())) for name, found in description["columns"].items()]
+        print_table(("column", "rows", "different texts"), counts)
+        show()
     print_table(
         ("recipe", ""), list(_lines(description["recipe"] | {"fingerprint": opened.recipe.fingerprint})), left=(0, 1)
     )
@@ -63,6 +68,12 @@ def info(
     if len(opened.leaks) > _LEAKS:
         say(f"warning: and {len(opened.leaks) - _LEAKS:,} more: featurecache info {cache} --json")
     print_failures(opened.failures, f"featurecache info {cache} --json")
+
+
+def _description(texts: Sequence[str]) -> dict[str, int]:
+    """Return how many rows have a text in a further column, and how many different ones there are."""
+    filled = [text for text in texts if text]
+    return {"rows": len(filled), "texts": len(set(filled))}
 
 
 def _lines(fields: Mapping[str, Any], indent: str = "  ") -> Iterator[tuple[str, str]]:

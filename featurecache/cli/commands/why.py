@@ -49,3 +49,5 @@ def why(images: Images, cache: Cache, strict: Strict = False, json: Json = False
         ),
         left=(1, 2),
     )
+    if plan.columns:
+        show(f"columns: {', '.join(f'{name} {what}' for name, what in plan.columns.items())}")

@@ -81,6 +81,19 @@ def test_parts_are_those_of_a_plain_run(extract_with, plain, tmp_path, options):
     assert [part.name for part in cache.parts] == [part.name for part in alone.parts]
 
 
+def test_further_columns_of_a_table_are_kept(extract_with, plain, tmp_path):
+    paths = sorted(path.relative_to(plain[1]).as_posix() for path in plain[1].rglob("*") if path.is_file())
+    lines = [f"{path},{number % 7}" for number, path in enumerate(paths)]
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "t.csv"
+    table.write_text("\n".join(["path,age", *lines]))
+    (tmp_path / "run").mkdir()
+    cache = extract_with(ThreadPool(2), tmp_path / "run" / "c.h5", images=table, same=False, root=plain[1])
+    assert [f"{path},{age}" for path, age in zip(cache.paths, cache.column("age"), strict=True)] == [
+        line for line in lines if line.split(",")[0] not in cache.failures
+    ]
+
+
 def test_hashing_waits_for_workers(extract_with, monkeypatch):
     waiting = []
     add = Dealer.add

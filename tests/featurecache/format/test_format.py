@@ -68,9 +68,25 @@ def test_an_index_holds_what_the_document_says(photos, tmp_path):
             assert found[name].shape == (lengths[shape[1:-1]],), name
             assert found[name].dtype == np.dtype(TYPES[kind]), name
         assert file.attrs["format_version"] == header.PARTS_VERSION == 2
-    cache.path.write_bytes(cache.path.read_bytes().replace(b'"format_version": 2', b'"format_version": 3', 1))
-    with pytest.raises(CacheFormatError, match=r"expected 'featurecache' 1 or 2"):
+    cache.path.write_bytes(cache.path.read_bytes().replace(b'"format_version": 2', b'"format_version": 9', 1))
+    with pytest.raises(CacheFormatError, match=r"expected 'featurecache' 1 to 3; a newer version of featurecache made"):
         FeatureCache.open(cache.path)
+
+
+@pytest.mark.parametrize("options", [{}, {"part_rows": 9}])
+def test_further_columns_are_stored_as_the_document_says(photos, tmp_path, options):
+    lines = [f"{path.relative_to(photos)},{number % 4}" for number, path in enumerate(sorted(photos.rglob("*.png")))]
+    (tmp_path / "t.csv").write_text("\n".join(["path,age", *lines]))
+    cache = extract(tmp_path / "t.csv", tmp_path / "c.h5", root=photos, backbone=FakeBackbone(), **options)
+    with h5py.File(cache.path) as file:
+        assert file.attrs["format_version"] == header.COLUMNS_VERSION == 3
+        documented = {row[0].replace("<column>", "age"): row[1:] for row in table("## Further columns, version 3")}
+        assert set(documented) == {
+            f"/columns/{column}/{name}" for column in file["columns"] for name in file["columns/age"]
+        }
+        for name, (kind, shape, _) in documented.items():
+            assert file[name].shape == ({"t": 4, "n": 20}[shape[1:-1]],), name
+            assert file[name].dtype == np.dtype(TYPES[kind]), name
 
 
 def test_numbers_of_the_document_are_those_of_the_code():

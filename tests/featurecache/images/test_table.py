@@ -76,11 +76,11 @@ def test_a_column_of_flags_is_no_column_of_splits_but_refused(tmp_path):
         "path,label,valid\na.jpg,cat,unsure\n",
     ],
 )
-def test_other_columns_are_not_read_and_that_is_said(tmp_path, text):
+def test_other_columns_are_further_columns_and_that_is_said(tmp_path, text):
     said = []
     manifest_of(table(tmp_path, text), notify=said.append)
     *_, column = text.partition("\n")[0].split(",")
-    assert said[0].endswith(f"columns not read: {column}")
+    assert said[0].endswith(f"further columns: {column}")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_what_was_understood_is_said_in_one_line(tmp_path):
     text = "path,label,split,note\n1.jpg,red,Training,\n2.jpg,blue,dev,\n3.jpg,,TEST,\n4.jpg,red,,\n"
     assert said_of(table(tmp_path, text)) == [
         "found 4 images: 2 classes (blue, red), 1 image without a label; train 1, valid 1, test 1, in no split 1; "
-        "Training is read as train, dev is read as valid; columns not read: note"
+        "Training is read as train, dev is read as valid; further columns: note"
     ]
 
 
