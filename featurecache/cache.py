@@ -53,6 +53,9 @@ class FeatureSet:
         The layer that the features come from.
     recipe
         What determined the features.
+    groups
+        The name of the group of each row, shape (n,), `str` objects, if the cache was asked for groups
+        (`FeatureCache.with_groups`), else None. Rows without a label may have the empty name: they are in no group.
 
     Examples
     --------
@@ -75,6 +78,7 @@ class FeatureSet:
     split: str | None
     tap: str
     recipe: Recipe
+    groups: NDArray[np.object_] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle features that are mapped in a cache file as their place in it, others with their values."""
@@ -103,6 +107,7 @@ class FeatureSet:
             paths=self.paths[rows],
             splits=self.splits[rows],
             sha256=self.sha256[rows],
+            groups=None if self.groups is None else self.groups[rows],
         )
 
 
@@ -136,6 +141,8 @@ class FeatureCache:
         self.given_labels: Mapping[str, str | None] = {}
         """The labels that `with_labels` has been given: by path, or by what no row has."""
         self._given_columns: Mapping[str, NDArray[np.object_]] = {}
+        self.group_column: str | None = None
+        """The column that `with_groups` has been given."""
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:
@@ -194,7 +201,8 @@ class FeatureCache:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle path and identity, not the features: another process maps the same file."""
-        return _reopened, (self._mapped.path, self._mapped.identity, self.given_labels, self._given_columns)
+        given = (self.given_labels, self._given_columns, self.group_column)
+        return _reopened, (self._mapped.path, self._mapped.identity, *given)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -338,6 +346,7 @@ class FeatureCache:
             split=split and (split_named(split) or split),
             tap=tap,
             recipe=self.recipe,
+            groups=None if self.groups is None else self.groups[rows],
         )
 
     def mapped(self, tap: str) -> NDArray[Any] | Rows:
@@ -418,10 +427,68 @@ class FeatureCache:
         changed = [numbers[name if name is None else one_of.get(name, name)] for name in names]
         images = {**images, "label": np.array(changed, dtype=images["label"].dtype)}
         index = replace(self.index, classes=classes, images=images, columns={**self.index.columns, **columns})
-        relabelled = type(self)(self.path, index, self._mapped, self._features)
+        relabelled = self._copy(index)
         relabelled.given_labels = given | unmatched
         relabelled._given_columns = {**self._given_columns, **columns}
-        return relabelled
+        return relabelled if self.group_column is None else relabelled.with_groups(self.group_column)
+
+    def with_groups(self, column: str) -> Self:
+        r"""Return the same rows and features in groups; this cache and its file stay as they are.
+
+        Rows of one group belong together, such as the images of one patient or of one camera. All use cases of `heads`
+        keep a group on one side of a holdout, in one fold, and together in the resamples of intervals.
+
+        Parameters
+        ----------
+        column
+            The column whose values name the groups; see `column`. Every labelled row needs a value.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such column.
+        OptionError
+            If a labelled row has no value, or all of them have the same one.
+
+        Examples
+        --------
+        >>> lines = [f"{path},{path.split('/')[1]},{path[-5]}" for path in cache.paths]
+        >>> _ = (folder / "days.csv").write_text("\n".join(["path,label,day", *lines]))
+        >>> grouped = cache.with_labels(featurecache.read_labels(folder / "days.csv")).with_groups("day")
+        >>> heads.train(grouped, "centroid", tap="features").training.groups
+        TrainingGroups(column='day', n_train=10, n_valid=10)
+        """
+        groups, labelled = self._names_in(column), self.index.images["label"] >= 0
+        empty = np.flatnonzero(labelled & (groups == ""))
+        if len(empty):
+            raise OptionError(
+                f"the group column {column!r} is empty for {len(empty):,} of {labelled.sum():,} labelled rows, first "
+                f"for {self.paths[empty[0]]!r}; give each a group: its own path, if it belongs to no other row"
+            )
+        names = set(groups[labelled])
+        if len(names) == 1:
+            raise OptionError(
+                f"all {labelled.sum():,} labelled rows are in the group {names.pop()!r} of the column {column!r}; "
+                "expected at least two groups"
+            )
+        grouped = self._copy(self.index)
+        grouped.group_column = column
+        return grouped
+
+    @cached_property
+    def groups(self) -> NDArray[np.object_] | None:
+        """The group of each row, shape (n,), `str` objects; None unless `with_groups` was called."""
+        return None if self.group_column is None else self._names_in(self.group_column)
+
+    def _names_in(self, column: str) -> NDArray[np.object_]:
+        return np.array([text.strip() for text in self.column(column)], dtype=object)
+
+    def _copy(self, index: CacheIndex) -> Self:
+        """Return the same features with another index, and what this cache was given."""
+        copy = type(self)(self.path, index, self._mapped, self._features)
+        copy.given_labels, copy._given_columns = self.given_labels, self._given_columns
+        copy.group_column = self.group_column
+        return copy
 
     def require_tap(self, tap: str | None) -> str:
         """Return ``tap`` if the cache has it, or the only tap if None; otherwise raise `UnknownNameError`."""
@@ -506,12 +573,17 @@ def _shifted(progress: Callable[[int, int], object], before: int, total: int, do
 
 
 def _reopened(
-    path: Path, identity: str, labels: Mapping[str, str | None], columns: Mapping[str, NDArray[np.object_]]
+    path: Path,
+    identity: str,
+    labels: Mapping[str, str | None],
+    columns: Mapping[str, NDArray[np.object_]],
+    group: str | None,
 ) -> FeatureCache:
     """Open a cache that was pickled; raise `CacheFormatError` if its file is another one now."""
     cache = FeatureCache.open(path)
     cache._mapped.require(identity)
-    return cache._relabelled(labels, columns) if labels or columns else cache
+    cache = cache._relabelled(labels, columns) if labels or columns else cache
+    return cache if group is None else cache.with_groups(group)
 
 
 def work_directory(cache_path: Path) -> Path:

@@ -1,6 +1,7 @@
 """The public names of `heads`, written once: type checkers read them, and each is imported on first use."""
 
 from .artifact import TrainedHead as TrainedHead
+from .artifact import TrainingGroups as TrainingGroups
 from .artifact import TrainingRecord as TrainingRecord
 from .artifact import require_free as require_free
 from .auditing import Audit as Audit

@@ -10,7 +10,7 @@ from heads.calibration import METHODS, NONE, Calibration
 from heads.errors import TrainingError
 from heads.folds import checkable, out_of_fold
 from heads.rows import loss_and_accuracy
-from heads.splits import NO_FOLD, folds_of, rows_digest
+from heads.splits import NO_FOLD, folds_of, kept_together, rows_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,8 @@ def fit_calibration(
         A key of `heads.calibration.METHODS`.
     train_rows
         The labelled rows that trained it. Where there are no valid rows, they are dealt to five folds; images with the
-        same content are in one fold. The probabilities of each fold are those of a head that was trained on the others.
+        same content, or of one group, are in one fold. The probabilities of each fold are those of a head that was
+        trained on the others.
     valid_rows
         The labelled valid rows, maybe none.
     make
@@ -75,11 +76,11 @@ def _of_folds(
     head: TrainedHead, rows: FeatureSet, make: Callable[[], Head]
 ) -> tuple[Targets, Floats, tuple[Notice, ...]]:
     """Return the numbers of training rows, and probabilities of heads that were trained without each of them."""
-    contents = np.unique(rows.sha256.astype(str), return_inverse=True)[1]
-    usable = checkable(rows.y, contents)
+    together = np.unique(kept_together(rows).astype(str), return_inverse=True)[1]
+    usable = checkable(rows.y, together)
     assigned = np.full(len(rows), NO_FOLD, np.intp)
     assigned[usable] = folds_of(
-        rows.y[usable], contents[usable], rows.sha256[usable], folds=_FOLDS, seed=head.training.seed
+        rows.y[usable], together[usable], rows.sha256[usable], folds=_FOLDS, seed=head.training.seed
     )
     found = out_of_fold(rows.X, rows.y, assigned, rows.classes, make, scaling=None, progress=lambda _done, _total: None)
     return found.rows, found.probabilities[:, list(head.trained_classes)], found.warnings

@@ -11,6 +11,7 @@ import numpy as np
 
 from featurecache.errors import UnknownNameError
 from featurecache.images.splits import SPLITS, split_named
+from featurecache.text import counted
 from heads.errors import EvaluationError, ParameterError
 from heads.notices import Code, Notice
 
@@ -32,6 +33,8 @@ _HASH_RANGE = 2**64
 class Holdout:
     """A rule that holds rows out of training by their content, so that rows of equal content stay together.
 
+    Rows in groups are held out by their group instead; see `kept_together`.
+
     Parameters
     ----------
     fraction
@@ -52,9 +55,9 @@ class Holdout:
         if not 0 <= self.fraction < 1:
             raise ParameterError(f"holdout is {self.fraction}, expected at least 0 and below 1")
 
-    def holds_out(self, sha256: str) -> bool:
-        """Return whether rows with this SHA-256, in hexadecimal digits, are held out."""
-        digest = hashlib.sha256(f"{self.seed}:{sha256}".encode()).digest()
+    def holds_out(self, key: str) -> bool:
+        """Return whether rows with this SHA-256, in hexadecimal digits, or of this group, are held out."""
+        digest = hashlib.sha256(f"{self.seed}:{key}".encode("utf-8", "surrogatepass")).digest()
         return int.from_bytes(digest[:8], "big") < self.fraction * _HASH_RANGE
 
 
@@ -73,7 +76,39 @@ def labelled_images(cache: FeatureCache, tap: str) -> FeatureSet:
         split=None,
         tap=tap,
         recipe=cache.recipe,
+        groups=cache.groups,
     )
+
+
+def kept_together(features: FeatureSet) -> NDArray[np.object_]:
+    """Return a key of each row, shape (n,), `str` objects: rows with the same key must not be separated.
+
+    It is the content of the row, or its group if the rows have groups. Groups that share a content count as one, under
+    the first of their names.
+
+    Parameters
+    ----------
+    features
+        The rows, best all of a cache.
+    """
+    if features.groups is None:
+        return features.sha256
+    joined: dict[str, str] = {}  # the name of a group, and that of another one with the same content, which comes first
+    first_of: dict[str, str] = {}  # content to group
+    names = np.where(features.groups == "", "\0" + features.sha256, features.groups)  # a row in no group is one
+    for name, content in zip(names, features.sha256, strict=True):
+        low, high = sorted((_root(joined, name), _root(joined, first_of.setdefault(content, name))))
+        if low != high:
+            joined[high] = low
+    return np.array([_root(joined, name) for name in names], dtype=object)
+
+
+def _root(joined: dict[str, str], name: str) -> str:
+    """Return the group that stands for all that this one was joined with; shorten the way to it."""
+    while (above := joined.get(name)) is not None:
+        joined[name] = joined.get(above, above)
+        name = above
+    return name
 
 
 def has_valid_split(features: FeatureSet) -> bool:
@@ -104,7 +139,8 @@ def roles(features: FeatureSet, holdout: Holdout | None) -> NDArray[np.object_]:
         assigned[assigned == ""] = TRAIN
     if holdout is not None and holdout.fraction > 0 and not has_valid_split(features):
         pool = np.flatnonzero(assigned == TRAIN)
-        held_out = np.fromiter((holdout.holds_out(features.sha256[row]) for row in pool), dtype=bool, count=len(pool))
+        keys = kept_together(features)[pool]
+        held_out = np.fromiter(map(holdout.holds_out, keys), dtype=bool, count=len(pool))
         assigned[pool[held_out]] = VALID
     return assigned
 
@@ -170,6 +206,34 @@ def same_content(valid: FeatureSet, train: FeatureSet) -> list[Notice]:
         return []
     message = f"{same} of the {len(valid)} valid rows have the content of a training row: their accuracy is optimistic"
     return [Notice(Code.SAME_CONTENT, message)]
+
+
+def torn_groups(
+    groups: NDArray[np.object_] | None, trained: NDArray[np.object_] | None, which: str = "valid rows"
+) -> list[Notice]:
+    """Return a warning if rows are of groups with training rows; none if the rows have no groups.
+
+    Parameters
+    ----------
+    groups, trained
+        The groups of rows that did not train a head, and of those that did.
+    which
+        What the first ones are called.
+    """
+    both = set() if groups is None or trained is None else (set(groups) & set(trained)) - {""}
+    if groups is None or not both:
+        return []
+    count = sum(group in both for group in groups)
+    message = (
+        f"{count:,} of the {len(groups):,} {which} are of {counted(len(both), 'group')} with training rows as well: "
+        "the given splits tear groups, so the accuracy is optimistic"
+    )
+    return [Notice(Code.TORN_GROUPS, message)]
+
+
+def count_groups(features: FeatureSet) -> int:
+    """Return the number of groups of rows; rows without groups are their own."""
+    return len(features) if features.groups is None else len(set(features.groups))
 
 
 def has_content_of(features: FeatureSet, sha256: NDArray[np.object_]) -> NDArray[np.bool_]:

@@ -14,8 +14,8 @@ from featurecache.backbones.catalog import in_network_order
 from featurecache.images.classes import class_warnings
 from featurecache.memory import free_memory
 from featurecache.options import MAX_PIXELS
-from featurecache.text import did_you_mean, in_units, listed
-from heads.artifact import TrainedHead, TrainingRecord
+from featurecache.text import counted, did_you_mean, in_units, listed
+from heads.artifact import TrainedHead, TrainingGroups, TrainingRecord
 from heads.calibrate import fit_calibration
 from heads.calibration import METHODS, NONE
 from heads.catalog import head_spec, load_heads, make_head
@@ -25,11 +25,13 @@ from heads.notices import Code, Notice
 from heads.rows import float32_bytes, row_blocks
 from heads.splits import (
     Holdout,
+    count_groups,
     count_text,
     has_valid_split,
     roles,
     rows_digest,
     same_content,
+    torn_groups,
     training_rows,
 )
 
@@ -71,7 +73,7 @@ def train(
     Parameters
     ----------
     cache
-        The features.
+        The features. Groups (`featurecache.FeatureCache.with_groups`) are never on both sides of the holdout.
     head
         The head's name in the catalogue; if None, that of ``start``, or softmax.
     tap
@@ -115,10 +117,11 @@ def train(
     """
     training = Training.asked(head, params=params, seed=seed, holdout=holdout, start=start, calibrate=calibrate)
     chosen = head_tap(cache, training.spec, tap or (start.tap if start else None))
-    relabelled = cache if labels is None else cache.with_labels(labels)
+    relabelled = _grouped(cache if labels is None else cache.with_labels(labels), start)
     features = relabelled.features(chosen)
     return training.on(
         features,
+        group_column=relabelled.group_column,
         made_by=cache.made_by,
         notices=unmatched_labels(features, relabelled.given_labels),
         on_epoch=on_epoch,
@@ -177,6 +180,7 @@ class Training:
         features: FeatureSet,
         *,
         made_by: Provenance,
+        group_column: str | None = None,
         notices: Iterable[Notice] = (),
         on_epoch: Callable[[Epoch], object] | None = None,
     ) -> TrainedHead:
@@ -186,6 +190,8 @@ class Training:
         ----------
         features
             The rows of all splits.
+        group_column
+            The column that names the groups of the rows, which the head records; None if they have no groups.
         made_by
             What made the features.
         notices
@@ -193,7 +199,7 @@ class Training:
         on_epoch
             As in `train`, also for errors.
         """
-        return _trained(self, features, made_by, notices, on_epoch)
+        return _trained(self, features, made_by, notices, on_epoch, group_column=group_column)
 
 
 def _trained(
@@ -202,6 +208,8 @@ def _trained(
     made_by: Provenance,
     notices: Iterable[Notice],
     on_epoch: Callable[[Epoch], object] | None,
+    *,
+    group_column: str | None,
 ) -> TrainedHead:
     spec, seed, rule, start = training.spec, training.seed, training.rule, training.start
     untrained = training.untrained()
@@ -248,9 +256,11 @@ def _trained(
                 *fitted.warnings_,
                 *_other_rows(start, train_rows),
                 *same_content(valid_rows, train_rows),
+                *torn_groups(valid_rows.groups, train_rows.groups),
                 *class_warnings(features.classes),
                 *_notices(features, rule, train_rows, valid_rows, spec),
             ),
+            groups=TrainingGroups.counted(group_column, train_rows, valid_rows),
         ),
         model=fitted.model_,
     )
@@ -273,6 +283,21 @@ def _calibrated(head: TrainedHead, training: Training, train_rows: FeatureSet, v
             warnings=(*record.warnings, *notices),
         ),
     )
+
+
+def _grouped(cache: FeatureCache, start: TrainedHead | None) -> FeatureCache:
+    """Return a cache in the groups of the head to continue, if there is one: its holdout must choose the same rows."""
+    if start is None:
+        return cache
+    column = start.training.groups.column if start.training.groups else None
+    if cache.group_column is None and column is not None:
+        return cache.with_groups(column)
+    if cache.group_column != column:
+        raise ParameterError(
+            f"group: the head to continue was trained with {f'groups of {column!r}' if column else 'no groups'}, got "
+            f"{cache.group_column!r}; leave it out to keep the same rows held out"
+        )
+    return cache
 
 
 def unmatched_labels(features: FeatureSet, labels: Mapping[str, str | None]) -> list[Notice]:
@@ -451,6 +476,9 @@ def _notices(
     measured = len(_measured(train_rows, spec))
     both = len(train_rows) + len(valid_rows)
     uneven = abs(len(valid_rows) / both - rule.fraction) > _UNEVEN and not has_valid_split(features)
+    no_valid = "there are no valid rows"
+    if features.groups is not None and rule.fraction and len(train_rows):
+        no_valid += f": none of {counted(count_groups(train_rows), 'group')} is held out, take another seed or more"
     notices: list[tuple[object, Code, str]] = [
         (unlabelled, Code.UNLABELLED_ROWS, f"{unlabelled} rows without a label were not used"),
         (
@@ -461,13 +489,14 @@ def _notices(
         (
             not len(valid_rows),
             Code.NO_VALID_ROWS,
-            "there are no valid rows: the accuracy on new images is unknown",
+            f"{no_valid}: the accuracy on new images is unknown",
         ),
         (
             uneven,
             Code.UNEVEN_HOLDOUT,
             f"{len(valid_rows)} of {both} rows are held out, although {rule.fraction:g} of them were requested: "
-            "rows are chosen by their content alone",
+            f"{'rows are chosen by their content' if features.groups is None else 'groups are chosen by their name'} "
+            "alone",
         ),
         (
             len(valid_rows) and unvalidated,

@@ -3,7 +3,7 @@
 Private: `heads` has the public names.
 """
 
-from heads.artifact.record import TrainingRecord
+from heads.artifact.record import TrainingGroups, TrainingRecord
 from heads.artifact.trained import TrainedHead, require_free
 
-__all__ = ["TrainedHead", "TrainingRecord", "require_free"]
+__all__ = ["TrainedHead", "TrainingGroups", "TrainingRecord", "require_free"]

@@ -53,8 +53,10 @@ _SCHEMA: dict[str, Any] = {
     "tensors_sha256": str,
     "sha256": str,
 }
-_OPTIONAL: dict[str, Any] = {  # missing from older heads, and from those with the default
+# Members by their place, missing from older heads, and from those with the default.
+_OPTIONAL: dict[str, Any] = {
     "max_pixels": int,
+    "training.groups": {"column": str, "n_train": int, "n_valid": int},
     "calibration": {
         "method": str,
         "folds": int,
@@ -92,7 +94,7 @@ def parse(description: bytes) -> dict[str, Any]:
             f"{DESCRIPTION} has format_version {data.get('format_version')!r}, this program reads {FORMAT_VERSION}; "
             "use the version of featurecache that wrote it"
         )
-    fault = _fault(data, _SCHEMA | {name: kind for name, kind in _OPTIONAL.items() if name in data}, "")
+    fault = _fault(data, _SCHEMA, "")
     if fault:
         raise ArtifactError(f"{DESCRIPTION}: {fault}")
     try:
@@ -132,6 +134,8 @@ def _fault(value: object, schema: Any, where: str) -> str | None:  # noqa: ANN40
     if isinstance(value, list):
         parts = [(item, schema[0], f"{where}[{number}]") for number, item in enumerate(value)]
     elif isinstance(value, dict) and isinstance(schema, dict):
+        optional = {name: _OPTIONAL.get(f"{where}.{name}".lstrip(".")) for name in value.keys() - schema.keys()}
+        schema = schema | {name: kind for name, kind in optional.items() if kind}
         if value.keys() != schema.keys():
             missing, extra = sorted(schema.keys() - value.keys()), sorted(value.keys() - schema.keys())
             return f"{where or 'the file'} lacks {missing or 'nothing'} and has {extra or 'nothing'} in addition"

@@ -1,15 +1,42 @@
 """The record of a training, as ``head.json`` stores it."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from heads.artifact.description import DESCRIPTION
 from heads.epochs import Epoch
 from heads.errors import ArtifactError, ParameterError
 from heads.notices import Code, Notice
-from heads.splits import Holdout
+from heads.splits import Holdout, count_groups
+
+if TYPE_CHECKING:
+    from featurecache.cache import FeatureSet
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingGroups:
+    """The groups that a training kept together.
+
+    Parameters
+    ----------
+    column
+        The column that names the groups.
+    n_train, n_valid
+        Numbers of groups of the training rows and of the valid rows.
+    """
+
+    column: str
+    n_train: int
+    n_valid: int
+
+    @classmethod
+    def counted(cls, column: str | None, train: FeatureSet, valid: FeatureSet) -> Self | None:
+        """Count the groups of training and valid rows; return None if no column names groups."""
+        return None if column is None else cls(column, count_groups(train), count_groups(valid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +69,8 @@ class TrainingRecord:
         Maps the distributions that trained the head to their versions.
     warnings
         Warnings for the user.
+    groups
+        The groups that were kept together; None if there were none.
 
     Examples
     --------
@@ -64,16 +93,22 @@ class TrainingRecord:
     seconds: float
     versions: Mapping[str, str]
     warnings: tuple[Notice, ...]
+    groups: TrainingGroups | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as in ``head.json``."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return fields | {
-            "holdout": self.holdout and asdict(self.holdout),
-            "epochs": [asdict(epoch) for epoch in self.epochs],
-            # unchanged after reading, so that an old head without codes keeps its identity
-            "warnings": [notice.to_dict() if notice.code else notice.message for notice in self.warnings],
-        }
+        groups = fields.pop("groups")
+        return (
+            fields
+            | ({"groups": asdict(groups)} if groups else {})
+            | {
+                "holdout": self.holdout and asdict(self.holdout),
+                "epochs": [asdict(epoch) for epoch in self.epochs],
+                # unchanged after reading, so that an old head without codes keeps its identity
+                "warnings": [notice.to_dict() if notice.code else notice.message for notice in self.warnings],
+            }
+        )
 
 
 def read_record(data: dict[str, Any], classes: tuple[str, ...]) -> TrainingRecord:
@@ -98,6 +133,7 @@ def read_record(data: dict[str, Any], classes: tuple[str, ...]) -> TrainingRecor
         "holdout": holdout,
         "epochs": epochs,
         "warnings": tuple(map(_notice, data["warnings"])),
+        "groups": TrainingGroups(**data["groups"]) if "groups" in data else None,
     }
     return TrainingRecord(**(data | sequences))
 

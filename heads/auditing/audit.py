@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurecache.text import counted
 from heads.auditing.duplicates import Duplicate, DuplicateGroup, Duplicates, find_duplicates, groups_of
 from heads.auditing.labels import LabelError, label_errors
 from heads.catalog import head_spec, make_head
 from heads.errors import ParameterError, TrainingError
 from heads.evaluation.imagenet import imagenet_top3
-from heads.evaluation.intervals import Interval, wilson
+from heads.evaluation.intervals import Interval, group_numbers, proportion
 from heads.evaluation.predictions import PredictionsTable
 from heads.folds import OutOfFold, checkable, out_of_fold
 from heads.notices import Code, Notice, to_dicts
 from heads.rows import Scaling, first_not_finite
-from heads.splits import FEWEST_FOLDS, NO_FOLD, folds_of
+from heads.splits import FEWEST_FOLDS, NO_FOLD, folds_of, kept_together
 from heads.training import DEFAULT_HEAD, feature_tap
 
 if TYPE_CHECKING:
@@ -84,10 +85,10 @@ class Audit:
 
     @property
     def accuracy(self) -> Interval | None:
-        """The share of labels that the heads agree with, with Wilson's 95 % interval; None if no label was checked."""
+        """The share of labels that the heads agree with, with its 95 % interval; None if no label was checked."""
         if not len(self.table):
             return None
-        return wilson(int(np.count_nonzero(self.table.correct)), len(self.table))
+        return proportion(self.table.correct, self.table.groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the predictions, ready for JSON."""
@@ -190,7 +191,8 @@ def audit(
 
     The labels of all splits are checked, including the test split: an audit looks for wrong labels and selects no head.
     Each row is predicted by a head that was trained on the other folds. Duplicates of the row are in its own fold,
-    because a duplicate with the same wrong label would confirm it. If the head standardises, the scaling is computed
+    because a duplicate with the same wrong label would confirm it, and so is its group
+    (`featurecache.FeatureCache.with_groups`). If the head standardises, the scaling is computed
     from all rows of the cache, without labels. Rows without a label are only searched for duplicates.
 
     Nothing is written. Memory holds the training rows of one fold, beside the mapped cache; a float16 cache is
@@ -238,9 +240,12 @@ def audit(
         path = features.paths[row]
         raise TrainingError(f"{path}: row {row} holds features that are not finite; extract them again", row)
     duplicates = find_duplicates(features, near, lambda done, total: progress(done, total, COMPARING))
-    groups = duplicates.contents if duplicates.too_many else duplicates.groups
+    groups = _joined(duplicates.contents if duplicates.too_many else duplicates.groups, features)
     if folds > np.count_nonzero(features.y >= 0) > 0:
         raise ParameterError(f"folds is {folds}, and there are {np.count_nonzero(features.y >= 0)} labelled rows")
+    n_groups = len(np.unique(groups[features.y >= 0]))
+    if features.groups is not None and 0 < n_groups < folds:
+        raise ParameterError(f"folds is {folds}, and there are {counted(n_groups, 'group')} of labelled rows")
     found = check.run(features, groups, lambda done, total: progress(done, total, CHECKING))
     top3 = imagenet_top3(cache, features)
     table = PredictionsTable(
@@ -250,6 +255,7 @@ def audit(
         probabilities=found.probabilities,
         classes=features.classes,
         imagenet_top3=None if top3 is None else top3.take(found.rows),
+        groups=None if features.groups is None else features.groups[found.rows],
     )
     return Audit(
         table=table,
@@ -265,6 +271,14 @@ def audit(
         apart=not duplicates.too_many,
         warnings=(*_notes(features, duplicates, table, near), *_weak_head(table, head), *found.warnings),
     )
+
+
+def _joined(duplicates: Targets, features: FeatureSet) -> Targets:
+    """Return the numbers of the groups of duplicates, shape (n,), joined where rows share a group of the cache."""
+    if features.groups is None:
+        return duplicates
+    pairs = replace(features, sha256=duplicates.astype(str).astype(object))
+    return group_numbers(kept_together(pairs))
 
 
 def _notes(features: FeatureSet, duplicates: Duplicates, table: PredictionsTable, near: float) -> Iterator[Notice]:
@@ -287,7 +301,8 @@ def _notes(features: FeatureSet, duplicates: Duplicates, table: PredictionsTable
         yield Notice(
             Code.LABELS_NOT_CHECKED,
             f"{len(left_out)} labelled rows of the class {names} were not checked: that needs two classes with two "
-            "different images each, near-duplicates counted as one, not all in one fold",
+            f"different {'images' if features.groups is None else 'groups'} each, near-duplicates counted as one, not "
+            "all in one fold",
         )
     if 0 < len(labelled) < len(features):
         unlabelled = len(features) - len(labelled)

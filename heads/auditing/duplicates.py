@@ -49,6 +49,8 @@ class Duplicate:
         Their splits; ``""`` for none.
     class_a, class_b
         Names of their classes; None without a label.
+    group_a, group_b
+        Their groups; None if the cache was not asked for groups.
     """
 
     a: str
@@ -61,6 +63,13 @@ class Duplicate:
     split_b: str
     class_a: str | None
     class_b: str | None
+    group_a: str | None = None
+    group_b: str | None = None
+
+    @property
+    def tears_groups(self) -> bool:
+        """Whether they are in different groups."""
+        return self.group_a != self.group_b
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +117,8 @@ class Duplicates:
     Parameters
     ----------
     pairs
-        The most harmful first: conflicting labels, then different splits, then higher similarity, exact before near,
-        then by path.
+        The most harmful first: conflicting labels, then different splits, then different groups of the cache, then
+        higher similarity, exact before near, then by path.
     contents, groups
         The number of the content of each row, and of the group of its duplicates, near ones included, shapes (n,);
         a group's rows are connected by near-duplicates, not each one to each other.
@@ -316,8 +325,10 @@ def _described(features: FeatureSet, pair: _Pair) -> Duplicate:
         split_b=split_b,
         class_a=features.classes[label_a] if label_a >= 0 else None,
         class_b=features.classes[label_b] if label_b >= 0 else None,
+        group_a=None if features.groups is None else features.groups[pair.a],
+        group_b=None if features.groups is None else features.groups[pair.b],
     )
 
 
-def _harm(pair: Duplicate) -> tuple[bool, bool, float, Kind, str, str]:
-    return not pair.conflict, not pair.crosses, -pair.similarity, pair.kind, pair.a, pair.b
+def _harm(pair: Duplicate) -> tuple[bool, bool, bool, float, Kind, str, str]:
+    return not pair.conflict, not pair.crosses, not pair.tears_groups, -pair.similarity, pair.kind, pair.a, pair.b

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from heads.artifact.record import TrainingGroups
 from heads.catalog import head_spec, make_head
 from heads.curves.forecasting import FEWEST_SIZES, Forecast, intervals_and_forecast
 from heads.errors import ParameterError, TrainingError
+from heads.evaluation.intervals import few_groups, group_numbers
 from heads.notices import Code, Notice, to_dicts
 from heads.rows import first_not_finite
-from heads.splits import Holdout, same_content, training_rows
+from heads.splits import Holdout, kept_together, same_content, torn_groups, training_rows
 from heads.training import DEFAULT_HOLDOUT, feature_tap, require_rows
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ class LearningCurve:
         The majority baseline: accuracy of always predicting the most frequent class of the training rows.
     warnings
         What the user must know.
+    groups
+        The groups that were kept together; None if there were none.
 
     Examples
     --------
@@ -92,6 +96,7 @@ class LearningCurve:
     seed: int
     baseline_accuracy: float
     warnings: tuple[Notice, ...]
+    groups: TrainingGroups | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
@@ -106,6 +111,7 @@ class LearningCurve:
             "repeats": self.repeats,
             "seed": self.seed,
             "baseline_accuracy": self.baseline_accuracy,
+            "groups": self.groups and asdict(self.groups),
             "warnings": to_dicts(self.warnings),
         }
 
@@ -147,6 +153,9 @@ def learning_curve(
     other rows. Which rows they are follows from contents and seed, not from their order. All n rows are one draw, which
     is trained on once.
 
+    Of rows in groups (`featurecache.FeatureCache.with_groups`), whole groups are drawn: sizes are halves of the number
+    of groups, and the n of a point is the mean number of rows of its runs.
+
     Parameters
     ----------
     cache
@@ -187,18 +196,23 @@ def learning_curve(
     make_head(head, seed=seed, **values)
     features = cache.features(feature_tap(cache, spec, tap))
     train, valid = _rows(features, Holdout(holdout, seed))
-    sizes = sizes_of(len(train), len(np.unique(train.y)))
+    units = None if train.groups is None else group_numbers(kept_together(train))
+    n_units = len(train) if units is None else int(units.max()) + 1
+    counts = sizes_of(n_units, len(np.unique(train.y)), "row" if units is None else "group")
     trainings = _Trainings(train, valid, head, values, seed)
-    correct: list[tuple[int, NDArray[np.bool_]]] = []
-    total = repeats * (len(sizes) - 1) + 1
+    correct: list[tuple[int, int, NDArray[np.bool_]]] = []
+    total = repeats * (len(counts) - 1) + 1
     for run in range(repeats):
-        drawn = drawn_order(train, seed, run)
-        for size in sizes if run == 0 else sizes[:-1]:
+        drawn = drawn_order(train, seed, run, units)
+        ends = np.arange(1, len(train) + 1) if units is None else np.flatnonzero(np.diff(units[drawn], append=-1)) + 1
+        for count in counts if run == 0 else counts[:-1]:
             progress(len(correct), total, "training heads")
-            correct.append((size, trainings.correct(np.sort(drawn[:size]), run)))
+            size = int(ends[count - 1])
+            correct.append((count, size, trainings.correct(np.sort(drawn[:size]), run)))
     progress(total, total, "training heads")
-    matrices = [np.array([each for n, each in correct if n == size]) for size in sizes]
-    intervals, forecast = intervals_and_forecast(sizes, matrices, seed=seed)
+    matrices = [np.array([each for of, _, each in correct if of == count]) for count in counts]
+    sizes = [round(np.mean([size for of, size, _ in correct if of == count])) for count in counts]
+    intervals, forecast = intervals_and_forecast(sizes, matrices, seed=seed, groups=valid.groups)
     runs = [tuple(matrix.mean(axis=1).tolist()) for matrix in matrices]
     return LearningCurve(
         points=tuple(map(CurvePoint, sizes, intervals, runs)),
@@ -212,6 +226,7 @@ def learning_curve(
         seed=seed,
         baseline_accuracy=float(np.mean(valid.y == np.bincount(train.y).argmax())),
         warnings=(*_notes(train, valid, forecast, repeats, trainings.warnings), *_falling(sizes, intervals)),
+        groups=TrainingGroups.counted(cache.group_column, train, valid),
     )
 
 
@@ -247,8 +262,10 @@ def _by_path(rows: FeatureSet) -> FeatureSet:
     return rows if np.all(np.diff(order) > 0) else rows.take(order)
 
 
-def sizes_of(n: int, k: int) -> tuple[int, ...]:
+def sizes_of(n: int, k: int, unit: str = "row") -> tuple[int, ...]:
     """Return the numbers of training rows to look at, ascending: n, n/2, n/4, …, for n rows of k classes.
+
+    Groups are counted in the place of rows if these are the ``unit``.
 
     Raises
     ------
@@ -264,18 +281,30 @@ def sizes_of(n: int, k: int) -> tuple[int, ...]:
     sizes = [n >> halvings for halvings in range(_MOST_SIZES) if n >> halvings >= fewest]
     if len(sizes) < 2:  # noqa: PLR2004
         raise TrainingError(
-            f"{n} training rows of {k} classes; a learning curve needs at least {2 * fewest}, so that half of them can "
-            "train as well"
+            f"{n} training {unit}s of {k} classes; a learning curve needs at least {2 * fewest}, so that half of them "
+            "can train as well"
         )
     return tuple(reversed(sizes))
 
 
-def drawn_order(rows: FeatureSet, seed: int, run: int) -> Targets:
+def drawn_order(rows: FeatureSet, seed: int, run: int, units: Targets | None = None) -> Targets:
     """Return row numbers, shape (n,), in an order of which every beginning has like shares of the classes.
 
     The rows of a class are ordered by a hash of their content, the seed and the run. The first of each class come first
     of all; the others are interleaved in proportion.
+
+    Parameters
+    ----------
+    rows
+        The rows.
+    seed, run
+        What the order follows from.
+    units
+        Numbers of groups that stay together, shape (n,): they are ordered as rows are, each by the first of its
+        contents and its most frequent class. The first with any row of a class come first of all. None for single rows.
     """
+    if units is not None:
+        return _drawn_groups(rows, seed, run, units)
     drawn = np.array([hashlib.sha256(f"{seed}:{run}:{sha256}".encode()).hexdigest() for sha256 in rows.sha256])
     by_hash = np.lexsort((rows.paths.astype(str), drawn))
     places = np.empty(len(rows))
@@ -284,6 +313,24 @@ def drawn_order(rows: FeatureSet, seed: int, run: int) -> Targets:
         places[own] = (np.arange(len(own)) + 0.5) / len(own)
         places[own[0]] = 0
     return by_hash[np.argsort(places[by_hash], kind="stable")]
+
+
+def _drawn_groups(rows: FeatureSet, seed: int, run: int, units: Targets) -> Targets:
+    of_class = np.zeros((int(units.max()) + 1, len(rows.classes)), np.intp)
+    np.add.at(of_class, (units, rows.y), 1)
+    firsts = np.full(len(of_class), "~" * 64, dtype=object)  # above all hashes
+    np.minimum.at(firsts, units, rows.sha256)
+    hashed = [hashlib.sha256(f"{seed}:{run}:{first}".encode()).hexdigest() for first in firsts]
+    by_hash = np.argsort(np.array(hashed), kind="stable")
+    frequent, places = of_class.argmax(axis=1), np.empty(len(of_class))
+    for label in np.unique(frequent):
+        own = by_hash[frequent[by_hash] == label]
+        places[own] = (np.arange(len(own)) + 0.5) / len(own)
+    for label in np.unique(rows.y):
+        places[by_hash[np.argmax(of_class[by_hash, label] > 0)]] = 0
+    rank = np.empty(len(places), np.intp)
+    rank[by_hash[np.argsort(places[by_hash], kind="stable")]] = np.arange(len(places))
+    return np.argsort(rank[units], kind="stable")
 
 
 class _Trainings:
@@ -318,6 +365,8 @@ def _notes(
     if unvalidated:
         yield Notice(Code.CLASS_NOT_EVALUATED, f"no valid row is of the class {', '.join(unvalidated)}")
     yield from same_content(valid, train)
+    yield from torn_groups(valid.groups, train.groups)
+    yield from few_groups(valid.groups)
     if repeats == 1:
         message = "with one run, the intervals leave out the variation between draws of training rows; use more repeats"
         yield Notice(Code.ONE_RUN, message)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heads.evaluation.intervals import Interval, wilson
+from heads.evaluation.intervals import Interval, drawn_groups, group_numbers, proportion, wilson
 from heads.rows import row_blocks
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ class Forecast:
 
 
 def intervals_and_forecast(
-    sizes: Sequence[int], correct: Sequence[NDArray[np.bool_]], *, seed: int = 0
+    sizes: Sequence[int],
+    correct: Sequence[NDArray[np.bool_]],
+    *,
+    seed: int = 0,
+    groups: NDArray[np.object_] | None = None,
 ) -> tuple[tuple[Interval, ...], Forecast | None]:
     """Return the mean accuracy at each size with its 95 % interval, and what is to be expected of twice the rows.
 
@@ -68,6 +72,9 @@ def intervals_and_forecast(
         run, all others have equally many.
     seed
         What is drawn follows from it.
+    groups
+        The group of each validation row, shape (m,): groups are drawn again in the place of rows, and intervals are
+        never narrower than that of one head by `heads.evaluation.intervals.proportion`. None if every row is its own.
 
     Returns
     -------
@@ -76,8 +83,9 @@ def intervals_and_forecast(
     """
     m = correct[0].shape[1]
     values = np.array([matrix.mean() for matrix in correct])
-    drawn = np.concatenate(list(_resampled(correct, np.random.default_rng(seed))))
-    intervals = tuple(_interval(value, of_size, m) for value, of_size in zip(values, drawn.T, strict=True))
+    drawn = np.concatenate(list(_resampled(correct, np.random.default_rng(seed), groups)))
+    least = [None if groups is None else proportion(matrix[0], groups) for matrix in correct]
+    intervals = tuple(map(_interval, values, drawn.T, [m] * len(values), least))
     fitted = np.array(sizes) >= sizes[-1] // _FITTED_RANGE
     if np.count_nonzero(fitted) < FEWEST_SIZES:
         return intervals, None
@@ -87,18 +95,25 @@ def intervals_and_forecast(
     gain, gains = max(0.0, expected - float(values[-1])), np.maximum(redrawn - drawn[:, -1], 0)
     low, high = np.percentile(gains, [2.5, 97.5])
     gained = Interval(gain, float(min(low, gain)), float(max(high, gain)))
-    return intervals, Forecast(target, _interval(expected, redrawn, m), gained)
+    return intervals, Forecast(target, _interval(expected, redrawn, m, least[-1]), gained)
 
 
-def _resampled(correct: Sequence[NDArray[np.bool_]], generator: np.random.Generator) -> Iterator[Floats]:
+def _resampled(
+    correct: Sequence[NDArray[np.bool_]], generator: np.random.Generator, groups: NDArray[np.object_] | None
+) -> Iterator[Floats]:
     """Yield accuracies of heads whose runs and rows are drawn anew, some draws at a time, shape (draws, sizes)."""
     m, repeats = correct[0].shape[1], len(correct[0])
     stacked = np.concatenate(correct).astype(np.float32)
+    numbers = np.arange(m) if groups is None else group_numbers(groups)
+    count = int(numbers.max()) + 1
     ends = np.cumsum([len(matrix) for matrix in correct])[:-1]
     for some in row_blocks(np.broadcast_to(np.float32(), (_REPLICATES, m))):
         draws = some.stop - some.start
-        weights = np.array([np.bincount(generator.integers(0, m, m), minlength=m) for _ in range(draws)], np.float32)
-        accuracies = np.split((weights @ stacked.T).astype(np.float64) / m, ends, axis=1)
+        weights = np.concatenate([part.astype(np.float32) for part in drawn_groups(generator, count, draws)])[
+            :, numbers
+        ]
+        rows = weights.sum(axis=1, dtype=np.float64)[:, np.newaxis]
+        accuracies = np.split((weights @ stacked.T).astype(np.float64) / rows, ends, axis=1)
         runs = generator.integers(0, repeats, (draws, repeats))
         means = [
             np.take_along_axis(correct, runs, axis=1).mean(axis=1) if correct.shape[1] > 1 else correct[:, 0]
@@ -130,8 +145,14 @@ def power_law(n: NDArray[np.integer[Any]], accuracies: Floats, m: int, target: i
     return np.asarray(1 - np.maximum(expected - 0.5, 0) / m)
 
 
-def _interval(value: float, drawn: Floats, m: int) -> Interval:
-    """Return a value with the percentiles of what was drawn, no narrower than Wilson's interval of m rows."""
+def _interval(value: float, drawn: Floats, m: int, least: Interval | None = None) -> Interval:
+    """Return a value with the percentiles of what was drawn.
+
+    The interval is no narrower than Wilson's of m rows, or, if it is given, than another one about its own value.
+    """
     low, high = np.percentile(drawn, [2.5, 97.5])
     one_head = wilson(round(value * m), m)
-    return Interval(float(value), float(min(value, low, one_head.low)), float(max(value, high, one_head.high)))
+    below, above = one_head.low, one_head.high
+    if least is not None:
+        below, above = max(0.0, value - least.value + least.low), min(1.0, value - least.value + least.high)
+    return Interval(float(value), float(min(value, low, below)), float(max(value, high, above)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.evaluation.intervals import Interval, percentile_interval
+from heads.evaluation.intervals import Interval, drawn_groups, group_numbers, percentile_interval
 from heads.evaluation.metrics import CALIBRATION_BINS, calibration_bins, ranked_classes
 from heads.rows import Floats, Labels
 
@@ -46,6 +46,7 @@ def bootstrap(
     probabilities: Floats,
     *,
     values: Mapping[str, float | None] = MappingProxyType({}),
+    groups: NDArray[np.object_] | None = None,
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval | None]:
@@ -66,6 +67,8 @@ def bootstrap(
         Shape (n, k), float64.
     values
         The numbers themselves, where they are known; None is a number that is undefined. The others are computed.
+    groups
+        The group of each row, shape (n,): groups are drawn with all of their rows. None to draw rows.
     replicates
         Number of resamples.
     seed
@@ -82,7 +85,9 @@ def bootstrap(
     affordable = {"summed": _affordable(replicates, _STEPS * n), "ranked": _affordable(replicates, n * k)}
     resamples: dict[str, list[Floats]] = {name: [] for name in NAMES}
     done = 0
-    for weights in _weights(np.random.default_rng(seed), n, k, max(affordable.values())):
+    generator, most = np.random.default_rng(seed), max(affordable.values())
+    numbers = None if groups is None else group_numbers(groups)
+    for weights in _weights(generator, n, k, most) if numbers is None else _group_weights(generator, numbers, k, most):
         summed, ranked = (weights[:, : max(0, affordable[kind] - done)] for kind in ("summed", "ranked"))
         scores = summed_scores(true, probabilities, summed) | ranked_scores(true, probabilities, ranked)
         for name, resampled in scores.items():
@@ -200,6 +205,16 @@ def _weights(generator: np.random.Generator, n: int, k: int, replicates: int) ->
                 [np.bincount(generator.integers(0, n, n), minlength=n) for _ in range(part.shape[1])], np.float64
             ).T
         yield weights
+
+
+def _group_weights(
+    generator: np.random.Generator, numbers: NDArray[np.intp], k: int, replicates: int
+) -> Iterator[Floats]:
+    """Yield row counts of resamples of groups, as `_weights`; ``numbers`` are those of the rows' groups, shape (n,)."""
+    most = max(1, _WEIGHTS // max(len(numbers), 3 * k))
+    for counts in drawn_groups(generator, int(numbers.max()) + 1, replicates):
+        for start in range(0, len(counts), most):
+            yield np.ascontiguousarray(counts[start : start + most, numbers].T)
 
 
 def _at_weight_one(true: Labels, probabilities: Floats) -> dict[str, float | None]:

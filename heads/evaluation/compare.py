@@ -33,7 +33,7 @@ class Pair:
     only_a, only_b
         Number of rows that only this head classifies correctly.
     p_value
-        Two-sided p-value of McNemar's exact test that both are equally accurate.
+        Two-sided p-value of McNemar's exact test that both are equally accurate, or of its form for rows in groups.
     p_adjusted
         The same, adjusted by Holm's method for all pairs of the comparison.
     difference
@@ -99,11 +99,17 @@ class Comparison:
         disputed = np.flatnonzero(agreeing < len(tables))
         return disputed[np.lexsort((disputed, -sureness[disputed], agreeing[disputed]))]
 
+    @property
+    def n_groups(self) -> int | None:
+        """The number of groups of the rows; None if every row is its own."""
+        return next(iter(self.evaluations.values())).n_groups
+
     def to_dict(self) -> dict[str, Any]:
         """Return all scores, ready for JSON; undefined ones are None."""
         heads = [{"head_dir": name} | each.to_dict() for name, each in self.evaluations.items()]
         return {
             "n": len(self),
+            "groups": self.n_groups,
             "classes": list(self.classes),
             "heads": heads,
             "pairs": [asdict(pair) for pair in self.pairs],
@@ -180,7 +186,8 @@ def compare(evaluations: Mapping[str, Evaluation], *, seed: int = 0) -> Comparis
             raise MismatchError(f"{first} and {name} cannot be compared: {difference}")
     right = {name: each.table.correct for name, each in evaluations.items()}
     couples = list(combinations(right, 2))
-    p_values = [mcnemar(right[a], right[b]) for a, b in couples]
+    groups = reference.table.groups
+    p_values = [mcnemar(right[a], right[b], groups) for a, b in couples]
     pairs = tuple(
         Pair(
             a,
@@ -189,7 +196,7 @@ def compare(evaluations: Mapping[str, Evaluation], *, seed: int = 0) -> Comparis
             int(np.count_nonzero(right[b] & ~right[a])),
             p_value,
             p_adjusted,
-            paired_bootstrap(right[a], right[b], seed=seed),
+            paired_bootstrap(right[a], right[b], groups, seed=seed),
         )
         for (a, b), p_value, p_adjusted in zip(couples, p_values, holm(p_values), strict=True)
     )
@@ -201,12 +208,14 @@ def _difference(ours: Evaluation, theirs: Evaluation) -> str:
     a, b = ours.table, theirs.table
     remedy = (
         "evaluate both on one split of one cache, or on all rows; without a valid split train them with the same "
-        "--holdout and --seed"
+        "--holdout, --seed and --group"
     )
     if len(a) != len(b):
         return f"they were evaluated on {len(a):,} and {len(b):,} rows; {remedy}"
     for row in np.flatnonzero((a.paths != b.paths) | (a.splits != b.splits))[:1]:
         return f"one was evaluated on {a.paths[row]!r}, the other on {b.paths[row]!r} in its place; {remedy}"
+    if (a.groups is None) != (b.groups is None) or (a.groups is not None and (a.groups != b.groups).any()):
+        return "their rows are in different groups; evaluate both with the same --group"
     labels_a, labels_b = (np.array(table.classes, dtype=object)[table.true] for table in (a, b))
     for row in np.flatnonzero(labels_a != labels_b)[:1]:
         labels = f"{labels_a[row]!r} and {labels_b[row]!r}"

@@ -14,7 +14,7 @@ from heads.artifact import TrainedHead
 from heads.errors import EvaluationError, MismatchError
 from heads.evaluation import metrics
 from heads.evaluation.bootstrap import bootstrap
-from heads.evaluation.intervals import Interval
+from heads.evaluation.intervals import OF_GROUPS, WILSON, Interval, few_groups
 from heads.evaluation.metrics import AverageScores, ClassScores
 from heads.evaluation.predictions import PredictionsTable
 from heads.evaluation.selection import on_calibration_rows, on_training_rows
@@ -47,7 +47,8 @@ class Score:
     interval
         Its 95 % interval; None if there is none.
     method
-        How the interval was computed: ``"Wilson"`` or ``"bootstrap"``; empty if there is none.
+        How the interval was computed: ``"Wilson"``, ``"bootstrap"``, or ``"bootstrap of groups"``; empty if there
+        is none.
     """
 
     key: str
@@ -66,7 +67,7 @@ class Evaluation:
     table
         The predictions for the labelled rows, in the order of `PredictionsTable.sorted`. All scores follow from them.
     accuracy
-        With its 95 % interval (Wilson's).
+        With its 95 % interval (Wilson's; of rows in groups, by a bootstrap of groups).
     balanced_accuracy
         Mean recall of the classes that have rows.
     log_loss
@@ -78,8 +79,8 @@ class Evaluation:
     macro, weighted
         Precision, recall and F1 averaged over the classes that have rows, each once, or as often as it has rows.
     top_k, top_k_accuracy
-        The proportion of rows whose class is among the 5 likeliest, with its 95 % interval (Wilson's); None if there
-        are no more classes than that.
+        The proportion of rows whose class is among the 5 likeliest, with its 95 % interval as that of the accuracy;
+        None if there are no more classes than that.
     calibration_error
         The expected calibration error: how far probabilities of predicted classes are from accuracies, on average.
     per_class
@@ -148,12 +149,19 @@ class Evaluation:
 
         They are computed on first access. None where the score is undefined or has no interval.
         """
-        return bootstrap(self.table.true, self.table.probabilities, values=self._bootstrapped())
+        table = self.table
+        return bootstrap(table.true, table.probabilities, values=self._bootstrapped(), groups=table.groups)
+
+    @property
+    def n_groups(self) -> int | None:
+        """The number of groups of the rows; None if every row is its own."""
+        return None if self.table.groups is None else len(set(self.table.groups))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all scores and their intervals, ready for JSON; undefined ones are None."""
         return {
             "n": len(self),
+            "groups": self.n_groups,
             "split": self.split,
             "classes": list(self.classes),
             "accuracy": asdict(self.accuracy),
@@ -180,14 +188,15 @@ class Evaluation:
 
         The notebook, the report and the command line show the same rows.
         """
+        of_proportions, of_others = (WILSON, "bootstrap") if self.n_groups is None else (OF_GROUPS, OF_GROUPS)
         proportions = [("accuracy", "accuracy", self.accuracy)]
         if self.top_k_accuracy is not None:
             proportions.append(("top_k_accuracy", f"top-{self.top_k} accuracy", self.top_k_accuracy))
         return (
-            *(Score(key, label, interval.value, interval, "Wilson") for key, label, interval in proportions),
+            *(Score(key, label, interval.value, interval, of_proportions) for key, label, interval in proportions),
             Score("baseline_accuracy", "majority baseline", self.baseline_accuracy, None, ""),
             *(
-                Score(key, _label(key), value, self.intervals[key], "bootstrap" if self.intervals[key] else "")
+                Score(key, _label(key), value, self.intervals[key], of_others if self.intervals[key] else "")
                 for key, value in self._bootstrapped().items()
             ),
         )
@@ -284,7 +293,9 @@ def predict_table(head: Classifier, features: FeatureSet) -> PredictionsTable:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise EvaluationError(f"{features.paths[row]}: the head's output is no distribution over the classes", row)
-    return PredictionsTable(features.paths, features.splits, features.y, probabilities, features.classes)
+    return PredictionsTable(
+        features.paths, features.splits, features.y, probabilities, features.classes, groups=features.groups
+    )
 
 
 def evaluate(
@@ -397,10 +408,12 @@ def evaluate_table(
             f"they count as wrong, and each costs {-np.log(np.finfo(np.float64).eps):.2f} in the log loss"
         )
         warnings.append(Notice(Code.CLASS_UNKNOWN_TO_HEAD, message))
-    accuracy, baseline = metrics.accuracy(true, predicted), metrics.baseline_accuracy(true, class_counts)
+    accuracy = metrics.accuracy(true, predicted, table.groups)
+    baseline = metrics.baseline_accuracy(true, class_counts)
     if accuracy.value < baseline:
         message = "the head is less accurate than the majority baseline, which always predicts the most frequent class"
         warnings.append(Notice(Code.BELOW_BASELINE, message))
+    warnings += few_groups(table.groups)
     macro, weighted = metrics.average_scores(true, predicted)
     return Evaluation(
         table=table,
@@ -412,7 +425,7 @@ def evaluate_table(
         macro=macro,
         weighted=weighted,
         top_k=metrics.TOP_K,
-        top_k_accuracy=metrics.top_k_accuracy(true, table.probabilities, known=known),
+        top_k_accuracy=metrics.top_k_accuracy(true, table.probabilities, known=known, groups=table.groups),
         calibration_error=metrics.calibration_error(true, table.probabilities),
         per_class=metrics.class_scores(true, predicted, k),
         confusion=metrics.confusion(true, predicted, k),

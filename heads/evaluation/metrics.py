@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.text import listed
-from heads.evaluation.intervals import Interval, wilson
+from heads.evaluation.intervals import Interval, proportion
 from heads.notices import Code, Notice
 from heads.rows import Floats, Labels, row_blocks
 
@@ -60,9 +60,9 @@ class AverageScores:
     f1: float | None
 
 
-def accuracy(true: Labels, predicted: Labels) -> Interval:
-    """Return the proportion of rows whose class was found."""
-    return wilson(int(np.count_nonzero(true == predicted)), len(true))
+def accuracy(true: Labels, predicted: Labels, groups: NDArray[np.object_] | None = None) -> Interval:
+    """Return the proportion of rows whose class was found; rows are in ``groups``, shape (n,), if there are any."""
+    return proportion(true == predicted, groups)
 
 
 def balanced_accuracy(true: Labels, predicted: Labels) -> float:
@@ -149,7 +149,12 @@ def ranked_classes(k: int) -> range:
 
 
 def top_k_accuracy(
-    true: Labels, probabilities: Floats, top: int = TOP_K, *, known: NDArray[np.bool_] | None = None
+    true: Labels,
+    probabilities: Floats,
+    top: int = TOP_K,
+    *,
+    known: NDArray[np.bool_] | None = None,
+    groups: NDArray[np.object_] | None = None,
 ) -> Interval | None:
     """Return the proportion of rows whose class is among the ``top`` likeliest; None if there are no more classes.
 
@@ -165,18 +170,20 @@ def top_k_accuracy(
     known
         Which classes the head knows, shape (k,); all if None. Only these are ranked, so that no tie at probability 0
         finds a row of another class.
+    groups
+        The group of each row, shape (n,), if the rows are in groups.
     """
     n, k = probabilities.shape
     known = np.ones(k, np.bool_) if known is None else known
     if np.count_nonzero(known) <= top:
         return None
-    found = 0
+    found = np.zeros(n, np.bool_)
     for rows in row_blocks(probabilities):
         block, own = probabilities[rows], true[rows, np.newaxis]
         of_own = np.take_along_axis(block, own, axis=1)
         before = ((block > of_own) | ((block == of_own) & (np.arange(k) > own))) & known
-        found += int(np.count_nonzero(known[true[rows]] & (before.sum(axis=1) < top)))
-    return wilson(found, n)
+        found[rows] = known[true[rows]] & (before.sum(axis=1) < top)
+    return proportion(found, groups)
 
 
 def calibration_bins(confidence: Floats) -> NDArray[np.intp]:

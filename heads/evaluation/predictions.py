@@ -52,6 +52,8 @@ class PredictionsTable:
         The names of the k classes, in the order of the columns.
     imagenet_top3
         What the pretrained network itself saw in the images, n rows; None if that is not known.
+    groups
+        The group of each row, shape (n,), `str` objects; None if every row is its own.
 
     Examples
     --------
@@ -70,6 +72,7 @@ class PredictionsTable:
     probabilities: NDArray[np.float64]
     classes: tuple[str, ...]
     imagenet_top3: ImageNetTop3 | None = None
+    groups: NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.true)
@@ -110,6 +113,7 @@ class PredictionsTable:
             self.probabilities[rows],
             self.classes,
             None if self.imagenet_top3 is None else self.imagenet_top3.take(rows),
+            None if self.groups is None else self.groups[rows],
         )
 
     def sorted(self) -> Self:

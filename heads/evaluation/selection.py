@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featurecache.errors import OptionError, UnknownNameError
 from featurecache.images.splits import split_named
 from featurecache.text import counted
 from heads.errors import EvaluationError, MismatchError
@@ -21,6 +22,7 @@ from heads.splits import (
     roles,
     rows_digest,
     rows_of_role,
+    torn_groups,
 )
 
 if TYPE_CHECKING:
@@ -47,12 +49,14 @@ def select_rows(cache: FeatureCache, head: TrainedHead, split: str) -> FeatureSe
         ``"train"``, ``"valid"``, ``"test"``, or ``"all"`` for all rows. If the cache has no train split, its rows
         without a split are ``"train"``; if it has no valid split, the rule that held rows out of the head's training
         divides them into ``"train"`` and ``"valid"``. In the cache that trained the head, these are exactly the rows
-        that trained it and those that were held out.
+        that trained it and those that were held out. The rows are in the groups of the cache, or else in those of the
+        head's training if the cache has that column.
 
     Raises
     ------
     MismatchError
-        If the head was trained on another recipe or tap, or no class of the cache is one of the head's.
+        If the head was trained on another recipe or tap, no class of the cache is one of the head's, or the holdout
+        needs a column of groups that the cache does not have.
     UnknownNameError
         If there is no such split.
     EvaluationError
@@ -73,8 +77,42 @@ def select_rows(cache: FeatureCache, head: TrainedHead, split: str) -> FeatureSe
         raise EvaluationError(
             "the cache has no labelled rows to evaluate on; give labels with --labels FILE.csv, or use predict"
         )
-    rows = rows_of_role(features, split, head.training.holdout)
-    return replace(head.in_own_classes(rows), split=split_named(split) or split)
+    chosen = split_named(split) or split
+    holdout = head.training.holdout if chosen in {TRAIN, VALID} and not has_valid_split(features) else None
+    rows = rows_of_role(_in_own_groups(head, features, cache, needed=holdout is not None), split, holdout)
+    if cache.group_column is not None:  # intervals take the groups that were asked for, whatever the holdout took
+        rows = replace(rows, groups=_of_rows(rows, features))
+    return replace(head.in_own_classes(rows), split=chosen)
+
+
+def _of_rows(rows: FeatureSet, features: FeatureSet) -> NDArray[np.object_] | None:
+    """Return the groups that rows have among all features of their cache."""
+    if features.groups is None:
+        return None
+    by_path = dict(zip(features.paths, features.groups, strict=True))
+    return np.array([by_path[path] for path in rows.paths], dtype=object)
+
+
+def _in_own_groups(head: TrainedHead, features: FeatureSet, cache: FeatureCache, *, needed: bool) -> FeatureSet:
+    """Return all features of a cache in the groups that the head's training kept together, or in none.
+
+    Raises
+    ------
+    MismatchError
+        If they are ``needed`` and the cache has no such column.
+    """
+    record = head.training.groups
+    if record is None or record.column == cache.group_column:
+        return features if record else replace(features, groups=None)
+    try:
+        return replace(features, groups=cache.with_groups(record.column).groups)
+    except (UnknownNameError, OptionError) as e:
+        if not needed:
+            return replace(features, groups=None)
+        raise MismatchError(
+            f"groups: the head's training kept groups of the column {record.column!r} together, and the holdout needs "
+            f"it: {e}; give the table that has it with --labels FILE.csv, or evaluate all rows with --split {ALL}"
+        ) from e
 
 
 def trained_rows(head: TrainedHead, features: FeatureSet) -> NDArray[np.bool_]:
@@ -140,7 +178,16 @@ def on_training_rows(head: TrainedHead, features: FeatureSet, cache: FeatureCach
     cache
         The cache that they are of, where training rows are looked for; None to look among ``features`` only.
     """
-    everything = features if cache is None else head.in_own_classes(labelled_images(cache, head.tap))
+    everything = features
+    if cache is not None:
+        images = head.in_own_classes(labelled_images(cache, head.tap))
+        everything = _in_own_groups(head, images, cache, needed=False)
+    if head.training.groups and features.groups is None:
+        message = (
+            f"the head was trained with groups of the column {head.training.groups.column!r}, which these rows do not "
+            "have: intervals take rows as independent"
+        )
+        yield Notice(Code.NO_GROUPS, message)
     trained = trained_rows(head, everything)
     if trained.any():
         paths, n = set(everything.paths[trained]), len(features)
@@ -154,6 +201,9 @@ def on_training_rows(head: TrainedHead, features: FeatureSet, cache: FeatureCach
         if same.any():
             found = f"{np.count_nonzero(same):,} of {counted(others, 'row')} that did not train the head"
             yield Notice(Code.SAME_CONTENT, f"{found} have the content of a row that did: the accuracy is optimistic")
+        groups = everything.groups if cache is None or cache.groups is None else cache.groups
+        if features.groups is not None and groups is not None:
+            yield from torn_groups(features.groups[~own], groups[trained], "rows that did not train the head")
     elif cache is not None and _is_by_holdout(head, features, everything):
         pool = int(np.count_nonzero((everything.y >= 0) & (roles(everything, None) == TRAIN)))
         yield Notice(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.evaluation.intervals import wilson
+from heads.evaluation.intervals import Interval, proportion
 from heads.evaluation.metrics import CALIBRATION_BINS as _BINS
 from heads.evaluation.metrics import calibration_bins
 from heads.figures.style import BLUE, GREY, VERMILION, lopsided, score
@@ -27,7 +27,7 @@ def reliability_diagram(table: PredictionsTable, *, before: PredictionsTable | N
     """Draw accuracy against the probability of the predicted class, in 15 bins of equal width, and the rows of each.
 
     The bins are those of the expected calibration error, each with its upper and without its lower end (the first has
-    0 as well). Each point lies at the mean probability of its bin, with the 95 % interval (Wilson's) of its accuracy.
+    0 as well). Each point lies at the mean probability of its bin, with its accuracy's 95 % interval (`proportion`).
     The diagram is that of A. Niculescu-Mizil and R. Caruana, "Predicting good probabilities with supervised learning"
     (2005); the error that of C. Guo et al., "On calibration of modern neural networks" (2017). Rows without a label do
     not count.
@@ -113,11 +113,12 @@ def probability_histogram(table: PredictionsTable) -> ReportFigure:
 
 
 class _Bins(NamedTuple):
-    """The rows, the correct rows and the mean highest probability of each bin, shapes (15,)."""
+    """The rows, the correct rows and the mean highest probability of each bin, shapes (15,), and accuracies by bin."""
 
     rows: NDArray[np.int64]
     correct: NDArray[np.int64]
     mean: Floats
+    accuracies: dict[int, Interval]
 
     @classmethod
     def of(cls, table: PredictionsTable) -> _Bins:
@@ -128,7 +129,12 @@ class _Bins(NamedTuple):
         bins = calibration_bins(top)
         rows = np.bincount(bins, minlength=_BINS)
         correct = np.bincount(bins, weights=right, minlength=_BINS).astype(int)
-        return cls(rows, correct, np.bincount(bins, weights=top, minlength=_BINS) / np.maximum(rows, 1))
+        groups, accuracies = None if table.groups is None else table.groups[labelled], {}
+        for number in np.flatnonzero(rows).tolist():
+            of_bin = bins == number
+            accuracies[number] = proportion(right[of_bin], None if groups is None else groups[of_bin])
+        mean = np.bincount(bins, weights=top, minlength=_BINS) / np.maximum(rows, 1)
+        return cls(rows, correct, mean, accuracies)
 
     @property
     def error(self) -> float:
@@ -147,14 +153,11 @@ class _Bins(NamedTuple):
 
 
 def _draw_accuracies(axes: Axes, bins: _Bins, colour: str, *, line: str = "-", marker: str = "o") -> Any:  # noqa: ANN401 - matplotlib has no types
-    found = [
-        (bins.mean[number], wilson(int(bins.correct[number]), int(bins.rows[number])))
-        for number in np.flatnonzero(bins.rows)
-    ]
-    x, y = [place for place, _ in found], [interval.value for _, interval in found]
+    accuracies = list(bins.accuracies.values())
+    x, y = bins.mean[list(bins.accuracies)], [interval.value for interval in accuracies]
     reach = [
-        [interval.value - interval.low for _, interval in found],
-        [interval.high - interval.value for _, interval in found],
+        [interval.value - interval.low for interval in accuracies],
+        [interval.high - interval.value for interval in accuracies],
     ]
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
     style: dict[str, Any] = {"linestyle": line, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 3, "markersize": 5.5}

@@ -104,7 +104,8 @@ def _labels(audit: Audit, originals: Originals | None, network: str) -> tuple[Bl
         return ("No label could be checked; see the warnings.",)
     explained = (
         "Each of these images was classified by heads that were trained without it and without any "
-        f"{'duplicate that was found' if audit.apart else 'file with the same bytes'}. These heads agree with "
+        f"{'duplicate that was found' if audit.apart else 'file with the same bytes'}"
+        f"{', or image of its group' * (audit.table.groups is not None)}. These heads agree with "
         f"{parts.share(accuracy.value)} of the labels (95 % interval {parts.share_range(accuracy)}). Where they do "
         "not, the head or the label is wrong; the most confident disagreements come first."
     )
@@ -173,7 +174,7 @@ def _pair_images(number: int, pair: Duplicate, originals: Originals | None) -> t
             (
                 ", ".join(filter(None, (split, name))) or "no label",
                 f"pair {number}, similarity {pair.similarity:.3f}",
-                *([f"problem: {_problem(pair)}"] if pair.conflict or pair.crosses else []),
+                *([f"problem: {_problem(pair)}"] if pair.conflict or pair.crosses or pair.tears_groups else []),
             ),
             involved,
             Tone.NEUTRAL,
@@ -206,4 +207,6 @@ def _problem(pair: Duplicate) -> str:
         problems.append(f"labelled {pair.class_a} and {pair.class_b}")
     if pair.crosses:
         problems.append(f"in {pair.split_a or 'no split'} and {pair.split_b or 'no split'}")
+    if pair.tears_groups:
+        problems.append(f"in the groups {pair.group_a or 'none'} and {pair.group_b or 'none'}")
     return "; ".join(problems) or "-"

@@ -66,13 +66,13 @@ def comparison_report(
             Fact(
                 "within noise of it",
                 f"{_within_noise(comparison, best):,} of {len(evaluations) - 1:,}",
-                f"exact McNemar test with Holm's correction, p > {_NOISE}",
+                f"exact {_test(comparison)} with Holm's correction, p > {_NOISE}",
             ),
             Fact("images they disagree on", f"{len(disputed):,}", parts.share(len(disputed) / n)),
         ),
         warnings=tuple(map(str, comparison.warnings)),
         sections=sections,
-        about=(*(about or {}).items(), *parts.made_by()),
+        about=(*(about or {}).items(), ("intervals", parts.intervals(comparison.n_groups)), *parts.made_by()),
     )
 
 
@@ -111,10 +111,14 @@ def _pairs(comparison: Comparison) -> Table:
     header = ("first", "second", "only first right", "only second right", "points", "95 % interval", "p", "p, Holm")
     caption = (
         "Accuracy of the first minus that of the second, in percentage points (interval: paired bootstrap), and the "
-        "p-value of the exact McNemar test. The verdict uses p after Holm's correction for multiple tests. An interval "
-        "is not corrected: it may exclude 0 where the corrected test finds no difference"
+        f"p-value of the exact {_test(comparison)}. The verdict uses p after Holm's correction for multiple tests. An "
+        "interval is not corrected: it may exclude 0 where the corrected test finds no difference"
     )
     return Table(header, rows, caption, frozenset({0, 1}))
+
+
+def _test(comparison: Comparison) -> str:
+    return "McNemar test" if comparison.n_groups is None else "sign-flip test of groups"
 
 
 def _verdict(comparison: Comparison, best: str) -> str:

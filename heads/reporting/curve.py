@@ -13,6 +13,10 @@ _CAPTION = (
     "Mean accuracy by number of labels; intervals from 1,000 draws of images and runs, none narrower than Wilson's of "
     "one run. All labels are one run"
 )
+_CAPTION_OF_GROUPS = (
+    "Mean accuracy by mean number of labels; training rows are drawn as whole groups, intervals are from 1,000 draws "
+    "of groups and runs, none narrower than that of one run. All labels are one run"
+)
 _NO_POINTS = 0.005  # percentage points that round to 0.00
 
 if TYPE_CHECKING:
@@ -68,6 +72,7 @@ def curve_report(
             *(about or {}).items(),
             ("head", f"{curve.head}: {format_parameters(curve.params)}"),
             ("runs", f"{curve.repeats} of each size, seed {curve.seed}"),
+            *parts.about_groups(curve.groups),
             *(parts.about_features(recipe, curve.tap) if recipe else ()),
             *parts.made_by(),
         ),
@@ -102,4 +107,5 @@ def _points(curve: LearningCurve) -> Table:
         (f"{point.n:,}", parts.share(point.accuracy.value), parts.share_range(point.accuracy), f"{len(point.runs):,}")
         for point in curve.points
     )
-    return Table(("labels", "accuracy", "95 % interval", "runs"), rows, _CAPTION, frozenset())
+    caption = _CAPTION if curve.groups is None else _CAPTION_OF_GROUPS
+    return Table(("labels", "accuracy", "95 % interval", "runs"), rows, caption, frozenset())

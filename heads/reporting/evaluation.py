@@ -88,7 +88,7 @@ def evaluation_report(
         facts=_facts(evaluation),
         warnings=tuple(map(str, evaluation.warnings)),
         sections=tuple(sections),
-        about=(*(about or {}).items(), *_about(head, features), *parts.made_by()),
+        about=(*(about or {}).items(), *_about(head, features, evaluation.n_groups), *parts.made_by()),
     )
 
 
@@ -211,7 +211,7 @@ def _map(evaluation: Evaluation, features: FeatureSet | None) -> tuple[Section, 
     return (Section("What the features look like", blocks),)
 
 
-def _about(head: TrainedHead | None, features: FeatureSet | None) -> tuple[tuple[str, str], ...]:
+def _about(head: TrainedHead | None, features: FeatureSet | None, n_groups: int | None) -> tuple[tuple[str, str], ...]:
     if head is None:
         return parts.about_features(features.recipe, features.tap) if features else ()
     record = head.training
@@ -219,6 +219,7 @@ def _about(head: TrainedHead | None, features: FeatureSet | None) -> tuple[tuple
         ("head", f"{head.name}: {format_parameters(head.params)}"),
         *((("calibration", head.calibration.method),) if head.calibration else ()),
         ("trained on", f"{counted(record.n_train, 'image')}, seed {record.seed}"),
+        *parts.about_groups(record.groups),
         *parts.about_features(head.recipe, head.tap),
-        ("intervals", "95 %: Wilson's for accuracies, percentiles of bootstrap samples of the images for the rest"),
+        ("intervals", parts.intervals(n_groups)),
     )

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featurecache.text import counted
 from heads.report import FigureBlock, Gallery, GalleryImage, Tone
 from heads.report.thumbnails import Thumbnail
 
 if TYPE_CHECKING:
     from featurecache.recipe import Recipe
+    from heads.artifact.record import TrainingGroups
     from heads.evaluation.galleries import Choice
     from heads.evaluation.intervals import Interval
     from heads.evaluation.predictions import PredictionsTable
@@ -114,6 +116,27 @@ def about_features(recipe: Recipe, tap: str) -> tuple[tuple[str, str], ...]:
         ("weights", recipe.weights),
         ("fingerprint", recipe.fingerprint),
     )
+
+
+def intervals(n_groups: int | None) -> str:
+    """Return how intervals were computed, for the end of a report.
+
+    Examples
+    --------
+    >>> intervals(12)
+    '95 %: percentiles of bootstrap samples of 12 groups, whose images stay together'
+    """
+    if n_groups is None:
+        return "95 %: Wilson's for accuracies, percentiles of bootstrap samples of the images for the rest"
+    return f"95 %: percentiles of bootstrap samples of {counted(n_groups, 'group')}, whose images stay together"
+
+
+def about_groups(groups: TrainingGroups | None) -> tuple[tuple[str, str], ...]:
+    """Return which images a training kept together, for the end of a report; nothing if there were no groups."""
+    if groups is None:
+        return ()
+    counts = f"{groups.n_train:,} train and {groups.n_valid:,} valid groups"
+    return (("groups", f"images of one {groups.column} were kept together in training: {counts}"),)
 
 
 def made_by() -> tuple[tuple[str, str], ...]:

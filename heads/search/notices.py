@@ -7,13 +7,15 @@ import numpy as np
 from featurecache.cache import FeatureSet
 from heads.artifact import TrainedHead
 from heads.catalog import head_spec
+from heads.evaluation.intervals import few_groups
 from heads.notices import Code, Notice
 from heads.parameters import Parameter
 from heads.search.grid import BASELINE
 from heads.search.ranking import NOISE, Entry, best_of_each
 from heads.search.tasks import Task
-from heads.search.validation_plan import ValidationPlan, usable_rows
+from heads.search.validation_plan import ValidationPlan, usable_rows, validation_groups
 
+_OF_VALID_ROWS = {Code.NO_VALID_ROWS, Code.SAME_CONTENT, Code.TORN_GROUPS}
 _FEWEST_FOR_AN_EDGE = 3  # values that a grid needs, so that one is not at its edge
 
 
@@ -43,6 +45,7 @@ def notices_on(
     train, valid = usable_rows(images, validation)
     return [
         *_on_time(len(left), unfinished),
+        *few_groups(validation_groups(images, validation)),
         *_on_noise(leaderboard),
         *_on_optimism(leaderboard, images, len(train) if validation.folds else len(valid)),
         *_on_edges(leaderboard, unfinished),
@@ -150,7 +153,7 @@ def _on_training(first: Entry, best: TrainedHead, validation: ValidationPlan) ->
     """Return the warnings of the final training, and a notice if its accuracy differs from the leaderboard."""
     notes = [notice for notice in best.training.warnings if notice not in first.warnings]
     if validation.folds:  # folds have validated the head, not valid rows
-        notes = [notice for notice in notes if notice.code not in {Code.NO_VALID_ROWS, Code.SAME_CONTENT}]
+        notes = [notice for notice in notes if notice.code not in _OF_VALID_ROWS]
     again, before = best.training.valid_accuracy, first.accuracy
     if validation.folds or again is None or before is None or again == before.value:
         return notes

@@ -38,6 +38,8 @@ class CacheRows:
     y, parts
         Label and part of every row of the cache, shapes (n,); see `heads.search.validation_plan.parts_of`. The labels
         may be others than those of the file.
+    groups
+        The group of every row, shape (n,); None without groups.
     """
 
     path: Path
@@ -46,11 +48,12 @@ class CacheRows:
     classes: tuple[str, ...]
     y: NDArray[np.int64]
     parts: NDArray[np.int32]
+    groups: NDArray[np.object_] | None = None
 
     def open(self, tap: str) -> FeatureCache:
         """Open the cache; raise `TrainingError` if it no longer holds these rows."""
         cache = FeatureCache.open(self.path)
-        images = replace(labelled_images(cache, tap), y=self.y, classes=self.classes)
+        images = replace(labelled_images(cache, tap), y=self.y, classes=self.classes, groups=self.groups)
         if len(cache) != len(self.y) or identity(images, self.validation) != self.identity:
             raise TrainingError(f"{self.path} was replaced while a sweep was at work on it; start another sweep")
         return cache

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.evaluation.intervals import Interval, mcnemar, wilson
+from heads.evaluation.intervals import Interval, mcnemar, proportions
 from heads.notices import Notice, to_dicts
 from heads.search.grid import Candidate
 from heads.search.tasks import Outcome
@@ -99,7 +99,11 @@ class _CandidateResult:
         )
 
 
-def ranked(candidates: Sequence[Candidate], outcomes: Sequence[Sequence[Outcome]]) -> tuple[Entry, ...]:
+def ranked(
+    candidates: Sequence[Candidate],
+    outcomes: Sequence[Sequence[Outcome]],
+    groups: NDArray[np.object_] | None = None,
+) -> tuple[Entry, ...]:
     """Return the leaderboard: by accuracy, then by cross-entropy, then as planned; candidates that failed come last.
 
     Parameters
@@ -108,6 +112,8 @@ def ranked(candidates: Sequence[Candidate], outcomes: Sequence[Sequence[Outcome]
         In plan order.
     outcomes
         Of each candidate the outcomes of all parts, in order.
+    groups
+        The group of each validation row, shape (m,), part by part; None without groups.
     """
     joined = [_CandidateResult.from_outcomes(parts) for parts in outcomes]
     order = sorted(
@@ -119,22 +125,22 @@ def ranked(candidates: Sequence[Candidate], outcomes: Sequence[Sequence[Outcome]
             number,
         ),
     )
-    best = joined[order[0]].correct
-    return tuple(_entry(rank, candidates[number], joined[number], best) for rank, number in enumerate(order, start=1))
-
-
-def _entry(rank: int, candidate: Candidate, joined: _CandidateResult, best: NDArray[np.bool_]) -> Entry:
-    if joined.error:
-        return Entry(rank, candidate, None, None, joined.seconds, None, joined.warnings, joined.error)
-    return Entry(
-        rank,
-        candidate,
-        wilson(int(np.count_nonzero(joined.correct)), len(joined.correct)),
-        joined.loss,
-        joined.seconds,
-        mcnemar(best, joined.correct),
-        joined.warnings,
-        "",
+    best, sound = joined[order[0]].correct, [number for number in order if not joined[number].error]
+    right = np.array([joined[number].correct for number in sound])
+    accuracies = dict(zip(sound, proportions(right, groups) if sound else (), strict=True))
+    return tuple(
+        Entry(
+            rank=rank,
+            candidate=candidates[number],
+            accuracy=accuracies.get(number),
+            loss=None if result.error else result.loss,
+            seconds=result.seconds,
+            p_value=None if result.error else mcnemar(best, result.correct, groups),
+            warnings=result.warnings,
+            error=result.error,
+        )
+        for rank, number in enumerate(order, start=1)
+        for result in [joined[number]]
     )
 
 

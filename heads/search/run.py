@@ -25,7 +25,7 @@ from heads.search.prepared import CacheRows
 from heads.search.ranking import ranked, to_csv
 from heads.search.sweep_executor import SweepExecutor, SweepProgress
 from heads.search.tasks import tasks_of
-from heads.search.validation_plan import ValidationPlan, identity, parts_of
+from heads.search.validation_plan import ValidationPlan, identity, parts_of, validation_groups
 from heads.search.work import BEST, LEADERBOARD, TABLE, is_unfinished, locked, plan_of
 from heads.search.workers import TimeOverError, Workers, single_threaded
 from heads.splits import labelled_images
@@ -92,8 +92,8 @@ def sweep(
     """Try heads, taps and parameters on the training rows of a cache; save the best as a trained head.
 
     Candidates are validated on the valid split; where there is none, training rows are held out as in `heads.train`.
-    With folds, every training row is predicted by a head that was not trained on it. Rows of the test split are never
-    used.
+    With folds, every training row is predicted by a head that was not trained on it. Groups
+    (`featurecache.FeatureCache.with_groups`) are never on both sides. Rows of the test split are never used.
 
     An interrupted sweep continues if it is called again with the same arguments. So does one whose time was over; its
     time may be another one, and its results replace those in ``sweep_dir``.
@@ -168,7 +168,7 @@ def sweep(
             until = None if seconds is None else began + seconds
             with suppress(TimeOverError), Workers(jobs, most=len(executor.missing), until=until) as workers:
                 executor.run(
-                    CacheRows(cache.path, validation, rows, images.classes, images.y, parts),
+                    CacheRows(cache.path, validation, rows, images.classes, images.y, parts, images.groups),
                     workers,
                     lambda task: task.cost(n, cache.taps[task.kind.tap], k),
                     cheap_first=until is not None,
@@ -176,7 +176,8 @@ def sweep(
         done = executor.by_candidate()
         if not done:
             raise TrainingError(f"no candidate was done after {seconds:g} s; give the sweep more time")
-        leaderboard = ranked([candidates[number] for number in done], list(done.values()))
+        groups = validation_groups(images, validation)
+        leaderboard = ranked([candidates[number] for number in done], list(done.values()), groups)
         best, final = _trained(leaderboard, cache, validation, executor)
         spent = {"total": time.monotonic() - began, "preparing": executor.preparing, "final": final}
         notes = notices_on(leaderboard, best, images, validation, executor.missing)

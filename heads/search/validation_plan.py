@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from featurecache.cache import FeatureSet
 from heads.errors import ParameterError, TrainingError
 from heads.rows import Targets
-from heads.splits import FEWEST_FOLDS, TRAIN, VALID, Holdout, count_text, folds_of, roles
+from heads.splits import FEWEST_FOLDS, TRAIN, VALID, Holdout, count_text, folds_of, kept_together, roles
 
 _SEEDS = 2**32
 
@@ -93,27 +93,28 @@ def parts_of(images: FeatureSet, validation: ValidationPlan) -> NDArray[np.int32
 
     Part p is predicted by heads that were trained on the rows of all other parts. Without folds valid rows are part 0,
     training rows part 1, and only part 0 validates. With folds the classes have equal shares in every part, and
-    rows of equal content are in the same one.
+    rows of equal content, or of one group, are in the same one.
 
     Raises
     ------
     TrainingError
-        If a class has fewer different images than there are folds.
+        If a class has fewer different images, or groups, than there are folds.
     """
     train, valid = usable_rows(images, validation)
     parts = np.full(len(images), -1, np.int32)
     if not validation.folds:
         parts[valid], parts[train] = 0, 1
         return parts
-    y, contents = images.y[train], np.unique(images.sha256[train].astype(str), return_inverse=True)[1]
+    y, together = images.y[train], np.unique(kept_together(images)[train].astype(str), return_inverse=True)[1]
     for label in np.unique(y):
-        different = len(np.unique(contents[y == label]))
+        different = len(np.unique(together[y == label]))
         if different < validation.folds:
+            units = "different training images" if images.groups is None else "groups of training images"
             raise TrainingError(
-                f"{validation.folds} folds need as many different training images of each class, and "
+                f"{validation.folds} folds need as many {units} of each class, and "
                 f"{images.classes[label]!r} has {different}; take fewer folds, or leave the class out"
             )
-    parts[train] = folds_of(y, contents, images.sha256[train], folds=validation.folds, seed=validation.seed)
+    parts[train] = folds_of(y, together, images.sha256[train], folds=validation.folds, seed=validation.seed)
     return parts
 
 
@@ -122,10 +123,20 @@ def rows_of(parts: NDArray[np.int32], part: int) -> tuple[Targets, Targets]:
     return np.flatnonzero((parts >= 0) & (parts != part)), np.flatnonzero(parts == part)
 
 
+def validation_groups(images: FeatureSet, validation: ValidationPlan) -> NDArray[np.object_] | None:
+    """Return the groups of the rows that validate, part by part, shape (m,); None without groups."""
+    if images.groups is None:
+        return None
+    parts = parts_of(images, validation)
+    return np.concatenate([images.groups[parts == part] for part in validation.parts])
+
+
 def identity(images: FeatureSet, validation: ValidationPlan) -> str:
-    """Return the SHA-256 of the training and validation rows: recipe, classes, places, contents, labels."""
+    """Return the SHA-256 of the training and validation rows: recipe, classes, places, contents, labels, groups."""
     train, valid = usable_rows(images, validation)
     digest = hashlib.sha256(json.dumps([images.fingerprint, images.classes, len(images)]).encode())
+    if images.groups is not None:
+        digest.update(json.dumps(images.groups.tolist()).encode())
     for role, rows in ((TRAIN, train), (VALID, valid)):
         for row, sha256, label in zip(rows.tolist(), images.sha256[rows], images.y[rows].tolist(), strict=True):
             digest.update(f"{role} {row} {sha256} {label}\n".encode())

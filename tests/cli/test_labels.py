@@ -401,3 +401,47 @@ def test_workers_of_a_sweep_take_the_labels_of_the_table(command, bare_cache, la
     ours = command("sweep", bare_cache, tmp_path / "one", *grid, "--labels", labels)
     theirs = command("sweep", fake_cache, tmp_path / "other", *grid)
     assert results(ours.json) == results(theirs.json)
+
+
+def grouped_table(path, cache, group):
+    """Write a table of the labels of the images and a group of each."""
+    rows = [(each, each.split("/")[1], group(number)) for number, each in enumerate(cache.paths)]
+    return written(path, rows, ("path", "label", "patient"))
+
+
+def test_each_command_keeps_groups_together(arguments, invoke, name, fake_cache, tmp_path):
+    table = grouped_table(tmp_path / "groups.csv", FeatureCache.open(fake_cache), lambda number: f"p{number // 2}")
+    if name == "curve":
+        table = grouped_table(tmp_path / "groups.csv", FeatureCache.open(fake_cache), lambda number: f"p{number}")
+    done = invoke(*arguments(fake_cache), "--labels", table, "--group", "patient")
+    assert done.code == 0, done.err
+    if name == "train":
+        assert "rows were kept together by the column 'patient': " in done.out
+        groups = heads.TrainedHead.load(tmp_path / "head").training.groups
+        assert groups.column == "patient"
+    if name == "sweep":
+        assert heads.TrainedHead.load(tmp_path / "sweep" / "best").training.groups.column == "patient"
+    if name == "evaluate":
+        assert "intervals resample 6 groups" in done.out
+        assert invoke(*arguments(fake_cache), "--labels", table, "--group", "patient", "--json").json["groups"] == 6
+    if name == "compare":
+        assert "sign-flip test of 6 groups, which intervals resample" in done.out
+
+
+@pytest.mark.parametrize(
+    ("group", "column", "message"),
+    [
+        (lambda number: f"p{number}", "patint", "unknown column 'patint'; did you mean 'patient'? (known: patient)"),
+        (lambda number: f"p{number}" if number > 2 else "", "patient", "'patient' is empty for 3 of 40 labelled rows"),
+        (lambda number: "p", "patient", "all 40 labelled rows are in the group 'p' of the column 'patient'"),
+    ],
+)
+def test_each_command_refuses_a_column_that_cannot_group(
+    arguments, invoke, fake_cache, tmp_path, group, column, message
+):
+    table = grouped_table(tmp_path / "groups.csv", FeatureCache.open(fake_cache), group)
+    done = invoke(*arguments(fake_cache), "--labels", table, "--group", column)
+    assert done.code != 0
+    assert message in " ".join(done.err.split())
+    assert "Traceback" not in done.err
+    assert [each.name for each in tmp_path.iterdir()] == ["groups.csv"]

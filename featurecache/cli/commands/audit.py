@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurecache.cli.console.labels import Labels, open_labelled, sources
+from featurecache.cli.console.labels import Group, Labels, open_labelled, sources
 from featurecache.cli.console.options import CacheFile, Params, Seed, Tap
 from featurecache.cli.console.output import Json, print_table, show
 from featurecache.cli.console.progress import progress
@@ -30,6 +30,7 @@ def audit(
     ] = 0.9,
     seed: Seed = 0,
     labels: Labels = None,
+    group: Group = None,
     report: ReportPath = None,
     form: Format = None,
     images: ImageRoot = None,
@@ -42,7 +43,7 @@ def audit(
 
     planned = ReportFile.planned(report, form, images, thumbnails=thumbnails)
     params = parse_parameters(head_spec(head), param or [])
-    opened = open_labelled(cache, labels)
+    opened = open_labelled(cache, labels, group)
     with progress("auditing") as update:
         found = look(opened, tap=tap, head=head, params=params, folds=folds, near=near, seed=seed, progress=update)
     tell(
@@ -76,10 +77,13 @@ def print_audit(found: "Audit") -> None:
         )
     show()
     groups = found.groups
+    tearing = sum(pair.tears_groups for pair in found.duplicates)
+    torn = f"{counted(tearing, 'pair')} across the groups of the column, " if tearing else ""
     images = counted(sum(len(group.paths) for group in groups), "image")
     show(
         f"{images} in {counted(len(groups), 'group')} of duplicates: "
-        f"{sum(group.crosses for group in groups):,} across splits, {sum(group.conflict for group in groups):,} with "
+        f"{sum(group.crosses for group in groups):,} across splits, {torn}"
+        f"{sum(group.conflict for group in groups):,} with "
         f"conflicting labels{'; the pairs that join them' * bool(groups)}{_first(found.duplicates)}"
     )
     if found.duplicates:

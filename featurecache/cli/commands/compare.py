@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featurecache.cli.commands.evaluate import evaluated, interval_text
-from featurecache.cli.console.labels import Labels, open_labelled, sources
+from featurecache.cli.console.labels import Group, Labels, open_labelled, sources
 from featurecache.cli.console.options import Split
 from featurecache.cli.console.output import Json, print_table, show
 from featurecache.cli.console.progress import progress
@@ -24,6 +24,7 @@ def compare(
     ],
     split: Split = "valid",
     labels: Labels = None,
+    group: Group = None,
     report: ReportPath = None,
     form: Format = None,
     images: ImageRoot = None,
@@ -41,7 +42,7 @@ def compare(
     if len(set(names)) < len(names):
         raise typer.BadParameter("a head is given twice")
     planned = ReportFile.planned(report, form, images, thumbnails=thumbnails)
-    opened = open_labelled(cache, labels)
+    opened = open_labelled(cache, labels, group)
     loaded = {name: TrainedHead.load(name) for name in names}
     with progress("comparing", bar=False):
         comparison = evaluate_all(
@@ -97,4 +98,7 @@ def print_comparison(comparison: "Comparison") -> None:
         left=(0, 1),
     )
     show()
-    show(f"they disagree on {counted(len(comparison.disagreements()), 'row')}; p: exact McNemar test")
+    test = "McNemar test"
+    if comparison.n_groups is not None:
+        test = f"sign-flip test of {counted(comparison.n_groups, 'group')}, which intervals resample"
+    show(f"they disagree on {counted(len(comparison.disagreements()), 'row')}; p: exact {test}")

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurecache.cli.console.labels import Labels, open_labelled, sources
+from featurecache.cli.console.labels import Group, Labels, open_labelled, sources
 from featurecache.cli.console.options import HeadDir, Split
 from featurecache.cli.console.output import Json, print_table, show
 from featurecache.cli.console.predictions_file import Predictions, require_table, write_table
 from featurecache.cli.console.progress import progress
 from featurecache.cli.console.reports import Format, ImageRoot, ReportFile, ReportPath, Thumbnails, tell
-from featurecache.text import number
+from featurecache.text import counted, number
 
 if TYPE_CHECKING:
     from featurecache import FeatureCache, FeatureSet
@@ -29,6 +29,7 @@ def evaluate(
     ],
     split: Split = "valid",
     labels: Labels = None,
+    group: Group = None,
     predictions: Predictions = None,
     report: ReportPath = None,
     form: Format = None,
@@ -43,7 +44,7 @@ def evaluate(
     require_table(predictions)
     if report is not None and predictions is not None and predictions.resolve() == report.resolve():
         raise typer.BadParameter("--predictions and --report name the same file")
-    opened, head = open_labelled(cache, labels), TrainedHead.load(head_dir)
+    opened, head = open_labelled(cache, labels, group), TrainedHead.load(head_dir)
     rows = select_rows(opened, head, split)
     with progress("evaluating", bar=False):
         evaluation = evaluated(opened, head, rows)
@@ -77,6 +78,8 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         if not score.key.startswith(("macro_", "weighted_"))
     ]
     print_table(("rows", f"{len(evaluation):,}", "95 % interval"), rows)
+    if evaluation.n_groups is not None:
+        show(f"intervals resample {counted(evaluation.n_groups, 'group')}")
     if before := evaluation.before_calibration:
         scores = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in before.items())
         show(f"before calibration: {scores}")

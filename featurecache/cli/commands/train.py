@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurecache.cli.console.labels import Labels, open_labelled
+from featurecache.cli.console.labels import Group, Labels, open_labelled
 from featurecache.cli.console.options import CacheFile
 from featurecache.cli.console.output import Json, print_json, say, show
 from featurecache.cli.console.progress import progress
@@ -52,6 +52,7 @@ def train(
         ),
     ] = None,
     labels: Labels = None,
+    group: Group = None,
     json: Json = False,
 ) -> None:
     """Train a head on the train split of a cache, and measure it on the valid split."""
@@ -61,7 +62,7 @@ def train(
     require_free(head_dir)
     begun = None if start is None else TrainedHead.load(start)
     params = parse_parameters(head_spec(head or (begun.name if begun else DEFAULT_HEAD)), param or [])
-    opened = open_labelled(cache, labels)
+    opened = open_labelled(cache, labels, group)
     with progress("training", bar=False):  # epochs are printed
         trained = fit(
             opened,
@@ -84,6 +85,9 @@ def train(
     record = trained.training
     rows = f"{record.n_train:,} train and {record.n_valid:,} valid rows"
     show(f"{head_dir}: {trained.name} on {trained.tap}, {rows}, {record.seconds:.2f} s")
+    if record.groups is not None:
+        groups = f"{record.groups.n_train:,} train and {record.groups.n_valid:,} valid groups"
+        show(f"rows were kept together by the column {record.groups.column!r}: {groups}")
     if record.kept_epoch is not None and record.kept_epoch < len(record.epochs):
         show(f"the weights of epoch {record.kept_epoch} were kept")
     if trained.calibration:

@@ -56,8 +56,17 @@ Labels = Annotated[
 ]
 
 
-def open_labelled(path: Path, labels: LabelsOption | None) -> "FeatureCache":
-    """Open a cache with the labels of a table or a column, if there is one; say for how many rows it has some.
+Group = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Keep rows with the same value of this column together: in holdouts, folds and resamples.",
+    ),
+]
+
+
+def open_labelled(path: Path, labels: LabelsOption | None, group: str | None = None) -> "FeatureCache":
+    """Open a cache with the labels of a table or a column, and in groups, if given; say for how many rows it has some.
 
     Raises
     ------
@@ -70,7 +79,7 @@ def open_labelled(path: Path, labels: LabelsOption | None) -> "FeatureCache":
 
     cache = FeatureCache.open(path)
     if labels is None:
-        return cache
+        return _grouped(cache, group)
     table = None if labels.path is None else read_labels(labels.path, labels.column)
     relabelled = cache.with_labels(cache.column(labels.column) if table is None else table)
     given, paths = relabelled.given_labels, cache.paths.tolist()
@@ -95,7 +104,11 @@ def open_labelled(path: Path, labels: LabelsOption | None) -> "FeatureCache":
     if table is not None and table.ambiguous:
         facts.append(f"left out, with different texts for one image: {listed(table.ambiguous, quoted=False)}")
     say("; ".join(facts))
-    return relabelled
+    return _grouped(relabelled, group)
+
+
+def _grouped(cache: "FeatureCache", group: str | None) -> "FeatureCache":
+    return cache if group is None else cache.with_groups(group)
 
 
 def sources(cache: Path, labels: LabelsOption | None) -> dict[str, str]:

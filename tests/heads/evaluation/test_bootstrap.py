@@ -11,7 +11,7 @@ from sklearn import metrics as sklearn_metrics
 
 from heads.evaluation import metrics
 from heads.evaluation.bootstrap import NAMES, bootstrap, ranked_scores, summed_scores
-from heads.evaluation.intervals import Interval
+from heads.evaluation.intervals import Interval, drawn_groups, group_numbers
 
 
 def predictions(n, k, seed=0, decimals=None):
@@ -244,3 +244,19 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         auc_covered += intervals["roc_auc"].low <= auc <= intervals["roc_auc"].high
     assert 0.90 <= covered / 300 <= 0.985
     assert 0.90 <= auc_covered / 300 <= 0.985
+
+
+def test_with_groups_the_rows_of_drawn_groups_are_counted():
+    true, probabilities = predictions(90, 3)
+    groups = np.array([f"g{row // 6}" for row in range(90)], dtype=object)
+    draws = np.concatenate(list(drawn_groups(np.random.default_rng(5), 15, 40)))
+    assert draws.shape == (40, 15)
+    assert (draws.sum(axis=1) == 15).all()
+    of_draws = [scikit_learns(true, probabilities, counts[group_numbers(groups)]) for counts in draws]
+    found = bootstrap(true, probabilities, groups=groups, replicates=40, seed=5)
+    for name in NAMES:
+        values = np.array([scores[name] for scores in of_draws])
+        low, high = np.percentile(values[~np.isnan(values)], [2.5, 97.5])
+        value = found[name].value
+        assert found[name].low == pytest.approx(min(low, value), abs=1e-9), name
+        assert found[name].high == pytest.approx(max(high, value), abs=1e-9), name
