@@ -18,8 +18,8 @@ import pytest
 from tests.cli.conftest import SLOW, said
 
 OPTIONS = ("--backbone", "mobilenet_v2", "--weights", "random:0", "--batch-size", "8")
-IMAGES = 120
-ENOUGH = 32
+IMAGES = 72
+ENOUGH = 24
 
 
 @pytest.fixture(scope="module", autouse=True)

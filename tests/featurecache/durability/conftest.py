@@ -51,26 +51,27 @@ def many(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def few(tmp_path_factory):
-    """Return 60 images like `many`."""
-    return _reference(tmp_path_factory.mktemp("few"), range(60))
+    """Return 40 images like `many`, in two shards: the first is full."""
+    return _reference(tmp_path_factory.mktemp("few"), range(40))
 
 
 @pytest.fixture(scope="session")
 def before_few(tmp_path_factory):
     """Return an older state of `few`: some images are not there yet, some others still are."""
-    return _reference(tmp_path_factory.mktemp("before_few"), [*range(25), *range(1000, 1005)])
+    return _reference(tmp_path_factory.mktemp("before_few"), [*range(13), *range(1000, 1005)])
 
 
 @pytest.fixture(scope="session")
 def in_parts(tmp_path_factory):
-    """Return 16 images, and the expected cache; runs make a cache in parts of at most 5 rows."""
-    return replace(_reference(tmp_path_factory.mktemp("in_parts"), range(16)), part_rows=5)
+    """Return 9 images, and the expected cache; runs make a cache in two parts, of at most 5 rows."""
+    return replace(_reference(tmp_path_factory.mktemp("in_parts"), range(9)), part_rows=5)
 
 
 @pytest.fixture(scope="session")
 def before_in_parts(tmp_path_factory):
-    """Return an older state of `in_parts`, in parts of 3 rows; all images of one of them are gone since."""
-    return _reference(tmp_path_factory.mktemp("before_in_parts"), [*range(8), *range(1000, 1009)], part_rows=3)
+    """Return an older state of `in_parts`, in three parts of 3 rows; all images of the second are gone since."""
+    numbers = [*range(5), 1000, 1001, 1008, 1009]
+    return _reference(tmp_path_factory.mktemp("before_in_parts"), numbers, part_rows=3)
 
 
 @pytest.fixture(scope="session")

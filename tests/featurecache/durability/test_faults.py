@@ -41,7 +41,9 @@ def steps(before_few, memory_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.EROFS])
 def test_a_step_that_fails(before_few, memory_path, monkeypatch, steps, error):
-    for step, name in steps:
+    """Every step with one error; with the others, which are handled alike, the last one of every call."""
+    last = {name: (step, name) for step, name in steps}
+    for step, name in steps if error == errno.EIO else last.values():
         cache_path = memory_path / str(step) / "c.h5"
         cache_path.parent.mkdir()
         failed = run(before_few, cache_path, monkeypatch, FailingFileSystem(step, error))

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 from runs import Driver, contents, write_image
@@ -9,9 +10,10 @@ from runs import Driver, contents, write_image
 from featurecache import FeatureCache
 
 NETWORK = ("--backbone", "mobilenet_v2")
+COUNT = 48
 
 
-def kill_and_go_on(images, folder, count):
+def kill_and_go_on(images, folder):
     """Kill a run after its first features were committed, continue it, and compare with an uninterrupted run."""
     folder.mkdir()
     driver = Driver()
@@ -30,25 +32,21 @@ def kill_and_go_on(images, folder, count):
         driver.close()
     assert len(killed.acknowledged) >= 24
     assert resumed.ledger["reused"] >= len(killed.acknowledged)
-    assert resumed.ledger["reused"] + resumed.ledger["forwarded"] == whole.ledger["forwarded"] == count
+    assert resumed.ledger["reused"] + resumed.ledger["forwarded"] == whole.ledger["forwarded"] == COUNT
     assert contents(folder / "c.h5") == contents(folder / "whole.h5")
     assert FeatureCache.open(folder / "c.h5").problems() == []
 
 
 @pytest.mark.slow
-def test_of_random_weights(tmp_path):
-    (tmp_path / "images").mkdir()
-    for number in range(48):
-        write_image(tmp_path / "images" / f"{number}.png", number)
-    kill_and_go_on(tmp_path / "images", tmp_path / "caches", 48)
-
-
-@pytest.mark.slow
-@pytest.mark.real_data
-def test_of_photographs(shared_data, tmp_path):
+def test_a_network_of_keras(shared_data, tmp_path):
+    """On photographs, where they are; they differ from other images by their sizes alone."""
     photographs = sorted((shared_data / "catsdogs").rglob("*.jpg"))
-    for path in photographs[:: len(photographs) // 64][:64]:
-        target = tmp_path / "images" / path.relative_to(shared_data / "catsdogs")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    kill_and_go_on(tmp_path / "images", tmp_path / "caches", 64)
+    for number in range(COUNT):
+        source = photographs[number * len(photographs) // COUNT] if photographs else Path(f"{number}.png")
+        target = tmp_path / "images" / source.name
+        target.parent.mkdir(exist_ok=True)
+        if photographs:
+            shutil.copy(source, target)
+        else:
+            write_image(target, number)
+    kill_and_go_on(tmp_path / "images", tmp_path / "caches")

@@ -45,9 +45,7 @@ def test_wilson_of_impossible_counts(successes, trials):
         wilson(successes, trials)
 
 
-@pytest.mark.parametrize(
-    ("n", "ours", "theirs"), [(10, 0.5, 0.5), (500, 0.9, 0.8), (500, 0.9, 0.9), (20000, 0.6, 0.61)]
-)
+@pytest.mark.parametrize(("n", "ours", "theirs"), [(10, 0.5, 0.5), (500, 0.9, 0.8), (500, 0.9, 0.9), (5000, 0.6, 0.61)])
 def test_mcnemar_is_a_binomial_test_of_the_rows_that_one_alone_has_right(n, ours, theirs):
     random = np.random.default_rng(n)
     a, b = random.random(n) < ours, random.random(n) < theirs
