@@ -285,7 +285,8 @@ class FeatureCache:
         array(['attic', '', ''], dtype=object)
         """
         if name not in self.index.columns:
-            raise UnknownNameError("column", name, self.columns or ("(none)",))
+            known = self.columns or ("none; extract a table that has it, which takes no forward pass",)
+            raise UnknownNameError("column", name, known)
         return self.index.columns[name]
 
     @property

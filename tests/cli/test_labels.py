@@ -295,7 +295,8 @@ def test_info_counts_the_texts_of_columns(invoke, coloured_cache, fake_cache):
 
 def test_a_column_that_the_cache_lacks_is_one_line(arguments, invoke, fake_cache):
     done = invoke(*arguments(fake_cache), "--labels", ":breed")
-    assert (done.code, done.error) == (1, "unknown column 'breed' (known: (none))")
+    words = "unknown column 'breed' (known: none; extract a table that has it, which takes no forward pass)"
+    assert (done.code, done.error) == (1, words)
 
 
 def test_a_byte_order_mark_does_not_matter(invoke, bare_cache, labels, tmp_path):

@@ -108,6 +108,17 @@ def test_a_cache_that_an_earlier_version_wrote_stays_readable():
     assert digest == "8bf049914ab5cfb2c7d551acb9f0d44c1ef4b5408d5e4d4f5ca4dd6a0e5d8d8a"
 
 
+def test_a_file_with_further_columns_stays_readable():
+    cache = FeatureCache.open(Path(__file__).parents[1] / "data" / "cache-v3.h5")
+    assert verify(cache.path).ok
+    assert cache.splits == {"train": 3, "valid": 1}
+    assert cache.columns == ("breed", "owner/id")
+    assert cache.column("breed").tolist() == ["tabby", "", "tabby", "pug"]
+    assert cache.column("owner/id").tolist() == ["a, b", "ü", "", "two\nlines"]
+    digest = hashlib.sha256(cache.features("features").X.tobytes()).hexdigest()
+    assert digest == "367c90e207fce5069b5d37e62a834e18f3e03d315eeb0a79ec03e047311e5c3c"
+
+
 def test_names_that_do_not_exist_are_refused(cache):
     with pytest.raises(UnknownNameError, match="did you mean 'features'"):
         cache.features("feature")
