@@ -105,6 +105,8 @@ class Head(ABC):
         What was learned.
     warnings_ : tuple of Notice
         Warnings about the training, such as that it did not converge.
+    versions_ : Mapping
+        Versions of what trained it beside NumPy and ``spec.libraries``.
 
     Examples
     --------
@@ -122,6 +124,12 @@ class Head(ABC):
     names_: tuple[str, ...]
     model_: FittedModel
     warnings_: tuple[Notice, ...]
+    versions_: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def keras_can_train(self) -> bool:
+        """Whether Keras can train it, with its parameters: then `Monitor.tensorboard` has an effect."""
+        return False
 
     @final
     def fit(

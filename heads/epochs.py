@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from heads.rows import Features, Labels
 
@@ -42,6 +43,8 @@ class Monitor:
     earlier, kept
         When a training continues another one: the records of that training, and the number of the epoch whose weights
         it ended with.
+    tensorboard
+        A folder for the event files of TensorBoard, written by heads that Keras trains; None for none.
 
     Attributes
     ----------
@@ -67,7 +70,10 @@ class Monitor:
         on_epoch: Callable[[Epoch], object] | None = None,
         earlier: Sequence[Epoch] = (),
         kept: int | None = None,
+        *,
+        tensorboard: Path | None = None,
     ) -> None:
+        self.tensorboard = tensorboard
         self.epochs = list(earlier)
         self.kept = kept
         self.valid = (X, y) if X is not None and y is not None and len(y) else None

@@ -36,6 +36,9 @@ class Parameter:
         Exclusive bounds; None for no bound.
     choices
         The allowed words: the only values of the kind ``"choice"``, further values of other kinds.
+    later
+        Whether heads of this name were stored before it was there. Files of heads leave it out where it has its
+        default, so that old ones stay as they are.
 
     Examples
     --------
@@ -56,6 +59,7 @@ class Parameter:
     above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
+    later: bool = False
 
     def __post_init__(self) -> None:
         self.check(self.default)
@@ -209,6 +213,11 @@ class HeadSpec:
         if faults:
             raise ParameterError(f"head {self.name!r}: {'; '.join(faults)}")
         return values
+
+    def stored(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Return the values that a file of the head has: all but the defaults of parameters that came later."""
+        defaults = {parameter.name: parameter.default for parameter in self.parameters if parameter.later}
+        return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
     def to_dict(self) -> dict[str, object]:
         """Return what ``featurecache heads`` shows, ready for JSON."""

@@ -6,6 +6,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -14,6 +16,7 @@ from featurecache.backbones.catalog import in_network_order
 from featurecache.images.classes import class_warnings
 from featurecache.memory import free_memory
 from featurecache.options import MAX_PIXELS
+from featurecache.storage.output_errors import output_error
 from featurecache.text import counted, did_you_mean, in_units, listed
 from heads.artifact import TrainedHead, TrainingGroups, TrainingRecord
 from heads.calibrate import fit_calibration
@@ -37,6 +40,7 @@ from heads.splits import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from os import PathLike
 
     from featurecache.cache import FeatureCache, FeatureSet
     from featurecache.provenance import Provenance
@@ -63,6 +67,7 @@ def train(
     calibrate: str | None = None,
     labels: Mapping[str, str | None] | None = None,
     on_epoch: Callable[[Epoch], object] | None = None,
+    tensorboard: str | PathLike[str] | None = None,
 ) -> TrainedHead:
     """Train a head on the labelled training rows of a cache.
 
@@ -96,6 +101,9 @@ def train(
         that counts those that no row has got.
     on_epoch
         Called with the record of each epoch, for heads that are trained in epochs.
+    tensorboard
+        A folder for event files of TensorBoard: loss and accuracy of each epoch, and the learning rate. For heads that
+        Keras can train; it does so then.
 
     Raises
     ------
@@ -108,6 +116,10 @@ def train(
         If ``start`` was trained on another tap, recipe or classes.
     TrainingError
         If the rows are not suitable for training, or the training diverged.
+    OutputError
+        If the folder for TensorBoard cannot be written.
+    EngineError
+        If Keras is to train and cannot start.
 
     Examples
     --------
@@ -115,7 +127,15 @@ def train(
     >>> head.training.n_train, head.training.valid_accuracy
     (32, 1.0)
     """
-    training = Training.asked(head, params=params, seed=seed, holdout=holdout, start=start, calibrate=calibrate)
+    training = Training.asked(
+        head,
+        params=params,
+        seed=seed,
+        holdout=holdout,
+        start=start,
+        calibrate=calibrate,
+        tensorboard=None if tensorboard is None else Path(tensorboard),
+    )
     chosen = head_tap(cache, training.spec, tap or (start.tap if start else None))
     relabelled = _grouped(cache if labels is None else cache.with_labels(labels), start)
     features = relabelled.features(chosen)
@@ -144,6 +164,8 @@ class Training:
         The head to continue; None for a new head.
     calibrate
         How to calibrate: a key of `heads.calibration.METHODS`, or ``"none"``.
+    tensorboard
+        The folder for event files of TensorBoard; None for none.
     """
 
     spec: HeadSpec
@@ -152,6 +174,7 @@ class Training:
     rule: Holdout
     start: TrainedHead | None
     calibrate: str = NONE
+    tensorboard: Path | None = None
 
     @classmethod
     def asked(
@@ -163,12 +186,15 @@ class Training:
         holdout: float | None = None,
         start: TrainedHead | None = None,
         calibrate: str | None = None,
+        tensorboard: Path | None = None,
     ) -> Self:
         """Check what a caller asks for; see `train`, also for errors."""
         spec = head_spec(head or (start.name if start else DEFAULT_HEAD))
         rule, method = _holdout(holdout, seed, start), _calibrate(calibrate, start)
-        training = cls(spec, _values(spec, params or {}, start), seed, rule, start, method)
-        training.untrained()
+        training = cls(spec, _values(spec, params or {}, start), seed, rule, start, method, tensorboard)
+        untrained = training.untrained()
+        if tensorboard is not None:
+            _require_logs(untrained, tensorboard)
         return training
 
     def untrained(self) -> Head:
@@ -222,7 +248,7 @@ def _trained(
         _require_classes(start, train_rows)
     record = start.training if start else None
     earlier, kept = (record.epochs, record.kept_epoch) if record else ((), None)
-    monitor = Monitor(valid_rows.X, valid_rows.y, on_epoch, earlier, kept)
+    monitor = Monitor(valid_rows.X, valid_rows.y, on_epoch, earlier, kept, tensorboard=training.tensorboard)
     began = time.perf_counter()
     fitted = _fit(untrained, train_rows, valid_rows, monitor, start)
     seconds = time.perf_counter() - began
@@ -250,7 +276,7 @@ def _trained(
             train_accuracy=_accuracy(fitted, _measured(train_rows, spec)),
             valid_accuracy=_accuracy(fitted, valid_rows) if len(valid_rows) else None,
             seconds=seconds,
-            versions=_versions(("numpy", *spec.libraries)),
+            versions=_versions(("numpy", *spec.libraries)) | dict(fitted.versions_),
             warnings=(
                 *notices,
                 *fitted.warnings_,
@@ -327,6 +353,22 @@ def _values(spec: HeadSpec, params: Mapping[str, object], start: TrainedHead | N
     if changed:
         raise ParameterError(f"in the head to continue, {', '.join(changed)}, which cannot change; train a new head")
     return values
+
+
+def _require_logs(head: Head, folder: Path) -> None:
+    """Raise an error unless a head can write event files for TensorBoard to a folder, which is made."""
+    if not head.keras_can_train:
+        name = head.spec.name
+        remedy = "set -p trainer=keras" if "trainer" in (each.name for each in head.spec.parameters) else "leave it out"
+        raise ParameterError(
+            f"--tensorboard {folder}: Keras writes what TensorBoard shows, and does not train {name}; {remedy}"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise output_error(folder, e) from e
 
 
 def _holdout(asked: float | None, seed: int, start: TrainedHead | None) -> Holdout:

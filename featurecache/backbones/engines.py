@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 from featurecache.backbones.batch_size import Resizable, find_batch_size
 from featurecache.backbones.catalog import NetworkSpec
+from featurecache.backbones.keras_runtime import may_have_gpu
 from featurecache.backbones.protocol import Backbone
 from featurecache.backbones.weights import Weights
 from featurecache.errors import EngineError, UnknownNameError
@@ -14,8 +14,6 @@ from featurecache.options import ENGINES
 
 BATCH_SIZES = {"keras": 32, "numba": 64}
 """Default numbers of images in a batch."""
-_DEVICE_FILES = ("nvidia*", "kfd", "dxg")  # of NVIDIA's driver, of AMD's, and of GPUs inside WSL
-_DEVICES = Path("/dev")
 
 
 def choose_engine(asked: str, network_spec: NetworkSpec, *, device: str, precision: str) -> str:
@@ -40,7 +38,7 @@ def choose_engine(asked: str, network_spec: NetworkSpec, *, device: str, precisi
         if obstacle:
             raise EngineError(obstacle)
         return asked
-    return "keras" if obstacle or (device == "auto" and _may_have_gpu()) else "numba"
+    return "keras" if obstacle or (device == "auto" and may_have_gpu()) else "numba"
 
 
 def start_engine(
@@ -107,7 +105,3 @@ def _import_fault() -> str:
     except Exception as e:  # noqa: BLE001 - an installation of numba and NumPy that do not fit may raise anything
         return " ".join(str(e).split()) or type(e).__name__
     return ""
-
-
-def _may_have_gpu() -> bool:
-    return any(next(_DEVICES.glob(pattern), None) for pattern in _DEVICE_FILES)

@@ -37,6 +37,9 @@ _FULL_PRECISION = {
 # others, too (docs/benchmarks.md), and round alike at every place of a batch.
 _X86 = ("x86_64", "AMD64")
 
+_DEVICE_FILES = ("nvidia*", "kfd", "dxg")  # of NVIDIA's driver, of AMD's, and of GPUs inside WSL
+_DEVICES = Path("/dev")
+
 _SPARE_ROWS = 8  # at most, of a pass
 
 # What Keras accepts in keras.json; it refuses others with an exception when it is imported
@@ -125,6 +128,11 @@ def _require_backend(name: object, who: str) -> None:
         )
     if find_spec(str(name)) is None:
         raise EngineError(f"{who} the Keras backend {name!r}, which is not installed; install it, or name tensorflow")
+
+
+def may_have_gpu() -> bool:
+    """Whether there is a driver of a GPU, found without starting Keras."""
+    return any(next(_DEVICES.glob(pattern), None) for pattern in _DEVICE_FILES)
 
 
 def find_device(asked: str) -> str:

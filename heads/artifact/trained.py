@@ -283,7 +283,7 @@ def _encode(head: TrainedHead) -> dict[str, bytes]:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "head": head.name,
-        "params": dict(head.params),
+        "params": head_spec(head.name).stored(head.params),
         "tap": head.tap,
         "width": head.model.width,
         "classes": head.classes,
@@ -358,7 +358,7 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
         raise ArtifactError(f"{DESCRIPTION}: {e}") from e
     classes, trained = tuple(data["classes"]), tuple(data["trained_classes"])
     faults = {
-        "params do not name every parameter once": params != data["params"],
+        "params do not name every parameter once": spec.stored(params) != data["params"],
         "classes are not two or more different names": len(classes) < 2 or len(set(classes)) < len(classes),  # noqa: PLR2004
         "trained_classes are not two or more ascending indices of classes": len(trained) < 2  # noqa: PLR2004
         or list(trained) != sorted({*trained} & {*range(len(classes))}),

@@ -7,19 +7,14 @@ from typing import ClassVar, cast, final
 from heads.base import FittedModel
 from heads.families.affine import AffineModel
 from heads.families.dense_head import DenseHead, Start
+from heads.families.epoch_head import CHOICE, LATER, STEPS
 from heads.families.layers import Layer, LayersModel
-from heads.families.shared_parameters import CLASS_WEIGHT, LARGEST_INT, STANDARDIZE
+from heads.families.shared_parameters import CLASS_WEIGHT, STANDARDIZE
 from heads.parameters import HeadSpec, Parameter
 from heads.rows import Scaling
 
-# The defaults of the optimizers are those of Keras.
 _DESCENT = (
-    Parameter("lr", "float", 0.001, "Learning rate of the optimizer.", above=0),
-    Parameter("epochs", "int", 10, "Number of passes over the training rows.", low=1, high=LARGEST_INT),
-    Parameter("batch_size", "int", 64, "Rows of a step.", low=1, high=LARGEST_INT),
-    Parameter("optimizer", "choice", "adam", "Update rule.", choices=("sgd", "rmsprop", "adam", "adamw")),
-    Parameter("momentum", "float", 0.0, "Momentum of sgd and rmsprop.", low=0, below=1),
-    Parameter("weight_decay", "float", 0.004, "Weight decay of adamw; multiplied by lr.", low=0),
+    *STEPS,
     Parameter(
         "init",
         "choice",
@@ -30,20 +25,16 @@ _DESCENT = (
     STANDARDIZE,
     Parameter("l2", "float", 0.0, "Factor of the l2 penalty: l2 times the sum of the squared weights.", low=0),
     CLASS_WEIGHT,
+    *CHOICE,
+    *LATER,
     Parameter(
-        "patience",
-        "int",
-        0,
-        "Stop after this many epochs without a lower valid loss; 0: never.",
-        low=0,
-        high=LARGEST_INT,
-    ),
-    Parameter(
-        "keep",
+        "trainer",
         "choice",
-        "last",
-        "Keep the weights of the last epoch, or of the one with the lowest valid loss.",
-        choices=("last", "best"),
+        "auto",
+        "What takes the steps: numpy; keras, on any backend and device; auto is keras for what only Keras can, and for "
+        "large trainings where there is a GPU.",
+        choices=("auto", "numpy", "keras"),
+        later=True,
     ),
 )
 

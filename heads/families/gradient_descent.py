@@ -81,7 +81,7 @@ class NetworkBatch:
         return limits
 
     def step(
-        self, X: Float32s, targets: Targets, weights: Float32s, masks: Sequence[Float32s]
+        self, X: Float32s, targets: Targets, weights: Float32s, masks: Sequence[Float32s], factor: float = 1.0
     ) -> tuple[Floats, NDArray[np.int64]]:
         """Take one step of every network on a batch.
 
@@ -95,6 +95,8 @@ class NetworkBatch:
             Weights of the rows, shape (b,).
         masks
             Dropout masks, one of shape (b, units) for each hidden layer; empty for no dropout.
+        factor
+            What the learning rates are multiplied by in this step.
 
         Returns
         -------
@@ -103,12 +105,12 @@ class NetworkBatch:
             step, shape (S,).
         """
         outputs, scores = self._forward(X, masks)
-        gradient, losses, hits = _cross_entropy(scores, targets, weights)
+        gradient, losses, hits = cross_entropy(scores, targets, weights)
         gradient *= (weights / np.float32(len(X)))[:, np.newaxis]
         gradients = self._backward(X, outputs, gradient, masks)
         for (kernels, biases), (kernel, bias) in zip(self._optimizers, gradients, strict=True):
-            kernels.step(kernel)
-            biases.step(bias)
+            kernels.step(kernel, factor)
+            biases.step(bias, factor)
         return losses, hits
 
     def evaluate(self, X: Float32s, targets: Targets, weights: Float32s) -> tuple[Floats, NDArray[np.int64]]:
@@ -117,7 +119,7 @@ class NetworkBatch:
         A target of -1 is a class that the networks do not know. The loss of a row is limited as in
         `heads.rows.loss_and_accuracy`.
         """
-        _, losses, hits = _cross_entropy(self._forward(X, ())[1], targets, weights, most=_OF_ZERO)
+        _, losses, hits = cross_entropy(self._forward(X, ())[1], targets, weights, limited=True)
         return losses, hits
 
     def layers(self, network: int) -> list[Layer]:
@@ -166,12 +168,12 @@ def _masked(outputs: Float32s, masks: Sequence[Float32s], number: int) -> Float3
     return outputs * masks[number] if masks else outputs
 
 
-def _cross_entropy(
-    scores: Float32s, targets: Targets, weights: Float32s, most: float = math.inf
+def cross_entropy(
+    scores: Float32s, targets: Targets, weights: Float32s, *, limited: bool = False
 ) -> tuple[Float32s, Floats, NDArray[np.int64]]:
     """Return the gradient of the cross-entropy by the scores, shape (S, b, k), and the results of `NetworkBatch.step`.
 
-    The loss of a row is at most ``most``; a target of -1 has the loss of a probability of 0.
+    A target of -1 has the loss of a probability of 0; it is also the largest loss of a row if it is limited.
     """
     rows = np.arange(len(targets))
     best = scores.argmax(axis=2)
@@ -183,7 +185,8 @@ def _cross_entropy(
     known = targets >= 0
     if not known.all():
         losses = np.where(known, losses, _OF_ZERO)
-    losses = np.minimum(losses, most)
+    if limited:
+        losses = np.minimum(losses, _OF_ZERO)
     probabilities /= sums[:, :, np.newaxis]
     probabilities[:, rows[known], targets[known]] -= 1
     return probabilities, (losses * weights).sum(axis=1, dtype=np.float64), np.count_nonzero(best == targets, axis=1)

@@ -57,14 +57,15 @@ class Optimizer(ABC):
     """
 
     def __init__(self, weights: Float32s, rate: Float32s, momentum: float, decay: float) -> None:
-        self._weights, self._rate, self._steps = weights, rate, 0
+        self._weights, self._full_rate, self._rate, self._steps = weights, rate, rate, 0
         self._momentum, self._decay = np.float32(momentum), np.float32(decay)
         self._scratch = np.empty_like(weights)
         self._prepare()
 
-    def step(self, gradient: Float32s) -> None:
-        """Take a step. The gradient has the shape of the weights, and is overwritten."""
+    def step(self, gradient: Float32s, factor: float = 1.0) -> None:
+        """Take a step with learning rates times a factor. The gradient, shaped as the weights, is overwritten."""
         self._steps += 1
+        self._rate = self._full_rate * np.float32(factor)
         self._step(gradient, self._scratch)
 
     @abstractmethod

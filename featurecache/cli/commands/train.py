@@ -51,6 +51,14 @@ def train(
             show_default="none",
         ),
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            readable=False,
+            help="A folder for event files of TensorBoard; for heads that Keras can train.",
+        ),
+    ] = None,
     labels: Labels = None,
     group: Group = None,
     json: Json = False,
@@ -74,6 +82,7 @@ def train(
             start=begun,
             calibrate=calibrate,
             on_epoch=None if json else EpochPrinter(),
+            tensorboard=tensorboard,
         )
     trained.save(head_dir)
     for warning in trained.training.warnings:

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from featurecache import extract
-from featurecache.backbones import engines, keras_engine
+from featurecache.backbones import engines, keras_engine, keras_runtime
 from featurecache.backbones.catalog import NETWORKS, find_network
 from featurecache.backbones.engines import choose_engine, start_engine
 from featurecache.errors import EngineError, UnknownNameError
@@ -18,7 +18,7 @@ def devices(tmp_path, monkeypatch):
     folder = tmp_path / "dev"
     folder.mkdir()
     (folder / "null").touch()
-    monkeypatch.setattr(engines, "_DEVICES", folder)
+    monkeypatch.setattr(keras_runtime, "_DEVICES", folder)
     return folder
 
 
