@@ -167,7 +167,7 @@ class RayPool:
             self._folder = None
 
     def _connect(self, address: str, workers: int | None, cpus: int | None) -> None:
-        """Start or join a cluster, without a dashboard, usage reports and output of workers.
+        """Start or join a cluster, without a dashboard, autoscaler, usage reports and output of workers.
 
         One that is started has room for as many workers as were asked for, even if they must share processors.
         """
@@ -194,7 +194,7 @@ class RayPool:
         vars(import_module("ray._private.worker"))["print_to_stdstream"] = lambda *_, **__: None
         _require_answer(address)
         try:
-            with _same_signals():
+            with _same_signals(), _without_services():
                 self._ray.init(**options)
         except Exception as e:
             raise ClusterError(_words_of(e, address)) from e
@@ -251,6 +251,21 @@ def _job_config() -> Any:  # noqa: ANN401 - a class of Ray
             return True  # else Ray adds the current folder and the program's to the path of workers
 
     return Isolated()
+
+
+@contextmanager
+def _without_services() -> Iterator[None]:
+    """Let a cluster start without dashboard, autoscaler and reader of logs; Ray has no options for it, and waits."""
+    node = import_module("ray._private.node").Node
+    services = [name for name in ("start_api_server", "start_monitor", "start_log_monitor") if hasattr(node, name)]
+    before = {name: getattr(node, name) for name in services}
+    for name in services:
+        setattr(node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, start in before.items():
+            setattr(node, name, start)
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def run(plain, tmp_path):
 class TestOnACluster:
     """With a cluster that is there already; it stays."""
 
-    @pytest.mark.parametrize("workers", [1, 2, 5])
+    @pytest.mark.parametrize("workers", [1, 5])  # and 2 below
     def test_the_cache_has_the_bytes_of_a_plain_run(self, ray_cluster, run, workers):
         ledger, _ = run(workers=workers)
         assert len(ledger["workers"]) == workers
@@ -202,11 +202,13 @@ class TestProcesses:
         driver.process.kill()
         driver.end()
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # by SIGKILL: the random kills below
     def test_nothing_runs_after_a_driver_that_was_ended(self, driver, number, tmp_path):
         assert driver.wait_for_rows(1)
-        pids = {*driver.workers, *driver.cluster()}
-        assert len(pids) > 3
+        services = driver.cluster()
+        assert len(services) == 2  # the head, and what starts workers; no dashboard, autoscaler or reader of logs
+        assert driver.workers
+        pids = {*driver.workers, *services}
         driver.process.send_signal(number)
         driver.end()
         assert still_running(pids) == 0
@@ -218,7 +220,7 @@ class TestProcesses:
     @pytest.mark.timeout(1200)
     def test_random_kills_lose_nothing(self, tmp_path):
         found = run_with_kills(tmp_path, 20)
-        assert sum(found["kills"].values()) == 20
+        assert found["kills"] == {"worker": 16, "driver": 2, "head": 2}
         assert (found["lost"], found["wrong"], found["left"]) == (0, 0, 0)
 
 
