@@ -70,6 +70,7 @@ def test_ci_says_that_real_data_is_left_out_where_a_variable_allows_it(checkout)
     assert "tests of real data are skipped" in done.stdout
 
 
+@pytest.mark.slow
 def test_tests_of_real_data_are_skipped_at_home_and_fail_in_ci_unless_a_variable_allows_it(checkout):
     assert outcome(checkout).startswith("1 skipped")
     assert outcome(checkout, CI="true").startswith("1 failed")

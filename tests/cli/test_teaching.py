@@ -109,6 +109,7 @@ def test_an_out_that_cannot_be_written(invoke, open_folder, unprivileged):
     assert "no permission to write" in done.error
 
 
+@pytest.mark.slow
 def test_pictures_need_no_display(command, tmp_path, monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)

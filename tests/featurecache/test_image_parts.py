@@ -60,7 +60,7 @@ def whole(odd_photos, tmp_path):
     return extract(odd_photos, tmp_path / "whole.h5", backbone=FakeBackbone())
 
 
-@pytest.mark.parametrize("of", [1, 2, 5, 60])
+@pytest.mark.parametrize("of", [1, 2, 5, pytest.param(60, marks=pytest.mark.slow)])
 def test_merged_parts_are_the_single_run_byte_for_byte(odd_photos, whole, tmp_path, of):
     paths, ledgers = make_parts(odd_photos, tmp_path / "parts", of, backbone=FakeBackbone())
     assert sum(ledger["forwarded"] for ledger in ledgers) == len(set(whole.features("features").sha256))
@@ -246,6 +246,7 @@ def test_merged_parts_of_a_real_network_are_the_single_run_byte_for_byte(odd_pho
         assert written(merge(tmp_path / f"merged-{of}.h5", paths[::-1]).path) == written(whole.path)
 
 
+@pytest.mark.slow
 def test_parts_of_the_images_can_be_caches_in_parts(odd_photos, whole, tmp_path):
     paths, _ = make_parts(odd_photos, tmp_path / "parts", 30, backbone=FakeBackbone(), part_rows=2)
     merged = merge(tmp_path / "merged.h5", paths, parts=True)

@@ -58,6 +58,7 @@ def head_of(cache):
     return train(cache, "centroid", tap="features", holdout=0)
 
 
+@pytest.mark.slow
 def test_a_raised_limit_is_needed_once(images):
     large = write(images / "dark" / "large.png", LARGE, 5)
     cache = extracted(images)

@@ -129,8 +129,7 @@ def test_description_of_other_networks(name):
 @pytest.mark.parametrize(
     ("name", "tap"),
     [
-        ("vgg16", "fc1"),
-        ("vgg16", "block5_pool"),
+        ("vgg16", "fc1"),  # block5_pool: tests/heads/exporting/test_export.py
         ("mobilenet", "avg_pool"),
         ("mobilenet_v2", "predictions"),
         ("resnet50", "logits"),

@@ -128,9 +128,8 @@ print(many.provenance["blas"])
 """
 
 
-@pytest.mark.parametrize(
-    "kernels", ["Haswell", pytest.param("", marks=pytest.mark.slow), pytest.param("SkylakeX", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["Haswell", "", "SkylakeX"])
 def test_a_row_is_the_same_wherever_it_stands_and_whatever_blas_does(kernels, run_python):
     """Of OpenBLAS's code for processors, the one for Haswell rounds differently from row to row."""
     if kernels == "SkylakeX" and "avx512f" not in Path("/proc/cpuinfo").read_text("utf-8"):
@@ -140,11 +139,12 @@ def test_a_row_is_the_same_wherever_it_stands_and_whatever_blas_does(kernels, ru
     assert kernels in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "taps",
     [
         ("block1_pool", "block3_conv4", "block4_conv4"),
-        pytest.param(("block5_conv4", "flatten", "fc1", "fc2", "logits", "predictions"), marks=pytest.mark.slow),
+        ("block5_conv4", "flatten", "fc1", "fc2", "logits", "predictions"),
     ],
 )
 def test_vgg19_is_that_of_keras(taps, weights_of, photographs):
@@ -316,22 +316,25 @@ def test_a_weight_file_that_keras_wrote_gives_the_features_of_its_network(
     suffix, weights_of, by_numba, photographs, photos, run_python, tmp_path
 ):
     import h5py
+    import keras
     from keras.src.legacy.saving import legacy_h5_format
 
     network = build(*weights_of("vgg16"))
-    path = tmp_path / f"vgg16{suffix}"
-    if suffix == ".weights.h5":
-        network.save_weights(path)
-    else:
-        with h5py.File(path, "w") as file:
-            legacy_h5_format.save_weights_to_hdf5_group(file, network)
-    del network
+    path, no_top = tmp_path / f"vgg16{suffix}", tmp_path / f"no_top{suffix}"
+    part = keras.Model(network.inputs, network.get_layer("block5_pool").output)
+    for each, target in ((network, path), (part, no_top)):
+        if suffix == ".weights.h5":
+            each.save_weights(target)
+        else:
+            with h5py.File(target, "w") as file:
+                legacy_h5_format.save_weights_to_hdf5_group(file, each)
+    del network, part
     row = find_network("vgg16")
     found = NumbaBackbone(row, resolve_weights(str(path), row), taps=("block1_conv1", "fc2"), batch_size=3)
     images = photographs(3)
     expected = by_numba.forward(images)
     for tap, values in found.forward(images).items():
         np.testing.assert_array_equal(values, expected[tap])
-    assert_runs_without_keras(run_python, photos, tmp_path, str(path), "block2_pool")
+    assert_runs_without_keras(run_python, photos, tmp_path, str(no_top), "block2_pool")
     with pytest.raises(WeightsError, match="is not a weight file of vgg19"):
         NumbaBackbone(find_network("vgg19"), resolve_weights(str(path), find_network("vgg19")))

@@ -611,6 +611,7 @@ def test_random_bytes_never_raise(data, prefix):
     check_outcome(prefix + data)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     kind=st.sampled_from(sorted(ONE_OF_EACH)),

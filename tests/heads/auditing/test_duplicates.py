@@ -209,6 +209,7 @@ def test_groups_are_all_that_pairs_join():
     assert groups_of([]) == ()
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded_where_all_rows_are_alike(make_features):
     random = np.random.default_rng(0)
     X = np.concatenate([np.full((3000, 64), sign) + random.normal(scale=0.01, size=(3000, 64)) for sign in (1, -1)])

@@ -63,6 +63,7 @@ def scikit_learns(true, probabilities, weights):
     return expected
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(1, 60),
@@ -89,7 +90,7 @@ def test_rows_that_all_have_the_same_probabilities_are_tied():
     assert scores["average_precision"] == pytest.approx(2 / 6)
 
 
-@pytest.mark.parametrize(("n", "k", "decimals"), [(200, 2, None), (200, 4, 1)])
+@pytest.mark.parametrize(("n", "k", "decimals"), [(200, 2, None), pytest.param(200, 4, 1, marks=pytest.mark.slow)])
 def test_intervals_are_those_of_resampled_rows(n, k, decimals):
     true, probabilities = predictions(n, k, decimals=decimals)
     ours = bootstrap(true, probabilities, seed=1)

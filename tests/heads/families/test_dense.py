@@ -147,6 +147,7 @@ def test_dropped_units_are_left_out_of_a_step_and_the_others_make_up_for_them(bl
     assert moved[0.999].mean() < 0.5
 
 
+@pytest.mark.slow
 def test_the_mean_of_many_dropped_steps_is_the_step_without_dropout(blobs):
     X, y = blobs(64, 6, 3)
     params = {"hidden": "40", "activation": "linear", "epochs": 1, "lr": 1e-3, "optimizer": "sgd", "batch_size": 64}

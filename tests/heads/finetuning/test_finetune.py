@@ -1,9 +1,9 @@
 """Fine-tuning: which layers change, which images train, and what is refused before any work."""
 
-import hashlib
 import json
 import shutil
 import zipfile
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -154,7 +154,7 @@ def _remembered(model, digests):
 
 
 def _digest(layer):
-    return [hashlib.sha256(np.ascontiguousarray(each)).hexdigest() for each in layer.get_weights()]
+    return [zlib.crc32(np.ascontiguousarray(each)) for each in layer.get_weights()]  # half a gigabyte
 
 
 @pytest.mark.real_data
