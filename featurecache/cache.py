@@ -27,6 +27,7 @@ from featurecache.provenance import Provenance
 from featurecache.recipe import Recipe
 from featurecache.rows import PartFiles, Parts, Rows, Selection, as_float32, selected
 from featurecache.storage.files import open_regular
+from featurecache.targets import Target, is_labelled, read_targets, require_target
 from featurecache.text import counted
 
 
@@ -41,7 +42,8 @@ class FeatureSet:
         indexing and `numpy.asarray` read. These are features in parts, and, if they take more than 512 MiB, features
         stored as float16 and chosen rows that do not follow one another.
     y
-        Class indices into ``classes``, shape (n,), int64; -1 for an image without a label.
+        Class indices into ``classes``, shape (n,), int64; -1 for an image without a label. See `with_target` for other
+        targets.
     paths, splits, sha256
         Relative path, split and content hash (64 hexadecimal digits) of every row, shape (n,), `str` objects. A path is
         the file's own name; a name that is not UTF-8 has the form of `featurecache.encode_name`.
@@ -56,6 +58,8 @@ class FeatureSet:
     groups
         The name of the group of each row, shape (n,), `str` objects, if the cache was asked for groups
         (`FeatureCache.with_groups`), else None. Rows without a label may have the empty name: they are in no group.
+    target
+        What ``y`` stands for: ``"class"``, ``"labels"`` or ``"number"``.
 
     Examples
     --------
@@ -70,7 +74,7 @@ class FeatureSet:
     """
 
     X: NDArray[np.float32] | Rows
-    y: NDArray[np.int64]
+    y: NDArray[Any]
     paths: NDArray[np.object_]
     splits: NDArray[np.object_]
     sha256: NDArray[np.object_]
@@ -79,6 +83,7 @@ class FeatureSet:
     tap: str
     recipe: Recipe
     groups: NDArray[np.object_] | None = None
+    target: Target = "class"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle features that are mapped in a cache file as their place in it, others with their values."""
@@ -97,6 +102,46 @@ class FeatureSet:
     def fingerprint(self) -> str:
         """The recipe's fingerprint."""
         return self.recipe.fingerprint
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Which rows have a label, shape (n,)."""
+        return is_labelled(self.target, self.y)
+
+    def with_target(self, target: str) -> "FeatureSet":
+        """Return the same rows with the names of their classes read as several labels, or as numbers.
+
+        Parameters
+        ----------
+        target
+            ``"labels"``: the name of a class is labels with ``|`` between them, or ``|`` alone for an image that has
+            none. ``y`` then has shape (n, k), int8: 1 for a label that the image has, 0 for one that it has not, and -1
+            throughout for an image without a label; ``classes`` are the k labels. ``"number"``: ``y`` is float64, NaN
+            for an image without a label, and there are no classes. ``"class"`` changes nothing.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such target.
+        ManifestError
+            If the names are no such texts.
+        OptionError
+            If the rows have another target already.
+
+        Examples
+        --------
+        >>> tags = cache.with_labels({"train/dark/00.png": "dark|empty", "train/dark/04.png": "|"})
+        >>> rows = tags.features("features").with_target("labels")
+        >>> rows.classes, rows.y[:3].tolist()
+        (('dark', 'empty', 'light'), [[1, 1, 0], [0, 0, 0], [1, 0, 0]])
+        """
+        target = require_target(target)
+        if target == self.target:
+            return self
+        if self.target != "class":
+            raise OptionError(f"these rows have the target {self.target!r}; take the features of the cache again")
+        values = read_targets(target, self.y, self.classes)
+        return replace(self, y=values.y, classes=values.names, target=target)
 
     def take(self, rows: Selection) -> "FeatureSet":
         """Return the selected rows, in the given order; a slice copies nothing, other rows at most 512 MiB."""

@@ -42,7 +42,16 @@ from .evaluation.imagenet import imagenet_top3 as imagenet_top3
 from .evaluation.intervals import Interval as Interval
 from .evaluation.intervals import holm as holm
 from .evaluation.intervals import paired_bootstrap as paired_bootstrap
+from .evaluation.labels import LabelPredictionsTable as LabelPredictionsTable
+from .evaluation.labels import LabelScores as LabelScores
+from .evaluation.labels import LabelsEvaluation as LabelsEvaluation
+from .evaluation.labels import evaluate_labels as evaluate_labels
+from .evaluation.labels import predict_labels_table as predict_labels_table
 from .evaluation.metrics import AverageScores as AverageScores
+from .evaluation.numbers import NumberPredictionsTable as NumberPredictionsTable
+from .evaluation.numbers import NumbersEvaluation as NumbersEvaluation
+from .evaluation.numbers import evaluate_numbers as evaluate_numbers
+from .evaluation.numbers import predict_numbers_table as predict_numbers_table
 from .evaluation.predictions import PredictionsTable as PredictionsTable
 from .evaluation.selection import select_rows as select_rows
 from .exporting.export import export as export
@@ -55,8 +64,12 @@ from .notices import Notice as Notice
 from .parameters import HeadSpec as HeadSpec
 from .parameters import Parameter as Parameter
 from .parameters import format_parameters as format_parameters
+from .prediction import LabelsPrediction as LabelsPrediction
+from .prediction import NumbersPrediction as NumbersPrediction
 from .prediction import Prediction as Prediction
 from .prediction import predict as predict
+from .prediction import predict_labels as predict_labels
+from .prediction import predict_numbers as predict_numbers
 from .predictor import ImagePrediction as ImagePrediction
 from .predictor import Predictor as Predictor
 from .report import Fact as Fact
@@ -72,6 +85,8 @@ from .reporting import audit_report as audit_report
 from .reporting import comparison_report as comparison_report
 from .reporting import curve_report as curve_report
 from .reporting import evaluation_report as evaluation_report
+from .reporting import labels_report as labels_report
+from .reporting import numbers_report as numbers_report
 from .reporting.curve import outlook as outlook
 from .search import Candidate as Candidate
 from .search import Entry as Entry
@@ -86,4 +101,5 @@ from .similarity import SimilarImage as SimilarImage
 from .similarity import SimilaritySearch as SimilaritySearch
 from .splits import Holdout as Holdout
 from .training import DEFAULT_HEAD as DEFAULT_HEAD
+from .training import default_head as default_head
 from .training import train as train

@@ -7,8 +7,10 @@ nothing heavier than NumPy.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, Self, TypeAlias, final
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,9 +79,17 @@ class FittedModel(Protocol):
         ...
 
     def predict_proba(self, X: Features) -> Floats:
-        """Return probabilities, shape (n, k), for features of shape (n, d)."""
+        """Return probabilities, shape (n, k), for features of shape (n, d).
+
+        Of several labels, each row of k probabilities is of labels that do not exclude each other. A model of numbers
+        returns the number, shape (n, 1).
+        """
         ...
 
+
+_TABLE = 2  # dimensions of features, and of several labels
+_AGREED = "agreed"  # of each label: 0 or 1 if all training rows agree that they have it or not, else -1
+_STATES = (-1, 0, 1)
 
 Learned: TypeAlias = tuple[FittedModel, tuple[Notice, ...]]
 
@@ -97,8 +107,11 @@ class Head(ABC):
         Class attribute: name, summary, parameters, default grid and limits of the head.
     model_class : type of FittedModel
         Class attribute: the class of ``model_``, which rebuilds it from stored arrays.
+    number_model_class : type of FittedModel or None
+        Class attribute: the class of ``model_`` where a number was learned; None for heads that cannot.
     classes_ : NDArray
-        The class indices in ``y``, shape (k,), ascending: the columns of `predict_proba`.
+        The class indices in ``y``, shape (k,), ascending: the columns of `predict_proba`. Of several labels, all their
+        indices; empty for numbers.
     names_ : tuple of str
         The names of ``classes_``; empty if `fit` was called without names.
     model_ : FittedModel
@@ -119,6 +132,7 @@ class Head(ABC):
 
     spec: ClassVar[HeadSpec]
     model_class: ClassVar[type[FittedModel]]
+    number_model_class: ClassVar[type[FittedModel] | None] = None
 
     classes_: Labels
     names_: tuple[str, ...]
@@ -135,7 +149,7 @@ class Head(ABC):
     def fit(
         self,
         X: Features,
-        y: Labels,
+        y: NDArray[Any],
         *,
         names: Sequence[str] = (),
         monitor: Monitor | None = None,
@@ -149,11 +163,12 @@ class Head(ABC):
             Features, shape (n, d), float16, float32 or float64. They are not changed and may be a read-only memory map,
             or `featurecache.Rows`, which heads with ``spec.by_blocks`` read by blocks, and others as a whole.
         y
-            Class indices, shape (n,), at least 0.
+            Class indices, shape (n,), at least 0. For several labels, shape (n, k): 1 for a label that a row has, 0 for
+            one that it has not; each label is learned by itself. For a number, shape (n,), float64.
         names
-            The name of each class, by index. Few heads use them.
+            The name of each class, or label, by index. Few heads use them.
         monitor
-            Receives the record of each epoch, if the head has epochs.
+            Receives the record of each epoch, if the head has epochs and learns classes.
         start
             The model of a trained head of the same kind and classes, to continue from.
 
@@ -162,12 +177,22 @@ class Head(ABC):
         TrainingError
             If the rows cannot train a head, the training diverged, or the head cannot continue from a start.
         """
-        X, targets = self._prepare(X, y, names)
         monitor = monitor or Monitor()
-        if start is None:
-            (learned,) = self._learn_together([self], X, targets, [monitor])
+        if start is not None and (y.ndim != 1 or y.dtype.kind == "f"):
+            raise TrainingError("a head of several labels, or of a number, cannot be continued; train a new one")
+        learned: Learned | TrainingError
+        if y.ndim == _TABLE:
+            learned = self._learn_labels(X, y, names, monitor)
+        elif y.dtype.kind == "f":
+            X = self._checked(X, y)
+            self.classes_, self.names_ = np.empty(0, np.int64), ()
+            learned = self._learn_numbers(X, y.astype(np.float64), monitor)
         else:
-            learned = self._continue_from(start, X, targets, monitor)
+            X, targets = self._prepare(X, y, names)
+            if start is None:
+                (learned,) = self._learn_together([self], X, targets, [monitor])
+            else:
+                learned = self._continue_from(start, X, targets, monitor)
         if isinstance(learned, TrainingError):
             raise learned
         self.model_, self.warnings_ = learned
@@ -183,11 +208,47 @@ class Head(ABC):
     @final
     def _prepare(self, X: Features, y: Labels, names: Sequence[str]) -> tuple[Features, Targets]:
         """Check the rows and set the classes; return features to learn from, and each label's position, shape (n,)."""
-        X = X if self.spec.by_blocks else np.asarray(X)
-        require_trainable(X, y)
+        X = self._checked(X, y)
         self.classes_, targets = np.unique(y, return_inverse=True)
         self.names_ = tuple(names[index] for index in self.classes_) if names else ()
         return X, targets
+
+    @final
+    def _checked(self, X: Features, y: NDArray[Any]) -> Features:
+        X = X if self.spec.by_blocks else np.asarray(X)
+        require_trainable(X, y)
+        return X
+
+    @final
+    def _learn_labels(self, X: Features, y: Labels, names: Sequence[str], monitor: Monitor) -> Learned | TrainingError:
+        """Train one head of two classes for each label, on rows (n, d) and labels (n, k)."""
+        X = self._checked(X, y)
+        k = y.shape[1]
+        self.classes_, self.names_ = np.arange(k), tuple(names)
+        models: list[FittedModel | bool] = []
+        warnings: list[Notice] = []
+        for number in range(k):
+            targets = y[:, number].astype(np.intp)
+            if targets.min() == targets.max():
+                models.append(bool(targets[0]))
+                continue
+            head = copy(self)
+            head.classes_, head.names_ = np.arange(2), ()
+            watching = Monitor() if monitor.valid is None else Monitor(monitor.valid[0], monitor.valid[1][:, number])
+            (learned,) = self._learn_together([head], X, targets, [watching])
+            label = names[number] if names else str(number)
+            if isinstance(learned, TrainingError):
+                return TrainingError(f"the label {label!r}: {learned}", learned.row)
+            models.append(learned[0])
+            self.versions_ = head.versions_
+            warnings += [Notice(each.code, f"the label {label!r}: {each}") for each in learned[1]]
+        # it is read by `EachLabelModel.of`, which needs the class of the models
+        return cast("FittedModel", EachLabelModel(tuple(models), X.shape[1])), tuple(warnings)
+
+    def _learn_numbers(self, X: Features, y: Floats, monitor: Monitor) -> Learned | TrainingError:
+        """Train on features (n, d) and finite numbers (n,), and return a model whose ``predict_proba`` is (n, 1)."""
+        del X, y, monitor
+        return TrainingError(f"the head {self.spec.name!r} does not learn numbers")
 
     @classmethod
     @abstractmethod
@@ -294,24 +355,40 @@ def fit_together(
     return faults
 
 
-def require_trainable(X: Features, y: Labels) -> None:
-    """Raise `TrainingError` unless features (n, d) and labels (n,) can train a head.
+def require_trainable(X: Features, y: NDArray[Any]) -> None:
+    """Raise `TrainingError` unless features (n, d) and classes (n,), labels (n, k) or numbers (n,) can train a head.
 
-    They must be finite, have labels of at least 0, and be of at least two classes.
+    Features and numbers must be finite. There must be two classes, or a label that a row has and another has not, or
+    two different numbers.
     """
-    if X.ndim != 2 or y.ndim != 1 or len(X) != len(y) or X.shape[1] == 0:  # noqa: PLR2004
+    if X.ndim != _TABLE or not 1 <= y.ndim <= _TABLE or len(X) != len(y) or X.shape[1] == 0:
         raise TrainingError(f"features of shape {X.shape} and labels of shape {y.shape}, expected (n, d) and (n,)")
-    if X.dtype.kind != "f" or y.dtype.kind not in "iu":
+    numbers = y.dtype.kind == "f" and y.ndim == 1
+    if X.dtype.kind != "f" or not (numbers or y.dtype.kind in "iu"):
         raise TrainingError(f"features are {X.dtype} and labels {y.dtype}, expected floating-point and whole numbers")
-    if len(y) and y.min() < 0:
-        raise TrainingError(f"{np.count_nonzero(y < 0)} of {len(y)} rows have no label; leave them out")
-    present = np.unique(y)
-    if len(present) < 2:  # noqa: PLR2004
-        found = "no row at all" if not len(y) else f"all {len(y)} rows are of class {present[0]}"
-        raise TrainingError(f"{found}; a head needs labelled rows of at least two classes")
+    missing = np.isnan(y) if numbers else y < 0 if y.ndim == 1 else (y < 0).any(axis=1)
+    if missing.any():
+        raise TrainingError(f"{np.count_nonzero(missing)} of {len(y)} rows have no label; leave them out")
+    if y.ndim == _TABLE:
+        _require_labels(y)
+    elif len(y) == 0 or y.min() == y.max():
+        found = "no row at all" if not len(y) else f"all {len(y)} rows are of {'number' if numbers else 'class'} {y[0]}"
+        needed = "with at least two different numbers" if numbers else "of at least two classes"
+        raise TrainingError(f"{found}; a head needs labelled rows {needed}")
+    elif numbers and not finite(y):
+        raise TrainingError("a number is not finite; leave its row out")
     row = first_not_finite(X)
     if row is not None:
         raise TrainingError(f"row {row} holds features that are not finite; extract them again", row)
+
+
+def _require_labels(y: Labels) -> None:
+    if y.size and y.max() > 1:
+        raise TrainingError(f"labels hold {y.max()}, expected 0 and 1, shape (n, k)")
+    if not y.size or (y.min(axis=0) == y.max(axis=0)).all():
+        raise TrainingError(
+            f"all {len(y)} rows have the same labels; a head needs a label that some rows have and others have not"
+        )
 
 
 def checked_arrays(
@@ -351,3 +428,79 @@ def checked_arrays(
 def not_finite(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
     """Return one line for each array with values that are not finite."""
     return [f"{name} holds values that are not finite" for name, array in arrays.items() if not finite(array)]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class EachLabelModel:
+    """The models of several labels, each with two classes: whether an image has the label.
+
+    Stored arrays that all models share are stored once, under their own name. Others are stored for each label, under
+    ``NUMBER.NAME``.
+
+    Parameters
+    ----------
+    models
+        The model of each label; or, if all training rows agree, whether they have the label.
+    width
+        The number of features, d.
+    """
+
+    models: tuple[FittedModel | bool, ...]
+    width: int
+
+    @classmethod
+    def of(
+        cls,
+        model_class: type[FittedModel],
+        arrays: Mapping[str, NDArray[Any]],
+        *,
+        classes: int,
+        width: int,
+        params: Mapping[str, Any],
+    ) -> Self:
+        """Rebuild it from the stored arrays of models of a class; see `FittedModel.from_arrays`."""
+        arrays = dict(arrays)
+        agreed = arrays.pop(_AGREED, None)
+        sound = agreed is not None and agreed.shape == (classes,) and agreed.dtype == np.int8
+        if agreed is None or not sound or not np.isin(agreed, _STATES).all():
+            raise ArtifactError(f"{_AGREED} is not -1, 0 or 1 for each of {classes} labels, int8")
+        own: list[dict[str, NDArray[Any]]] = [{} for _ in range(classes)]
+        shared = {}
+        for name, array in arrays.items():
+            number, dot, of_label = name.partition(".")
+            if not dot:
+                shared[name] = array
+            elif number.isdecimal() and int(number) < classes and str(int(number)) == number:
+                own[int(number)][of_label] = array
+            else:
+                raise ArtifactError(f"the array {name} is of no label")
+        models: list[FittedModel | bool] = []
+        for state, mine in zip(agreed.tolist(), own, strict=True):
+            if state < 0:
+                models.append(model_class.from_arrays(shared | mine, classes=2, width=width, params=params))
+            elif mine:
+                raise ArtifactError("a label has arrays, and all its training rows agree")
+            else:
+                models.append(bool(state))
+        return cls(tuple(models), width)
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays that are stored."""
+        stored = {_AGREED: np.array([-1 if not isinstance(each, bool) else each for each in self.models], np.int8)}
+        found = {number: each.arrays for number, each in enumerate(self.models) if not isinstance(each, bool)}
+        first = next(iter(found.values()), {})
+        for name, array in first.items():
+            if all(np.array_equal(arrays[name], array) for arrays in found.values()):
+                stored[name] = array
+            else:
+                stored |= {f"{number}.{name}": arrays[name] for number, arrays in found.items()}
+        return stored
+
+    def predict_proba(self, X: Features) -> Floats:
+        """Return the probability of each label, shape (n, k), for features of shape (n, d)."""
+        probabilities = np.empty((len(X), len(self.models)))
+        for number, model in enumerate(self.models):
+            probabilities[:, number] = model if isinstance(model, bool) else model.predict_proba(X)[:, 1]
+        return probabilities

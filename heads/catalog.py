@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from featurecache.entry_points import Registry
 from featurecache.errors import UnknownNameError
+from featurecache.targets import Target
 from heads.base import FittedModel, Head
 from heads.errors import ParameterError
 from heads.families.baseline import ImageNetMapHead, MajorityHead
@@ -146,9 +147,21 @@ def make_head(name: str, *, seed: int = 0, **params: object) -> Head:
     return head(**values)
 
 
-def model_class(name: str) -> type[FittedModel]:
-    """Return the class that rebuilds the model of a head of this name from stored arrays."""
-    return REGISTRY.find(name).model_class
+def model_class(name: str, target: Target = "class") -> type[FittedModel]:
+    """Return the class that rebuilds the model of a head of this name, or of each of its labels, from stored arrays.
+
+    Raises
+    ------
+    ParameterError
+        If the head does not learn numbers, and is asked to; names those that do.
+    """
+    head = REGISTRY.find(name)
+    if target != "number":
+        return head.model_class
+    if head.number_model_class is None:
+        able = ", ".join(each.spec.name for each in REGISTRY.load_all()[0].values() if each.number_model_class)
+        raise ParameterError(f"the head {name!r} does not learn numbers; take one that does: {able}")
+    return head.number_model_class
 
 
 def parse_parameters(spec: HeadSpec, texts: Iterable[str]) -> dict[str, Value]:

@@ -70,6 +70,8 @@ class Code(StrEnum):
     """The head is evaluated on rows that its calibration was fitted on."""
     CLASS_UNKNOWN_TO_HEAD = "class_unknown_to_head"
     """Rows are of classes that the head does not know."""
+    THRESHOLDS_FROM_ROWS = "thresholds_from_rows"
+    """The thresholds of several labels were chosen on the rows that evaluate the head."""
     BELOW_BASELINE = "below_baseline"
     """The majority baseline is at least as accurate."""
 

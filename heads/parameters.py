@@ -156,6 +156,8 @@ class HeadSpec:
         Parameters that a continued training cannot change. Empty for heads that cannot be continued.
     grid
         The default grid of a sweep: values of parameters; the others have their defaults.
+    number_defaults
+        Defaults of parameters that are others where the head learns numbers.
     taps
         The taps that it can be trained on; empty for any.
     measured_rows
@@ -180,6 +182,7 @@ class HeadSpec:
     shared: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     grid: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    number_defaults: Mapping[str, Value] = field(default_factory=dict)
     taps: tuple[str, ...] = ()
     measured_rows: int | None = None
     by_blocks: bool = False

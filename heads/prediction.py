@@ -6,7 +6,7 @@ import os
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from featurecache.images.batches import image_batches
 from featurecache.images.decode import dark_images
 from featurecache.images.manifest import Manifest, from_files
 from featurecache.images.names import shown_names
+from heads.evaluation.labels import LabelPredictionsTable
+from heads.evaluation.numbers import NumberPredictionsTable
 from heads.evaluation.predictions import PredictionsTable
 from heads.notices import Notice, to_dicts
 from heads.predictor import Predictor, ranked
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from featurecache.backbones.protocol import Backbone
     from featurecache.images.failures import Failure
     from heads.artifact import TrainedHead
+
+
+Images: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Manifest"
+"""A file or folder, several of them, or a manifest."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,14 +85,59 @@ class Prediction:
                 {"path": path, "class": classes[index], "probabilities": values}
                 for path, index, values in zip(self.table.paths, self.table.predicted, probabilities, strict=True)
             ],
-            "failures": [{"path": path} | failure.to_dict() for path, failure in self.failures.items()],
-            "warnings": to_dicts(self.warnings),
-        }
+        } | _others(self.failures, self.warnings)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelsPrediction:
+    """The labels of image files; the fields are those of `Prediction`."""
+
+    table: LabelPredictionsTable
+    failures: Mapping[str, Failure]
+    warnings: tuple[Notice, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, ready for JSON."""
+        table = self.table
+        return {
+            "labels": list(table.labels),
+            "thresholds": dict(zip(table.labels, table.thresholds.tolist(), strict=True)),
+            "predictions": [
+                {
+                    "path": path,
+                    "labels": list(table.names(row)),
+                    "probabilities": dict(zip(table.labels, table.probabilities[row].tolist(), strict=True)),
+                }
+                for row, path in enumerate(table.paths.tolist())
+            ],
+        } | _others(self.failures, self.warnings)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NumbersPrediction:
+    """The numbers of image files; the fields are those of `Prediction`."""
+
+    table: NumberPredictionsTable
+    failures: Mapping[str, Failure]
+    warnings: tuple[Notice, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, ready for JSON."""
+        pairs = zip(self.table.paths.tolist(), self.table.predicted.tolist(), strict=True)
+        predictions = [{"path": path, "number": number} for path, number in pairs]
+        return {"predictions": predictions} | _others(self.failures, self.warnings)
+
+
+def _others(failures: Mapping[str, Failure], warnings: tuple[Notice, ...]) -> dict[str, Any]:
+    return {
+        "failures": [{"path": path} | failure.to_dict() for path, failure in failures.items()],
+        "warnings": to_dicts(warnings),
+    }
 
 
 def predict(
     head: TrainedHead,
-    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Manifest,
+    images: Images,
     *,
     backbone: Backbone | None = None,
     weights: str | None = None,
@@ -126,7 +177,8 @@ def predict(
     NoImagesError
         If there are no images, or none that can be used.
     MismatchError
-        If the network or its weights differ from those of the head.
+        If the network or its weights differ from those of the head, or the head predicts no class (see
+        `predict_labels` and `predict_numbers`).
     UnknownNameError, OptionError
         If an option is out of its range.
     WeightsError, DeviceError, EngineError
@@ -139,11 +191,10 @@ def predict(
     >>> len(prediction.table), prediction.failures
     (16, {})
     """
-    if isinstance(images, str | os.PathLike):
-        images = [images]
-    manifest = images if isinstance(images, Manifest) else from_files([Path(path) for path in images])
-    predictor = Predictor(
-        {head.name: head},
+    head.require_target("class", "predict")
+    answers = _answers(
+        head,
+        images,
         backbone=backbone,
         weights=weights,
         batch_size=batch_size,
@@ -151,7 +202,98 @@ def predict(
         device=device,
         engine=engine,
         max_pixels=max_pixels,
+        progress=progress,
         notify=notify,
+    )
+    nothing, n = answers.nothing, len(answers.paths)
+    table = PredictionsTable(answers.paths, nothing, np.full(n, -1, np.int64), answers.values, head.classes)
+    return Prediction(table, answers.failures, answers.warnings)
+
+
+def predict_labels(head: TrainedHead, images: Images, **options: Any) -> LabelsPrediction:
+    """Find the labels of image files, and of all images in folders, with a head of several labels.
+
+    Parameters
+    ----------
+    head
+        A trained head of the target ``"labels"``.
+    images, options
+        As in `predict`, also for errors.
+
+    Examples
+    --------
+    >>> from featurecache.backbones.fake import FakeBackbone
+    >>> tagged = cache.with_labels({"train/dark/00.png": "dark|first"})
+    >>> tagger = heads.train(tagged, "centroid", tap="features", target="labels")
+    >>> found = heads.predict_labels(tagger, images / "valid" / "light", backbone=FakeBackbone())
+    >>> found.table.names(0)
+    ('light',)
+    """
+    head.require_target("labels", "predict_labels")
+    answers = _answers(head, images, **options)
+    unknown = np.full(answers.values.shape, -1, np.int8)
+    thresholds = np.array(head.thresholds)
+    table = LabelPredictionsTable(answers.paths, answers.nothing, unknown, answers.values, thresholds, head.classes)
+    return LabelsPrediction(table, answers.failures, answers.warnings)
+
+
+def predict_numbers(head: TrainedHead, images: Images, **options: Any) -> NumbersPrediction:
+    """Predict the number of image files, and of all images in folders, with a head of numbers.
+
+    Parameters
+    ----------
+    head
+        A trained head of the target ``"number"``.
+    images, options
+        As in `predict`, also for errors.
+
+    Examples
+    --------
+    >>> from featurecache.backbones.fake import FakeBackbone
+    >>> measured = cache.with_labels({path: str(int(path[-6:-4])) for path in cache.paths})
+    >>> counter = heads.train(measured, "ridge", tap="features", target="number")
+    >>> found = heads.predict_numbers(counter, images / "valid", backbone=FakeBackbone())
+    >>> len(found.table)
+    16
+    """
+    head.require_target("number", "predict_numbers")
+    answers = _answers(head, images, **options)
+    unknown = np.full(len(answers.paths), np.nan)
+    table = NumberPredictionsTable(answers.paths, answers.nothing, unknown, answers.values[:, 0])
+    return NumbersPrediction(table, answers.failures, answers.warnings)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answers:
+    """What a head says about image files: paths (n,), values (n, k), failures by path, and warnings."""
+
+    paths: NDArray[np.object_]
+    values: NDArray[np.float64]
+    failures: Mapping[str, Failure]
+    warnings: tuple[Notice, ...]
+
+    @property
+    def nothing(self) -> NDArray[np.object_]:
+        """The split of each image, shape (n,): none."""
+        return np.full(len(self.paths), "", dtype=object)
+
+
+def _answers(
+    head: TrainedHead,
+    images: Images,
+    *,
+    progress: Callable[[int, int], object] = lambda *_: None,
+    workers: int | None = None,
+    **options: Any,
+) -> _Answers:
+    """Pass images through the network and a head; see `predict`."""
+    if isinstance(images, str | os.PathLike):
+        images = [images]
+    manifest = images if isinstance(images, Manifest) else from_files([Path(path) for path in images])
+    predictor = Predictor(
+        {head.name: head},
+        workers=workers,
+        **options,
     )
     failures: dict[str, Failure] = {}
     dark: list[str] = []
@@ -177,8 +319,5 @@ def predict(
     if not paths:
         path, failure = next(iter(failures.items()))
         raise NoImagesError(f"none of the {len(failures)} images can be used; the first is {path}: {failure.reason}")
-    nothing = np.full(len(paths), "", dtype=object)
-    unlabelled = np.full(len(paths), -1, dtype=np.int64)
-    paths = [shown[path] for path in paths]
-    table = PredictionsTable(np.array(paths, dtype=object), nothing, unlabelled, np.concatenate(rows), head.classes)
-    return Prediction(table, failures, dark_images(dark))
+    found = np.array([shown[path] for path in paths], dtype=object)
+    return _Answers(found, np.concatenate(rows), failures, dark_images(dark))

@@ -244,9 +244,13 @@ class Predictor:
         ------
         HeadError
             If the predictor is closed.
+        MismatchError
+            If a head predicts no class; see `heads.predict_labels` and `heads.predict_numbers`.
         """
         if self._closed:
             raise HeadError("the predictor is closed; make a new one")
+        for head in self.heads.values():
+            head.require_target("class", "Predictor.predict")
         results: list[ImagePrediction | Failure | None] = []
         batch: list[tuple[int, NDArray[np.uint8]]] = []
         with closing(
@@ -274,7 +278,7 @@ class Predictor:
         Returns
         -------
         dict
-            Maps the name of each head to its probabilities, shape (n, k), float64.
+            Maps the name of each head to its probabilities, shape (n, k), float64; of a number, to the number, (n, 1).
 
         Raises
         ------
@@ -288,8 +292,7 @@ class Predictor:
         with self._lock:
             features = self._started().forward(pixels)
         return {
-            name: row_probabilities(head, as_stored(features, head.tap, head.recipe))
-            for name, head in self.heads.items()
+            name: row_answers(head, as_stored(features, head.tap, head.recipe)) for name, head in self.heads.items()
         }
 
     def _started(self) -> Backbone:
@@ -327,16 +330,19 @@ def _listed(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     return [images] if isinstance(images, str | os.PathLike | bytes) else images
 
 
-def row_probabilities(head: TrainedHead, rows: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def row_answers(head: TrainedHead, rows: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return the probabilities of a head, shape (n, k), for features as a cache stores them, shape (n, d).
+
+    Of a head of numbers it is the number, shape (n, 1).
 
     Each row is computed by itself: rounding in a matrix product depends on the number of rows, so the bits of an
     answer would depend on its company otherwise.
     """
     rows = rows.astype(np.float32, copy=False)
-    answers = np.empty((len(rows), len(head.classes)))
+    answers = np.empty((len(rows), len(head.classes) or 1))
     for number in range(len(rows)):
-        answers[number] = head.predict_proba(rows[number : number + 1])[0]
+        row = rows[number : number + 1]
+        answers[number] = head.predict_numbers(row) if head.target == "number" else head.predict_proba(row)[0]
     return answers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def _root(joined: dict[str, str], name: str) -> str:
 
 def has_valid_split(features: FeatureSet) -> bool:
     """Return whether a labelled row is in the valid split, so that no rows need to be held out."""
-    return bool(np.any(_labelled(features) & (features.splits == VALID)))
+    return bool(np.any(features.labelled & (features.splits == VALID)))
 
 
 def roles(features: FeatureSet, holdout: Holdout | None) -> NDArray[np.object_]:
@@ -135,7 +135,7 @@ def roles(features: FeatureSet, holdout: Holdout | None) -> NDArray[np.object_]:
         Shape (n,), `str` objects.
     """
     assigned = features.splits.copy()
-    if not np.any(_labelled(features) & (assigned == TRAIN)):
+    if not np.any(features.labelled & (assigned == TRAIN)):
         assigned[assigned == ""] = TRAIN
     if holdout is not None and holdout.fraction > 0 and not has_valid_split(features):
         pool = np.flatnonzero(assigned == TRAIN)
@@ -182,12 +182,12 @@ def training_rows(features: FeatureSet, holdout: Holdout | None) -> tuple[Featur
     holdout
         See `roles`.
     """
-    assigned = np.where(_labelled(features), roles(features, holdout), "")
+    assigned = np.where(features.labelled, roles(features, holdout), "")
     train, valid = (take_rows(features, np.flatnonzero(assigned == role)) for role in (TRAIN, VALID))
     return train, valid
 
 
-def rows_digest(sha256: NDArray[np.object_], y: NDArray[np.int64]) -> str:
+def rows_digest(sha256: NDArray[np.object_], y: NDArray[Any]) -> str:
     """Return the SHA-256 of the contents and labels of rows, whatever their order and names; see `TrainingRecord`.
 
     Examples
@@ -310,7 +310,3 @@ def count_text(names: Iterable[str]) -> str:
     """
     counts = sorted(Counter(names).items())
     return ", ".join(f"{count} in {name or 'no split'}" for name, count in counts)
-
-
-def _labelled(features: FeatureSet) -> NDArray[np.bool_]:
-    return features.y >= 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -17,11 +18,12 @@ from featurecache.images.classes import class_warnings
 from featurecache.memory import free_memory
 from featurecache.options import MAX_PIXELS
 from featurecache.storage.output_errors import output_error
+from featurecache.targets import Target, require_target
 from featurecache.text import counted, did_you_mean, in_units, listed
-from heads.artifact import TrainedHead, TrainingGroups, TrainingRecord
+from heads.artifact import NumberRange, TrainedHead, TrainingGroups, TrainingRecord
 from heads.calibrate import fit_calibration
 from heads.calibration import METHODS, NONE
-from heads.catalog import head_spec, load_heads, make_head
+from heads.catalog import head_spec, load_heads, make_head, model_class
 from heads.epochs import Monitor
 from heads.errors import EvaluationError, MismatchError, ParameterError, TrainingError
 from heads.notices import Code, Notice
@@ -39,20 +41,34 @@ from heads.splits import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from os import PathLike
+
+    from numpy.typing import NDArray
 
     from featurecache.cache import FeatureCache, FeatureSet
     from featurecache.provenance import Provenance
     from heads.base import Classifier, Head
     from heads.epochs import Epoch
     from heads.parameters import HeadSpec, Value
-    from heads.rows import Features
+    from heads.rows import Features, Floats, Labels
 
 OUTPUTS = ("logits", "predictions")  # taps with the network's own classification
 DEFAULT_HEAD = "softmax"
+_DEFAULT_HEADS: dict[Target, str] = {"class": DEFAULT_HEAD, "labels": "logreg", "number": "ridge"}
 DEFAULT_HOLDOUT = 0.2
 _UNEVEN = 0.05  # a larger difference between the actual and the requested share of held-out rows gives a warning
+
+
+def default_head(target: str) -> str:
+    """Return the name of the head that is trained for a target if none is named.
+
+    Examples
+    --------
+    >>> heads.default_head("class"), heads.default_head("labels"), heads.default_head("number")
+    ('softmax', 'logreg', 'ridge')
+    """
+    return _DEFAULT_HEADS[require_target(target)]
 
 
 def train(
@@ -66,6 +82,7 @@ def train(
     start: TrainedHead | None = None,
     calibrate: str | None = None,
     labels: Mapping[str, str | None] | None = None,
+    target: str = "class",
     on_epoch: Callable[[Epoch], object] | None = None,
     tensorboard: str | PathLike[str] | None = None,
 ) -> TrainedHead:
@@ -80,7 +97,7 @@ def train(
     cache
         The features. Groups (`featurecache.FeatureCache.with_groups`) are never on both sides of the holdout.
     head
-        The head's name in the catalogue; if None, that of ``start``, or softmax.
+        The head's name in the catalogue; if None, that of ``start``, or `default_head`.
     tap
         The tap whose features to use; optional if the cache has only one.
     params
@@ -99,6 +116,10 @@ def train(
     labels
         Labels that replace those of the cache; see `featurecache.FeatureCache.with_labels`. The head records a warning
         that counts those that no row has got.
+    target
+        What the labels are: the name of a ``"class"``, several ``"labels"`` (``cat|indoors``), or a ``"number"``; see
+        `featurecache.FeatureSet.with_target`. Several labels are learned one by one, and the threshold of each is the
+        probability with the highest F1 on the valid rows, 0.5 without them.
     on_epoch
         Called with the record of each epoch, for heads that are trained in epochs.
     tensorboard
@@ -108,10 +129,12 @@ def train(
     Raises
     ------
     UnknownNameError
-        If the head or the tap does not exist.
+        If the head, the tap or the target does not exist.
+    ManifestError
+        If the labels are not what the target needs.
     ParameterError
-        If a parameter or its value is not valid, if the cache has several taps and none is given, or if ``start`` does
-        not allow the request.
+        If a parameter or its value is not valid, if the head cannot learn the target, if the cache has several taps and
+        none is given, or if ``start`` does not allow the request.
     MismatchError
         If ``start`` was trained on another tap, recipe or classes.
     TrainingError
@@ -134,11 +157,12 @@ def train(
         holdout=holdout,
         start=start,
         calibrate=calibrate,
+        target=target,
         tensorboard=None if tensorboard is None else Path(tensorboard),
     )
     chosen = head_tap(cache, training.spec, tap or (start.tap if start else None))
     relabelled = _grouped(cache if labels is None else cache.with_labels(labels), start)
-    features = relabelled.features(chosen)
+    features = relabelled.features(chosen).with_target(training.target)
     return training.on(
         features,
         group_column=relabelled.group_column,
@@ -166,6 +190,8 @@ class Training:
         How to calibrate: a key of `heads.calibration.METHODS`, or ``"none"``.
     tensorboard
         The folder for event files of TensorBoard; None for none.
+    target
+        What the labels are.
     """
 
     spec: HeadSpec
@@ -175,6 +201,7 @@ class Training:
     start: TrainedHead | None
     calibrate: str = NONE
     tensorboard: Path | None = None
+    target: Target = "class"
 
     @classmethod
     def asked(
@@ -187,11 +214,22 @@ class Training:
         start: TrainedHead | None = None,
         calibrate: str | None = None,
         tensorboard: Path | None = None,
+        target: str = "class",
     ) -> Self:
         """Check what a caller asks for; see `train`, also for errors."""
-        spec = head_spec(head or (start.name if start else DEFAULT_HEAD))
+        wanted = require_target(target)
+        spec = head_spec(head or (start.name if start else default_head(wanted)))
+        _require_able(spec, wanted)
+        if start is not None and (start.target != "class" or wanted != "class"):
+            raise ParameterError("a head of several labels, or of a number, cannot be continued; train a new one")
+        given = {**(spec.number_defaults if wanted == "number" else {}), **(params or {})}
         rule, method = _holdout(holdout, seed, start), _calibrate(calibrate, start)
-        training = cls(spec, _values(spec, params or {}, start), seed, rule, start, method, tensorboard)
+        training = cls(spec, _values(spec, given, start), seed, rule, start, method, tensorboard, wanted)
+        if wanted != "class" and (method != NONE or tensorboard is not None):
+            asked = "calibrate" if method != NONE else "tensorboard"
+            raise ParameterError(f"{asked} is for classes, and the target is {wanted!r}; leave it out")
+        if wanted == "number" and training.values.get("class_weight", "none") != "none":
+            raise ParameterError("class_weight weighs classes, and numbers have none; leave it out")
         untrained = training.untrained()
         if tensorboard is not None:
             _require_logs(untrained, tensorboard)
@@ -252,7 +290,10 @@ def _trained(
     began = time.perf_counter()
     fitted = _fit(untrained, train_rows, valid_rows, monitor, start)
     seconds = time.perf_counter() - began
-    class_counts = np.bincount(train_rows.y, minlength=len(features.classes))
+    thresholds = (
+        best_thresholds(fitted.predict_proba(valid_rows.X), valid_rows.y) if training.target == "labels" else ()
+    )
+    measure = partial(_accuracy, fitted, thresholds)
     trained = TrainedHead(
         name=spec.name,
         params=training.values,
@@ -265,16 +306,16 @@ def _trained(
         training=TrainingRecord(
             n_train=len(train_rows),
             n_valid=len(valid_rows),
-            n_unlabelled=int(np.count_nonzero(features.y < 0)),
-            class_counts=tuple(class_counts.tolist()),
+            n_unlabelled=int(np.count_nonzero(~features.labelled)),
+            class_counts=_class_counts(train_rows),
             seed=seed,
             holdout=None if has_valid_split(features) or not rule.fraction else rule,
             rows_sha256=rows_digest(train_rows.sha256, train_rows.y),
             continues=start.identity if start else None,
             epochs=tuple(monitor.epochs),
             kept_epoch=monitor.kept,
-            train_accuracy=_accuracy(fitted, _measured(train_rows, spec)),
-            valid_accuracy=_accuracy(fitted, valid_rows) if len(valid_rows) else None,
+            train_accuracy=measure(_measured(train_rows, spec)),
+            valid_accuracy=measure(valid_rows) if len(valid_rows) else None,
             seconds=seconds,
             versions=_versions(("numpy", *spec.libraries)) | dict(fitted.versions_),
             warnings=(
@@ -289,6 +330,9 @@ def _trained(
             groups=TrainingGroups.counted(group_column, train_rows, valid_rows),
         ),
         model=fitted.model_,
+        target=training.target,
+        thresholds=thresholds,
+        number_range=_number_range(train_rows),
     )
     return _calibrated(trained, training, train_rows, valid_rows)
 
@@ -304,8 +348,8 @@ def _calibrated(head: TrainedHead, training: Training, train_rows: FeatureSet, v
         calibrated,
         training=replace(
             record,
-            train_accuracy=_accuracy(calibrated, _measured(train_rows, training.spec)),
-            valid_accuracy=_accuracy(calibrated, valid_rows) if len(valid_rows) else None,
+            train_accuracy=_accuracy(calibrated, (), _measured(train_rows, training.spec)),
+            valid_accuracy=_accuracy(calibrated, (), valid_rows) if len(valid_rows) else None,
             warnings=(*record.warnings, *notices),
         ),
     )
@@ -324,6 +368,54 @@ def _grouped(cache: FeatureCache, start: TrainedHead | None) -> FeatureCache:
             f"{cache.group_column!r}; leave it out to keep the same rows held out"
         )
     return cache
+
+
+def _require_able(spec: HeadSpec, target: Target) -> None:
+    """Raise `ParameterError` unless a head learns a target."""
+    if target == "labels" and spec.taps:
+        raise ParameterError(f"the head {spec.name!r} does not learn several labels; take another one")
+    model_class(spec.name, target)
+
+
+def _class_counts(rows: FeatureSet) -> tuple[int, ...]:
+    """Return how many rows each class, or label, has; nothing for numbers."""
+    if rows.target == "number":
+        return ()
+    if rows.target == "labels":
+        return tuple(rows.y.sum(axis=0, dtype=np.int64).tolist())
+    return tuple(np.bincount(rows.y, minlength=len(rows.classes)).tolist())
+
+
+def _number_range(rows: FeatureSet) -> NumberRange | None:
+    y = rows.y
+    return NumberRange(float(y.mean()), float(y.min()), float(y.max())) if rows.target == "number" else None
+
+
+def best_thresholds(probabilities: Floats, y: Labels) -> tuple[float, ...]:
+    """Return for each of k labels the threshold with the highest F1 on rows: probabilities (n, k), labels (n, k).
+
+    Of equally good thresholds it is the one nearest to 0.5. It lies between two probabilities of rows, so that a row
+    which differs by rounding is on the same side. It is 0.5 where no row has the label, or all have the same
+    probability.
+
+    Examples
+    --------
+    >>> best_thresholds(np.array([[0.1], [0.3], [0.4], [0.9]]), np.array([[0], [1], [1], [1]]))
+    (0.2,)
+    """
+    return tuple(_best_threshold(probabilities[:, label], y[:, label] == 1) for label in range(y.shape[1]))
+
+
+def _best_threshold(probabilities: Floats, has: NDArray[np.bool_]) -> float:
+    values, places = np.unique(probabilities, return_inverse=True)
+    if not has.any() or len(values) == 1:
+        return 0.5
+    candidates = np.array([0.0, *((values[:-1] + values[1:]) / 2)])  # all rows get the label, all but the lowest, ...
+    found = np.bincount(places, has, minlength=len(values))[::-1].cumsum()[::-1]
+    given = np.bincount(places, minlength=len(values))[::-1].cumsum()[::-1]
+    f1 = 2 * found / (given + np.count_nonzero(has))
+    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
+    return float(candidates[best[np.argmin(np.abs(candidates[best] - 0.5))]])
 
 
 def unmatched_labels(features: FeatureSet, labels: Mapping[str, str | None]) -> list[Notice]:
@@ -441,7 +533,7 @@ def _require_classes(start: TrainedHead, train_rows: FeatureSet) -> None:
 
 def require_rows(features: FeatureSet, train_rows: FeatureSet) -> None:
     """Raise `TrainingError` unless there are enough training rows; the message counts the labelled rows by split."""
-    labelled = features.splits[features.y >= 0]
+    labelled = features.splits[features.labelled]
     if not len(labelled):
         raise TrainingError(
             "the cache has no labelled rows; extract from folders named by class or from a table with a label column, "
@@ -452,6 +544,8 @@ def require_rows(features: FeatureSet, train_rows: FeatureSet) -> None:
             f"there are no training rows: the labelled rows are {count_text(labelled)}; put images into a train split, "
             "or hold out fewer rows"
         )
+    if features.target != "class":
+        return
     present = np.unique(train_rows.y)
     if len(present) == 1:
         raise TrainingError(
@@ -509,12 +603,14 @@ def _notices(
     features: FeatureSet, rule: Holdout, train_rows: FeatureSet, valid_rows: FeatureSet, spec: HeadSpec
 ) -> list[Notice]:
     """Return the warnings about the rows."""
-    unlabelled = int(np.count_nonzero(features.y < 0))
-    unused = int(np.count_nonzero((features.y >= 0) & (roles(features, rule) == "")))
+    labelled = features.labelled
+    unlabelled = int(np.count_nonzero(~labelled))
+    unused = int(np.count_nonzero(labelled & (roles(features, rule) == "")))
     missing, unvalidated = (
-        [name for index, name in enumerate(features.classes) if index not in set(rows.y.tolist())]
+        [name for name, count in zip(features.classes, _class_counts(rows), strict=True) if not count]
         for rows in (train_rows, valid_rows)
     )
+    kind = "class" if features.target == "class" else "label"
     measured = len(_measured(train_rows, spec))
     both = len(train_rows) + len(valid_rows)
     uneven = abs(len(valid_rows) / both - rule.fraction) > _UNEVEN and not has_valid_split(features)
@@ -543,12 +639,12 @@ def _notices(
         (
             len(valid_rows) and unvalidated,
             Code.CLASS_NOT_EVALUATED,
-            f"no valid row is of the class {', '.join(unvalidated)}",
+            f"no valid row is of the {kind} {', '.join(unvalidated)}",
         ),
         (
             missing,
             Code.CLASS_NOT_TRAINED,
-            f"no training row is of the class {', '.join(missing)}: its probability will always be 0",
+            f"no training row is of the {kind} {', '.join(missing)}: its probability will always be 0",
         ),
         (
             measured < len(train_rows),
@@ -559,11 +655,20 @@ def _notices(
     return [Notice(code, message) for holds, code, message in notices if holds]
 
 
-def _accuracy(fitted: Classifier, rows: FeatureSet) -> float:
-    right = 0
+def _accuracy(fitted: Classifier, thresholds: Sequence[float], rows: FeatureSet) -> float:
+    """Return the accuracy; of several labels the share of rows with all right; of numbers R2."""
+    right, squares = 0, 0.0
     for block in row_blocks(rows.X):
-        predicted = fitted.classes_[np.argmax(fitted.predict_proba(rows.X[block]), axis=1)]
-        right += int(np.count_nonzero(predicted == rows.y[block]))
+        probabilities, y = fitted.predict_proba(rows.X[block]), rows.y[block]
+        if rows.target == "number":
+            squares += float(np.square(probabilities[:, 0] - y).sum())
+        elif rows.target == "labels":
+            right += int(np.count_nonzero(((probabilities >= thresholds) == y).all(axis=1)))
+        else:
+            right += int(np.count_nonzero(fitted.classes_[np.argmax(probabilities, axis=1)] == y))
+    if rows.target == "number":
+        spread = float(np.square(rows.y - rows.y.mean()).sum())
+        return 1 - squares / spread if spread else 0.0
     return right / len(rows)
 
 

@@ -4,6 +4,6 @@ Private: `heads` has the public names.
 """
 
 from heads.artifact.record import TrainingGroups, TrainingRecord
-from heads.artifact.trained import TrainedHead, require_free
+from heads.artifact.trained import NumberRange, TrainedHead, require_free
 
-__all__ = ["TrainedHead", "TrainingGroups", "TrainingRecord", "require_free"]
+__all__ = ["NumberRange", "TrainedHead", "TrainingGroups", "TrainingRecord", "require_free"]

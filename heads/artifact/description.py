@@ -65,6 +65,9 @@ _OPTIONAL: dict[str, Any] = {
         "log_loss_before": float,
         "log_loss_after": float,
     },
+    "target": str,
+    "thresholds": [float],
+    "number_range": {"mean": float, "low": float, "high": float},
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from featurecache.targets import Target
 from heads.artifact.description import DESCRIPTION
 from heads.epochs import Epoch
 from heads.errors import ArtifactError, ParameterError
@@ -48,7 +49,7 @@ class TrainingRecord:
     n_train, n_valid, n_unlabelled
         Numbers of training rows, of valid rows, and of rows without a label, which were not used.
     class_counts
-        Number of training rows of each class of the cache.
+        Number of training rows of each class of the cache, or with each label; empty for numbers.
     seed
         The seed of the random choices.
     holdout
@@ -62,7 +63,8 @@ class TrainingRecord:
     kept_epoch
         The number of the epoch whose weights were kept; None for heads without epochs.
     train_accuracy, valid_accuracy
-        Accuracy of the finished head; the latter is None without valid rows.
+        Accuracy of the finished head: of several labels, the share of rows for which all are right; of numbers, R2. The
+        latter is None without valid rows.
     seconds
         Wall time of the training.
     versions
@@ -111,10 +113,11 @@ class TrainingRecord:
         )
 
 
-def read_record(data: dict[str, Any], classes: tuple[str, ...]) -> TrainingRecord:
+def read_record(data: dict[str, Any], classes: tuple[str, ...], target: Target) -> TrainingRecord:
     """Return the record in ``head.json``; raise `ArtifactError` for the first fault."""
     counts = tuple(data["class_counts"])
-    if len(counts) != len(classes) or min(counts) < 0 or sum(counts) != data["n_train"]:
+    fits = sum(counts) == data["n_train"] if target == "class" else max(counts, default=0) <= data["n_train"]
+    if len(counts) != len(classes) or min(counts, default=0) < 0 or not fits:
         raise ArtifactError(f"{DESCRIPTION}: class_counts do not match the training rows")
     if not all(isinstance(version, str) for version in data["versions"].values()):
         raise ArtifactError(f"{DESCRIPTION}: versions are not texts")

@@ -10,9 +10,9 @@ import errno
 import hashlib
 import json
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,10 +22,11 @@ from featurecache.options import MAX_PIXELS, PIXEL_LIMIT
 from featurecache.recipe import Recipe
 from featurecache.storage.output_errors import require_place
 from featurecache.storage.publish import publish_directory
+from featurecache.targets import Target
 from featurecache.text import counted, in_units
 from heads.artifact.description import DESCRIPTION, FORMAT, FORMAT_VERSION, checksum, parse
 from heads.artifact.record import TrainingRecord, read_record
-from heads.base import FittedModel
+from heads.base import EachLabelModel, FittedModel
 from heads.calibration import Calibration
 from heads.catalog import head_spec, model_class
 from heads.errors import ArtifactError, MismatchError, ParameterError
@@ -45,7 +46,18 @@ TENSORS = "head.safetensors"
 MAX_DESCRIPTION_BYTES = 16 * 2**20
 MAX_TENSOR_BYTES = 2**30
 _CALIBRATION = "calibration."  # what names of its arrays begin with
+_FEWEST = {"class": 2, "labels": 1, "number": 0}  # classes or labels of a head, by target
+_WORDS = ("no", "one", "two")
 _LIMITS = {DESCRIPTION: MAX_DESCRIPTION_BYTES, TENSORS: MAX_TENSOR_BYTES}
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRange:
+    """Mean, smallest and largest number of the rows that trained a head."""
+
+    mean: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +86,12 @@ class TrainedHead:
         The limit of the extraction: `heads.predict` refuses larger images, unless another limit is given.
     calibration
         The calibration of its probabilities; None for those of the model.
+    target
+        What it predicts: ``"class"``, ``"labels"``, which ``classes`` names, or ``"number"``, without classes.
+    thresholds
+        Of several labels: the probability from which on an image has each label. Empty otherwise.
+    number_range
+        Of a number: what the training rows have; None otherwise.
 
     Examples
     --------
@@ -95,10 +113,25 @@ class TrainedHead:
     model: FittedModel
     max_pixels: int = MAX_PIXELS
     calibration: Calibration | None = None
+    target: Target = "class"
+    thresholds: tuple[float, ...] = ()
+    number_range: NumberRange | None = None
 
     def __repr__(self) -> str:
         rows = counted(self.training.n_train, "training row")
-        return f"<TrainedHead: {self.name} on {self.tap}, {len(self.classes):,} classes, {rows}>"
+        return f"<TrainedHead: {self.name} on {self.tap}, {self.target_text}, {rows}>"
+
+    @property
+    def target_text(self) -> str:
+        """What it predicts, as text: the number of classes or labels, or ``"a number"``."""
+        if self.target == "number":
+            return "a number"
+        return f"{len(self.classes):,} {'classes' if self.target == 'class' else 'labels'}"
+
+    def require_target(self, target: Target, what: str) -> None:
+        """Raise `MismatchError` unless this head predicts ``target``, for ``what``: the use that needs it."""
+        if self.target != target:
+            raise MismatchError(f"target: {what} needs a head of the target {target!r}, this one has {self.target!r}")
 
     @property
     def classes_(self) -> NDArray[np.int64]:
@@ -108,8 +141,16 @@ class TrainedHead:
     def predict_proba(self, X: Features) -> Floats:
         """Return the probability of every class, shape (n, k), for features of shape (n, d).
 
-        A class that did not occur in training has probability 0.
+        A class that did not occur in training has probability 0. Of several labels, each probability is that the image
+        has the label.
+
+        Raises
+        ------
+        MismatchError
+            If the head predicts a number.
         """
+        if self.target == "number":
+            raise MismatchError("target: this head predicts a number, and no probabilities; use predict_numbers")
         probabilities = np.zeros((len(X), len(self.classes)))
         found = self.model.predict_proba(X)
         probabilities[:, list(self.trained_classes)] = (
@@ -122,10 +163,20 @@ class TrainedHead:
         """The head without its calibration; itself if it has none."""
         return replace(self, calibration=None) if self.calibration else self
 
-    def in_own_classes(self, features: FeatureSet) -> FeatureSet:
-        """Return features with labels as indices of the head's classes, which are matched by name.
+    def predict_labels(self, X: Features) -> NDArray[np.bool_]:
+        """Return which labels images have, shape (n, k), for features of shape (n, d): those from the threshold on."""
+        self.require_target("labels", "predict_labels")
+        return self.predict_proba(X) >= np.array(self.thresholds)
 
-        Classes that the head does not know and rows have follow its own, in the order of the features.
+    def predict_numbers(self, X: Features) -> Floats:
+        """Return the number of each image, shape (n,), for features of shape (n, d)."""
+        self.require_target("number", "predict_numbers")
+        return self.model.predict_proba(X)[:, 0]
+
+    def in_own_classes(self, features: FeatureSet) -> FeatureSet:
+        """Return features with the head's target, and labels as indices of its classes, which are matched by name.
+
+        Classes or labels that the head does not know and rows have follow its own, in the order of the features.
 
         Raises
         ------
@@ -138,6 +189,7 @@ class TrainedHead:
         ('dark', 'light')
         """
         self.check_recipe(features.recipe, features.tap)
+        features = features.with_target(self.target)
         if features.classes == self.classes:
             return features
         own = {same_name(name): name for name in self.classes} | {name: name for name in self.classes}
@@ -147,11 +199,23 @@ class TrainedHead:
                 f"classes: the head knows {_names(self.classes)}, the features have {_names(features.classes)}, and no "
                 "name is the same; give the images the head's classes, or train a new head"
             )
+        if self.target == "labels":
+            return self._in_own_labels(features, names)
         present = [names[index] for index in np.unique(features.y[features.y >= 0])]
         classes = tuple(dict.fromkeys((*self.classes, *present)))
         places = {name: place for place, name in enumerate(classes)}
         indices = np.array([*(places.get(name, -1) for name in names), -1])  # the last one is for rows without a label
         return replace(features, y=indices[features.y], classes=classes)
+
+    def _in_own_labels(self, features: FeatureSet, names: list[str]) -> FeatureSet:
+        """Return features whose labels have these names with the head's labels first; those no row names are absent."""
+        labels = tuple(dict.fromkeys((*self.classes, *names)))
+        y = np.zeros((len(features), len(labels)), np.int8)
+        for column, name in enumerate(names):
+            place = labels.index(name)
+            y[:, place] = np.maximum(y[:, place], features.y[:, column])
+        y[~features.labelled] = -1
+        return replace(features, y=y, classes=labels)
 
     def check(self, features: FeatureSet) -> None:
         """Raise `MismatchError` unless the head matches the recipe, tap and classes of features."""
@@ -294,6 +358,12 @@ def _encode(head: TrainedHead) -> dict[str, bytes]:
         "training": head.training.to_dict(),
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
     }
+    if head.target != "class":
+        description["target"] = head.target
+    if head.target == "labels":
+        description["thresholds"] = head.thresholds
+    if head.number_range is not None:
+        description["number_range"] = asdict(head.number_range)
     if head.max_pixels != MAX_PIXELS:
         description["max_pixels"] = head.max_pixels
     if head.calibration is not None:
@@ -357,11 +427,23 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
     except (UnknownNameError, EntryPointError, ParameterError, CacheFormatError) as e:
         raise ArtifactError(f"{DESCRIPTION}: {e}") from e
     classes, trained = tuple(data["classes"]), tuple(data["trained_classes"])
+    target = data.get("target", "class")
+    if target not in _FEWEST:
+        raise ArtifactError(f"{DESCRIPTION}: target is {target!r}, expected {', '.join(_FEWEST)}")
+    fewest, thresholds = _FEWEST[target], tuple(data.get("thresholds", ()))
     faults = {
         "params do not name every parameter once": spec.stored(params) != data["params"],
-        "classes are not two or more different names": len(classes) < 2 or len(set(classes)) < len(classes),  # noqa: PLR2004
-        "trained_classes are not two or more ascending indices of classes": len(trained) < 2  # noqa: PLR2004
+        f"classes are not {_WORDS[fewest]} or more different names": len(classes) < fewest
+        or len(set(classes)) < len(classes),
+        f"trained_classes are not {_WORDS[fewest]} or more ascending indices of classes": len(trained) < fewest
         or list(trained) != sorted({*trained} & {*range(len(classes))}),
+        "thresholds are not a probability for each of several labels": len(thresholds)
+        != (len(classes) if target == "labels" else 0)
+        or not all(0 <= each <= 1 for each in thresholds),
+        "number_range does not fit the target": ("number_range" in data) != (target == "number"),
+        "calibration does not fit the target": "calibration" in data and target != "class",
+        "a head of numbers has classes": target == "number" and bool(classes),
+        "not every label is trained": target == "labels" and len(trained) < len(classes),
         "width is not that of the tap in the recipe": recipe.taps.get(data["tap"]) != data["width"],
         "fingerprint is not that of the recipe": recipe.fingerprint != data["fingerprint"],
         "max_pixels is out of its range": not 1 <= data.get("max_pixels", 1) <= PIXEL_LIMIT,
@@ -373,7 +455,7 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
     if bool(of_calibration) != ("calibration" in data):
         raise ArtifactError(f"{TENSORS} and {DESCRIPTION} do not agree on whether there is a calibration")
     try:
-        model = model_class(spec.name).from_arrays(arrays, classes=len(trained), width=data["width"], params=params)
+        model = _model(spec.name, target, arrays, classes=len(trained), width=data["width"], params=params)
         calibration = (
             Calibration.from_dict(data["calibration"], of_calibration, len(trained)) if of_calibration else None
         )
@@ -387,11 +469,30 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
         trained_classes=trained,
         recipe=recipe,
         weights_source=data["weights_source"],
-        training=read_record(data["training"], classes),
+        training=read_record(data["training"], classes, target),
         model=model,
         max_pixels=data.get("max_pixels", MAX_PIXELS),
         calibration=calibration,
+        target=target,
+        thresholds=thresholds,
+        number_range=NumberRange(**data["number_range"]) if target == "number" else None,
     )
+
+
+def _model(
+    name: str,
+    target: Target,
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    classes: int,
+    width: int,
+    params: Mapping[str, Value],
+) -> FittedModel:
+    """Return the model of a head in stored arrays."""
+    if target == "labels":
+        each = EachLabelModel.of(model_class(name), arrays, classes=classes, width=width, params=params)
+        return cast("FittedModel", each)
+    return model_class(name, target).from_arrays(arrays, classes=classes or 1, width=width, params=params)
 
 
 def _read_arrays(tensors: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:

@@ -4,7 +4,7 @@ A resample is stored as row counts; all scores are computed from them. A score t
 sparse matrix with the counts of many resamples. For scores of rankings, the rows are sorted by probability once.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -85,9 +85,7 @@ def bootstrap(
     affordable = {"summed": _affordable(replicates, _STEPS * n), "ranked": _affordable(replicates, n * k)}
     resamples: dict[str, list[Floats]] = {name: [] for name in NAMES}
     done = 0
-    generator, most = np.random.default_rng(seed), max(affordable.values())
-    numbers = None if groups is None else group_numbers(groups)
-    for weights in _weights(generator, n, k, most) if numbers is None else _group_weights(generator, numbers, k, most):
+    for weights in _resamples(np.random.default_rng(seed), n, k, groups, max(affordable.values())):
         summed, ranked = (weights[:, : max(0, affordable[kind] - done)] for kind in ("summed", "ranked"))
         scores = summed_scores(true, probabilities, summed) | ranked_scores(true, probabilities, ranked)
         for name, resampled in scores.items():
@@ -96,6 +94,41 @@ def bootstrap(
     return {
         name: _interval(known[name], np.concatenate(parts) if parts else np.empty(0))
         for name, parts in resamples.items()
+    }
+
+
+def bootstrap_scores(
+    n: int,
+    scores: Callable[[Floats], Mapping[str, Floats]],
+    values: Mapping[str, float | None],
+    *,
+    steps: int,
+    groups: NDArray[np.object_] | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval | None]:
+    """Return the 95 % percentile bootstrap interval over rows of any scores; see `bootstrap`.
+
+    Parameters
+    ----------
+    n
+        Number of rows.
+    scores
+        Returns each score, shape (r,), nan where undefined, for weights of rows, shape (n, r).
+    values
+        The scores of the rows themselves; None is undefined.
+    steps
+        About how many steps one resample takes.
+    groups, replicates, seed
+        As in `bootstrap`.
+    """
+    resamples: dict[str, list[Floats]] = {name: [] for name in values}
+    for weights in _resamples(np.random.default_rng(seed), n, 1, groups, _affordable(replicates, steps)):
+        for name, resampled in scores(weights).items():
+            resamples[name].append(resampled)
+    return {
+        name: _interval(value, np.concatenate(resamples[name]) if resamples[name] else np.empty(0))
+        for name, value in values.items()
     }
 
 
@@ -128,7 +161,7 @@ def ranked_scores(true: Labels, probabilities: Floats, weights: Floats) -> dict[
     if k > 1 and r:
         classes = ranked_classes(k)
         for class_index in classes:
-            means += _areas(true == class_index, probabilities[:, class_index], weights) / len(classes)
+            means += areas(true == class_index, probabilities[:, class_index], weights) / len(classes)
     return dict(zip(RANKED, means, strict=True))
 
 
@@ -151,7 +184,7 @@ def _indicators(true: Labels, probabilities: Floats) -> "csr_array":
     return csr_array((np.concatenate(values), at), shape=(3 * k + CALIBRATION_BINS + 1, n))
 
 
-def _areas(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
+def areas(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
     """Return the areas under the ROC and the precision-recall curve of one class, shape (2, r).
 
     Both only ask, at each score that a positive row has, how much weight of either kind has no lower score.
@@ -187,6 +220,15 @@ def _stacked(m: int, n: int, parts: list[tuple[NDArray[np.intp], NDArray[np.intp
     rows = np.concatenate([part * m + at for part, (at, _) in enumerate(parts)])
     columns = np.concatenate([at for _, at in parts])
     return csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(parts) * m, n))
+
+
+def _resamples(
+    generator: np.random.Generator, n: int, k: int, groups: NDArray[np.object_] | None, replicates: int
+) -> Iterator[Floats]:
+    """Yield row counts of resamples of rows, or of groups if there are any, as `_weights`."""
+    if groups is None:
+        return _weights(generator, n, k, replicates)
+    return _group_weights(generator, group_numbers(groups), k, replicates)
 
 
 def _weights(generator: np.random.Generator, n: int, k: int, replicates: int) -> Iterator[Floats]:

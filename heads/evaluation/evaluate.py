@@ -17,7 +17,7 @@ from heads.evaluation.bootstrap import bootstrap
 from heads.evaluation.intervals import OF_GROUPS, WILSON, Interval, few_groups
 from heads.evaluation.metrics import AverageScores, ClassScores
 from heads.evaluation.predictions import PredictionsTable
-from heads.evaluation.selection import on_calibration_rows, on_training_rows
+from heads.evaluation.selection import labelled_rows, left_out, on_calibration_rows, on_training_rows
 from heads.notices import Code, Notice, to_dicts
 
 if TYPE_CHECKING:
@@ -326,7 +326,8 @@ def evaluate(
     EvaluationError
         If no row has a label, or a row's features are not finite.
     MismatchError
-        If the head was trained on another recipe or tap, or no class of the features is one of the head's.
+        If the head was trained on another recipe or tap, no class of the features is one of the head's, or the head
+        predicts several labels or a number (`heads.evaluate_labels`, `heads.evaluate_numbers`).
 
     Examples
     --------
@@ -334,14 +335,10 @@ def evaluate(
     >>> evaluation.accuracy.value
     1.0
     """
-    labelled = features.y >= 0
-    unlabelled = int(np.count_nonzero(~labelled))
-    if unlabelled == len(features):
-        raise EvaluationError(f"none of {len(features)} rows has a label; there is nothing to compare predictions with")
-    rows = features.take(labelled) if unlabelled else features
-    notes, training_counts = [], None
-    if unlabelled:
-        notes.append(Notice(Code.UNLABELLED_ROWS, f"{unlabelled} rows without a label were left out"))
+    if isinstance(head, TrainedHead):
+        head.require_target("class", "evaluate")
+    labelled = features.labelled
+    rows, notes, training_counts = labelled_rows(features), left_out(labelled), None
     if isinstance(head, TrainedHead):
         rows = head.in_own_classes(rows)
         notes += (*on_training_rows(head, rows, cache), *on_calibration_rows(head, rows, cache))

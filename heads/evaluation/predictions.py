@@ -142,10 +142,10 @@ class PredictionsTable:
         header = [*_TEXTS, *(f"probability_{name}" for name in self.classes), *_NUMBERS]
         if self.imagenet_top3 is not None:
             header += [f"imagenet_{place}{what}" for place in range(1, TOP + 1) for what in ("", "_probability")]
-        writer.writerow(map(_encodable, header))
+        writer.writerow(map(encodable, header))
         for row, (texts, probabilities, numbers) in enumerate(self._rows()):
             imagenet = () if self.imagenet_top3 is None else self.imagenet_top3.texts(row)
-            words = (_encodable(text or "") for text in texts)
+            words = (encodable(text or "") for text in texts)
             writer.writerow([*words, *probabilities, *numbers, *(cell for pair in imagenet for cell in pair)])
         return stream.getvalue()
 
@@ -215,5 +215,6 @@ class PredictionsTable:
         return np.asarray(self.probabilities.max(axis=1))
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
+    """Return a text in which lone surrogates, which no file can hold, are written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

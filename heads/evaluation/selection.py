@@ -115,6 +115,40 @@ def _in_own_groups(head: TrainedHead, features: FeatureSet, cache: FeatureCache,
         ) from e
 
 
+def rows_to_evaluate(
+    head: TrainedHead, features: FeatureSet, cache: FeatureCache | None
+) -> tuple[FeatureSet, list[Notice]]:
+    """Return the labelled rows, in the head's classes, and warnings about them and about rows that trained the head.
+
+    Raises
+    ------
+    EvaluationError
+        If no row has a label.
+    MismatchError
+        If the head may not be used on these rows.
+    """
+    rows = head.in_own_classes(features)
+    labelled = rows.labelled
+    rows, notes = labelled_rows(rows), left_out(labelled)
+    return rows, [*notes, *on_training_rows(head, rows, cache)]
+
+
+def labelled_rows(features: FeatureSet) -> FeatureSet:
+    """Return the rows that have a label; raise `EvaluationError` if there are none."""
+    labelled = features.labelled
+    if not labelled.any():
+        raise EvaluationError(f"none of {len(features)} rows has a label; there is nothing to compare predictions with")
+    return features if labelled.all() else features.take(labelled)
+
+
+def left_out(labelled: NDArray[np.bool_]) -> list[Notice]:
+    """Return a warning that counts the rows without a label, if there are any."""
+    unlabelled = int(np.count_nonzero(~labelled))
+    if not unlabelled:
+        return []
+    return [Notice(Code.UNLABELLED_ROWS, f"{unlabelled} rows without a label were left out")]
+
+
 def trained_rows(head: TrainedHead, features: FeatureSet) -> NDArray[np.bool_]:
     """Return which rows trained a head, shape (n,); none unless all of its training rows are found.
 
@@ -139,7 +173,7 @@ def _found(head: TrainedHead, features: FeatureSet, role: str, count: int, diges
         np.ones(len(features), np.bool_),
     )
     for choice in choices:
-        chosen = choice & (features.y >= 0)
+        chosen = choice & features.labelled
         if np.count_nonzero(chosen) == count and rows_digest(features.sha256[chosen], features.y[chosen]) == digest:
             return np.asarray(chosen)
     return np.zeros(len(features), np.bool_)
@@ -205,7 +239,7 @@ def on_training_rows(head: TrainedHead, features: FeatureSet, cache: FeatureCach
         if features.groups is not None and groups is not None:
             yield from torn_groups(features.groups[~own], groups[trained], "rows that did not train the head")
     elif cache is not None and _is_by_holdout(head, features, everything):
-        pool = int(np.count_nonzero((everything.y >= 0) & (roles(everything, None) == TRAIN)))
+        pool = int(np.count_nonzero(everything.labelled & (roles(everything, None) == TRAIN)))
         yield Notice(
             Code.ROWS_BY_HOLDOUT,
             f"the cache has no valid split, and other rows trained the head: its holdout chose these {len(features):,} "

@@ -64,7 +64,7 @@ def export(
     HeadError
         If the head cannot be exported to this format.
     MismatchError
-        If the network's weights differ from those of the head.
+        If the network's weights differ from those of the head, or the head predicts no class.
     UnknownNameError, WeightsError
         If the network is not available.
 
@@ -74,6 +74,7 @@ def export(
     >>> heads.export(svm, folder / "head.joblib").name
     'head.joblib'
     """
+    head.require_target("class", "export")
     path = Path(path)
     kinds = {".keras": _export_model, ".joblib": _export_estimator}
     if path.suffix not in kinds:

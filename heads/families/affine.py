@@ -139,6 +139,17 @@ class OneVsRestModel(_Affine):
         return softmax(-np.logaddexp(0.0, -scores))
 
 
+@final
+class AffineNumberModel(_Affine):
+    """The number is ((X - mean) / scale) @ coef.T + intercept, computed in float64, by blocks of rows; k is 1."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _probabilities(scores: Floats) -> Floats:
+        return scores
+
+
 def softmax(scores: Floats) -> Floats:
     """Return softmax of every row of scores (n, k), in place."""
     scores -= scores.max(axis=1, keepdims=True)

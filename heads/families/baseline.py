@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from heads.base import FittedModel, IndependentHead, Learned, checked_arrays
 from heads.epochs import Monitor
 from heads.errors import ArtifactError, EvaluationError, TrainingError
-from heads.families.affine import AffineModel
+from heads.families.affine import AffineModel, AffineNumberModel
 from heads.families.shared_parameters import CLASS_WEIGHT
 from heads.notices import Code, Notice
 from heads.parameters import HeadSpec, Parameter
@@ -29,12 +29,18 @@ class MajorityHead(IndependentHead):
 
     spec: ClassVar[HeadSpec] = HeadSpec(
         name="majority",
-        summary="The shares of the classes in the training rows, for every image: the baseline of all heads.",
+        summary="The shares of the classes in the training rows, or the mean number, for every image: the baseline.",
         parameters=(),
         by_blocks=True,
         cost=lambda n, d, k: n,
     )
     model_class: ClassVar[type[FittedModel]] = AffineModel
+    number_model_class: ClassVar[type[FittedModel] | None] = AffineNumberModel
+
+    def _learn_numbers(self, X: Features, y: Floats, monitor: Monitor) -> Learned:
+        """Learn the mean: ``DummyRegressor`` with strategy ``mean``."""
+        del monitor
+        return AffineNumberModel.learned(np.zeros((1, X.shape[1])), np.array([y.mean()])), ()
 
     def _learn(self, X: Features, targets: Targets, monitor: Monitor) -> Learned:
         del monitor

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, Self, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,12 +152,28 @@ class NeighborsModel:
         rounded: Floats = split - (split - distances)
         return rounded
 
+    def _weights(self, distances: Floats) -> Floats:
+        """Return by how much the vote of a row at each distance counts, of the same shape."""
+        if self.weights == "uniform":
+            return np.ones(distances.shape)
+        hits = distances == 0
+        weights: Floats = np.divide(1, distances, out=hits.astype(np.float64), where=~hits.any(axis=1, keepdims=True))
+        return weights
+
+    def _mean(self, values: Floats, block: Floats) -> Floats:
+        """Return the mean of the values (n,) of the nearest rows of each query (q, d), weighted, shape (q, 1)."""
+        queries = (block - self.mean) / self.scale
+        means = np.empty((len(queries), 1))
+        at_once = _BLOCK_DISTANCES // (self._rows_at_once + min(self.n_neighbors, len(self.rows)))
+        for batch in _slices(len(queries), max(1, at_once)):
+            distances, positions = self._nearest(queries[batch])
+            weights = self._weights(distances)
+            means[batch, 0] = (weights * values[positions]).sum(axis=1) / weights.sum(axis=1)
+        return means
+
     def _shares(self, distances: Floats, positions: NDArray[np.intp]) -> Floats:
         """Return the share of each class (q, k) in the votes of rows, given distances and positions, (q, n)."""
-        weights = np.ones(distances.shape)
-        if self.weights == "distance":
-            hits = distances == 0
-            weights = np.divide(1, distances, out=hits.astype(np.float64), where=~hits.any(axis=1, keepdims=True))
+        weights = self._weights(distances)
         targets, k = self.targets[positions], len(self.votes)
         cells = np.arange(len(targets))[:, np.newaxis] * k + targets
         given = weights * self.votes[targets]
@@ -167,12 +183,55 @@ class NeighborsModel:
 
 
 @final
+@dataclass(frozen=True, slots=True, eq=False)
+class NeighborsNumberModel:
+    """The mean of the numbers of the nearest rows, weighted as the votes of `NeighborsModel`.
+
+    Parameters
+    ----------
+    neighbors
+        The rows, all of one class.
+    numbers
+        Shape (n,), float64.
+    """
+
+    neighbors: NeighborsModel
+    numbers: Floats
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, NDArray[Any]], *, classes: int, width: int, params: Mapping[str, Any]
+    ) -> Self:
+        """Rebuild it from its stored arrays; see `heads.base.FittedModel`."""
+        own = dict(arrays)
+        numbers = own.pop("numbers", np.empty(0))
+        if numbers.ndim != 1 or numbers.dtype != np.float64 or not finite(numbers):
+            raise ArtifactError("numbers is not a row of finite numbers, float64")
+        votes = {"targets": np.zeros(len(numbers), np.int64), "votes": np.ones(1)}
+        return cls(NeighborsModel.from_arrays(own | votes, classes=classes, width=width, params=params), numbers)
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that is stored of it."""
+        return {name: getattr(self.neighbors, name) for name in ("rows", "mean", "scale")} | {"numbers": self.numbers}
+
+    @property
+    def width(self) -> int:
+        """The number of features that it takes, d."""
+        return self.neighbors.width
+
+    def predict_proba(self, X: Features) -> Floats:
+        """Return the numbers, shape (n, 1), for features of shape (n, d); see `by_blocks`."""
+        return by_blocks(X, self.width, 1, lambda block: self.neighbors._mean(self.numbers, block))
+
+
+@final
 @dataclass(slots=True, kw_only=True, eq=False)
 class NeighborsHead(Head):
     """Votes of the ``n_neighbors`` nearest training rows, as scikit-learn's ``KNeighborsClassifier``.
 
-    `NeighborsModel` defines distances and votes. With ``class_weight=balanced`` the vote of a row counts
-    n / (k * rows of its class).
+    Of numbers, it is their mean, as of ``KNeighborsRegressor``. `NeighborsModel` defines distances and votes. With
+    ``class_weight=balanced`` the vote of a row counts n / (k * rows of its class).
 
     Rows are stored in float32. Features that are float32 and not standardised are not copied: do not change them while
     the head is in use.
@@ -205,6 +264,7 @@ class NeighborsHead(Head):
         cost=lambda n, d, k: n**2 * d / 10,
     )
     model_class: ClassVar[type[FittedModel]] = NeighborsModel
+    number_model_class: ClassVar[type[FittedModel] | None] = NeighborsNumberModel
 
     n_neighbors: int
     metric: str
@@ -217,11 +277,17 @@ class NeighborsHead(Head):
         cls, heads: Sequence[Self], X: Features, targets: Targets, monitors: Sequence[Monitor]
     ) -> list[Learned | TrainingError]:
         del monitors  # there are no epochs
-        model = heads[0]._model(X, targets)
+        model = heads[0]._model(X, targets, len(heads[0].classes_))
         return [head._learned(replace(model, n_neighbors=head.n_neighbors)) for head in heads]
 
-    def _model(self, X: Features, targets: Targets) -> NeighborsModel:
-        """Return the model that holds these rows."""
+    def _learn_numbers(self, X: Features, y: Floats, monitor: Monitor) -> Learned:
+        """Store the rows with their numbers."""
+        del monitor  # there are no epochs
+        model, warnings = self._learned(self._model(X, np.zeros(len(y), np.intp), 1))
+        return NeighborsNumberModel(cast("NeighborsModel", model), y), warnings
+
+    def _model(self, X: Features, targets: Targets, k: int) -> NeighborsModel:
+        """Return the model that holds these rows, of k classes."""
         scaling = Scaling.from_rows(X, standardize=self.standardize)
         if not self.standardize and X.dtype == np.float32:
             rows = np.asarray(X, np.float32)
@@ -236,7 +302,7 @@ class NeighborsHead(Head):
         return NeighborsModel(
             rows=rows,
             targets=targets.astype(np.int64),
-            votes=class_weights(targets, len(self.classes_), self.class_weight),
+            votes=class_weights(targets, k, self.class_weight),
             mean=scaling.mean,
             scale=scaling.scale,
             n_neighbors=self.n_neighbors,

@@ -1,5 +1,6 @@
 """Ridge regression on the classes in closed form, with Platt's probabilities from exact leave-one-out scores."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self, final
@@ -9,12 +10,14 @@ import numpy as np
 from heads.base import FittedModel, Head, Learned
 from heads.epochs import Monitor
 from heads.errors import TrainingError
-from heads.families.affine import OneVsRestModel
+from heads.families.affine import AffineNumberModel, OneVsRestModel
 from heads.families.platt import Hyperplane, Signs, calibrated, class_signs
 from heads.families.shared_parameters import ALPHA_GRID, CLASS_WEIGHT, STANDARDIZE
 from heads.parameters import HeadSpec, Parameter
 from heads.rows import Features, Floats, Scaling, Targets, class_weights, finite, row_blocks
 
+_AUTO = "auto"
+_CHOSEN_FROM = np.logspace(-3, 7, 21)
 _HELD_VALUES = 2**24  # scores in memory at a time: 128 MiB
 _FEATURE_VALUES = 2**21  # values of a block of features: 16 MiB in float64
 
@@ -22,7 +25,7 @@ _FEATURE_VALUES = 2**21  # values of a block of features: 16 MiB in float64
 @final
 @dataclass(slots=True, kw_only=True, eq=False)
 class RidgeHead(Head):
-    """Least squares on -1 and 1 for each class, as scikit-learn's ``RidgeClassifier``.
+    """Least squares on -1 and 1 for each class, as scikit-learn's ``RidgeClassifier``; or on numbers, as ``Ridge``.
 
     The hat matrix gives the exact score of each row by a fit without that row. Platt's sigmoid is fitted to these
     scores, so that no further training is needed. Everything is computed in float64 from one matrix of products, of
@@ -34,21 +37,38 @@ class RidgeHead(Head):
         name="ridge",
         summary="Least squares on the classes with an l2 penalty, in closed form; Platt's probabilities.",
         parameters=(
-            Parameter("alpha", "float", 1.0, "Strength of the l2 penalty.", above=0),
+            Parameter(
+                "alpha",
+                "float",
+                1.0,
+                "Strength of the l2 penalty; auto: the one with the smallest squared error of rows left out.",
+                above=0,
+                choices=(_AUTO,),
+            ),
             CLASS_WEIGHT,
             STANDARDIZE,
         ),
         libraries=("scipy",),
         shared=("alpha",),
         grid={"alpha": ALPHA_GRID},
+        number_defaults={"alpha": _AUTO},
         by_blocks=True,
         cost=lambda n, d, k: n * d * (min(n, d) + k),
     )
     model_class: ClassVar[type[FittedModel]] = OneVsRestModel
+    number_model_class: ClassVar[type[FittedModel] | None] = AffineNumberModel
 
-    alpha: float
+    alpha: float | str
     class_weight: str
     standardize: bool
+
+    def _learn_numbers(self, X: Features, y: Floats, monitor: Monitor) -> Learned:
+        """Fit the numbers, as scikit-learn's ``Ridge``."""
+        del monitor  # there are no epochs
+        scaling = Scaling.from_rows(X, standardize=self.standardize)
+        problem = (_ByFeatures if len(X) > X.shape[1] else _ByRows)(X, scaling, y[:, None], np.ones(len(y)))
+        [[plane]] = problem.at([self.alpha])
+        return AffineNumberModel.learned(plane.coef[None], np.array([plane.intercept]), scaling), ()
 
     @classmethod
     def _learn_together(
@@ -59,18 +79,18 @@ class RidgeHead(Head):
         scaling = Scaling.from_rows(X, standardize=first.standardize)
         signs, weights = class_signs(targets, k), class_weights(targets, k, first.class_weight)[targets]
         problem = (_ByFeatures if len(X) > X.shape[1] else _ByRows)(X, scaling, signs, weights)
-        alphas = np.array([head.alpha for head in heads])
-        return [calibrated(of_head, signs, weights, scaling, ()) for of_head in problem.hyperplanes(alphas)]
+        found = problem.at([head.alpha for head in heads])
+        return [calibrated(of_head, signs, weights, scaling, ()) for of_head in found]
 
 
-class _LeastSquares:
+class _LeastSquares(ABC):
     """A least-squares problem on standardised and centred rows, each multiplied by the square root of its weight.
 
     Rows are read in blocks of float64. Centring keeps the intercept out of the penalty. Features beyond the range of
     float64 give hyperplanes that are not finite.
     """
 
-    def __init__(self, X: Features, scaling: Scaling, signs: Signs, weights: Floats) -> None:
+    def __init__(self, X: Features, scaling: Scaling, signs: Signs | Floats, weights: Floats) -> None:
         self._X, self._scaling, self._signs = X, scaling, signs
         self._share = weights / weights.sum()
         self._roots = np.sqrt(weights)[:, None]
@@ -79,6 +99,25 @@ class _LeastSquares:
             self._centre += self._share[rows] @ X[rows].astype(np.float64)
         self._level = self._share @ signs
         self._sides = self._roots * (signs - self._level)
+
+    def at(self, alphas: Sequence[float | str]) -> Iterator[list[Hyperplane]]:
+        """Yield the hyperplanes of all classes for each strength of the penalty in turn; one of them may be chosen."""
+        if _AUTO not in alphas:
+            yield from self.hyperplanes(np.array(alphas))
+            return
+        best = min(self.hyperplanes(_CHOSEN_FROM), key=self._left_out_error)
+        for alpha in alphas:
+            yield best if alpha == _AUTO else next(iter(self.hyperplanes(np.array([alpha]))))
+
+    def _left_out_error(self, planes: list[Hyperplane]) -> float:
+        """Return the weighted squared error of rows by fits without them; infinite if it is not finite."""
+        columns = enumerate(planes)
+        error = sum(self._share @ np.square(self._signs[:, column] - plane.held_out) for column, plane in columns)
+        return float(error) if np.isfinite(error) else np.inf
+
+    @abstractmethod
+    def hyperplanes(self, alphas: Floats) -> Iterator[list[Hyperplane]]:
+        """Yield the hyperplanes of all classes for each strength of the penalty in turn."""
 
     def _block(self, rows: slice, features: slice = slice(None)) -> Floats:
         block = self._X[rows, features].astype(np.float64)

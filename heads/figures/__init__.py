@@ -15,6 +15,7 @@ from heads.figures.gallery import gallery
 from heads.figures.maps import feature_map
 from heads.figures.progress import accuracies, epochs, learning_curve
 from heads.figures.svg import to_svg
+from heads.figures.targets import error_histogram, label_scores, predicted_and_true
 
 if TYPE_CHECKING:
     from heads.figures.canvas import ReportFigure
@@ -24,11 +25,14 @@ __all__ = [
     "accuracies",
     "confusion_matrix",
     "epochs",
+    "error_histogram",
     "feature_map",
     "filter_grid",
     "gallery",
+    "label_scores",
     "learning_curve",
     "precision_recall_curves",
+    "predicted_and_true",
     "probability_histogram",
     "reliability_diagram",
     "roc_curves",

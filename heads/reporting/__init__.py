@@ -7,5 +7,14 @@ from heads.reporting.audit import audit_report
 from heads.reporting.comparison import comparison_report
 from heads.reporting.curve import curve_report
 from heads.reporting.evaluation import evaluation_report
+from heads.reporting.labels import labels_report
+from heads.reporting.numbers import numbers_report
 
-__all__ = ["audit_report", "comparison_report", "curve_report", "evaluation_report"]
+__all__ = [
+    "audit_report",
+    "comparison_report",
+    "curve_report",
+    "evaluation_report",
+    "labels_report",
+    "numbers_report",
+]

@@ -10,10 +10,8 @@ import numpy as np
 from featurecache.text import counted, number
 from heads.evaluation import galleries as choosing
 from heads.evaluation.intervals import Interval
-from heads.parameters import format_parameters
 from heads.report import Fact, Report, Section, Table
 from heads.reporting import parts
-from heads.splits import ALL, VALID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from heads.report.thumbnails import Originals
 
 _CONFUSIONS = 15  # pairs of classes that are listed
-_NAMED = 4  # classes that are named in the subtitle
 
 
 def evaluation_report(
@@ -93,13 +90,8 @@ def evaluation_report(
 
 
 def _subtitle(evaluation: Evaluation) -> str:
-    split = evaluation.split
-    if split == VALID and (evaluation.table.splits != VALID).any():
-        split = "held-out"  # from the training rows, for want of a valid split
-    which = f"{split} image" if split not in {None, ALL} else "image"
-    named = ", ".join(evaluation.classes[:_NAMED])
-    more = len(evaluation.classes) - _NAMED
-    return f"{counted(len(evaluation), which)} of {named}{f' and {more:,} more classes' if more > 0 else ''}"
+    which = parts.images_of(evaluation.split, evaluation.table.splits, len(evaluation))
+    return f"{which} of {parts.some(evaluation.classes, 'classes')}"
 
 
 def _facts(evaluation: Evaluation) -> tuple[Fact, ...]:
@@ -110,14 +102,14 @@ def _facts(evaluation: Evaluation) -> tuple[Fact, ...]:
         Fact("accuracy", parts.share(accuracy.value), f"95 % interval {parts.share_range(accuracy)}"),
         Fact("right", f"{right:,} of {len(evaluation):,}", f"{counted(len(evaluation) - right, 'image')} wrong"),
         Fact("majority baseline", parts.share(evaluation.baseline_accuracy), "predicting the most frequent class"),
-        Fact("ROC AUC", number(evaluation.roc_auc), _detail(ranges["roc_auc"])),
-        Fact("log loss", number(evaluation.log_loss), _detail(ranges["log_loss"])),
-        Fact("calibration error", number(evaluation.calibration_error), _detail(ranges["calibration_error"])),
+        Fact("ROC AUC", number(evaluation.roc_auc), parts.interval_detail(ranges["roc_auc"])),
+        Fact("log loss", number(evaluation.log_loss), parts.interval_detail(ranges["log_loss"])),
+        Fact(
+            "calibration error",
+            number(evaluation.calibration_error),
+            parts.interval_detail(ranges["calibration_error"]),
+        ),
     )
-
-
-def _detail(interval: Interval | None) -> str:
-    return "no interval" if interval is None else f"95 % interval {interval.range_text()}"
 
 
 def _wrong(evaluation: Evaluation) -> str:
@@ -175,13 +167,8 @@ def _per_class(evaluation: Evaluation) -> Table:
 
 
 def _numbers(evaluation: Evaluation) -> Table:
-    rows = tuple(
-        (score.label, number(score.value), score.interval.range_text() if score.interval else "-", score.method or "-")
-        for score in evaluation.scores()
-    )
-    header = ("score", "value", "95 % interval", "kind of interval")
     caption = "All scores with their intervals; macro: mean of the classes, weighted: by their images; log loss in nats"
-    return Table(header, rows, caption, frozenset({0, 3}))
+    return parts.score_table(evaluation.scores(), caption)
 
 
 def _training(head: TrainedHead | None) -> tuple[Section, ...]:
@@ -214,12 +201,7 @@ def _map(evaluation: Evaluation, features: FeatureSet | None) -> tuple[Section, 
 def _about(head: TrainedHead | None, features: FeatureSet | None, n_groups: int | None) -> tuple[tuple[str, str], ...]:
     if head is None:
         return parts.about_features(features.recipe, features.tap) if features else ()
-    record = head.training
     return (
-        ("head", f"{head.name}: {format_parameters(head.params)}"),
-        *((("calibration", head.calibration.method),) if head.calibration else ()),
-        ("trained on", f"{counted(record.n_train, 'image')}, seed {record.seed}"),
-        *parts.about_groups(record.groups),
-        *parts.about_features(head.recipe, head.tap),
+        *parts.about_head(head),
         ("intervals", parts.intervals(n_groups)),
     )

@@ -6,13 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurecache.text import counted
-from heads.report import FigureBlock, Gallery, GalleryImage, Tone
+from featurecache.text import counted, number
+from heads.parameters import format_parameters
+from heads.report import FigureBlock, Gallery, GalleryImage, Table, Tone
 from heads.report.thumbnails import Thumbnail
+from heads.splits import ALL, VALID
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
     from featurecache.recipe import Recipe
+    from heads.artifact import TrainedHead
     from heads.artifact.record import TrainingGroups
+    from heads.evaluation.evaluate import Score
     from heads.evaluation.galleries import Choice
     from heads.evaluation.intervals import Interval
     from heads.evaluation.predictions import PredictionsTable
@@ -24,6 +32,7 @@ A_NETWORK = "the network"
 
 _UNASKED = Thumbnail(None, 0, 0, "images were not requested")
 _ORDER = ("incorrect", "most_incorrect", "most_uncertain", "most_correct", "correct")  # the most useful first
+_NAMED = 4  # names in a subtitle
 _FEW_CLASSES = 6  # galleries of as many classes stand under headings of their own
 
 
@@ -41,6 +50,42 @@ def share(value: float | None) -> str:
 def share_range(interval: Interval | None) -> str:
     """Return the 95 % interval of a proportion in percent; nothing where there is none."""
     return "" if interval is None else f"{100 * interval.low:.2f} to {100 * interval.high:.2f} %"
+
+
+def interval_detail(interval: Interval | None) -> str:
+    """Return the 95 % interval of a score, as the detail of a fact."""
+    return "no interval" if interval is None else f"95 % interval {interval.range_text()}"
+
+
+def images_of(split: str | None, splits: NDArray[np.object_], count: int) -> str:
+    """Return how many images of which split were evaluated.
+
+    Parameters
+    ----------
+    split, splits
+        The split that was asked for, and the split of each row. Rows of other splits are valid ones if they were held
+        out from the training rows, for want of a valid split.
+    count
+        Number of rows.
+    """
+    if split == VALID and (splits != VALID).any():
+        split = "held-out"
+    return counted(count, f"{split} image" if split not in {None, ALL} else "image")
+
+
+def some(names: Sequence[str], what: str) -> str:
+    """Return the first four names, and how many more there are of what."""
+    more = len(names) - _NAMED
+    return f"{', '.join(names[:_NAMED])}{f' and {more:,} more {what}' if more > 0 else ''}"
+
+
+def score_table(scores: Iterable[Score], caption: str) -> Table:
+    """Return a table of scores with intervals."""
+    rows = tuple(
+        (score.label, number(score.value), score.interval.range_text() if score.interval else "-", score.method or "-")
+        for score in scores
+    )
+    return Table(("score", "value", "95 % interval", "kind of interval"), rows, caption, frozenset({0, 3}))
 
 
 def figure_block(figure: ReportFigure) -> FigureBlock:
@@ -105,6 +150,18 @@ def _joined_text(table: PredictionsTable, group: list[Choice]) -> str:
     if len(group) < present:
         return f"{which}; of the {len(group):,} classes of {present:,} that have the most errors."
     return f"{which}; of every class."
+
+
+def about_head(head: TrainedHead) -> tuple[tuple[str, str], ...]:
+    """Return what a head is and learned from, for the end of a report."""
+    record = head.training
+    return (
+        ("head", f"{head.name}: {format_parameters(head.params)}"),
+        *((("calibration", head.calibration.method),) if head.calibration else ()),
+        ("trained on", f"{counted(record.n_train, 'image')}, seed {record.seed}"),
+        *about_groups(record.groups),
+        *about_features(head.recipe, head.tap),
+    )
 
 
 def about_features(recipe: Recipe, tap: str) -> tuple[tuple[str, str], ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from featurecache.images.failures import Failure
 from heads.evaluation import imagenet
-from heads.predictor import ranked, row_probabilities
+from heads.predictor import ranked, row_answers
 from heads.service.batching import UnusableFeaturesError, Work
 from heads.service.content_cache import Found
 
@@ -188,7 +188,7 @@ def work_of(heads: Iterable[ServedHead], images: int) -> int:
 def head_answer(served: ServedHead, rows: Rows, top: int | None) -> dict[str, Any]:
     """Return version, class and probabilities of one head for one image, ready for JSON."""
     head = served.head
-    probabilities = row_probabilities(head, rows[head.tap][np.newaxis])[0]
+    probabilities = row_answers(head, rows[head.tap][np.newaxis])[0]
     best = ranked(head.classes, probabilities, top)
     return {"version": served.version, "class": next(iter(best)), "probabilities": best}
 

@@ -235,9 +235,10 @@ class ServedHeads:
         Raises
         ------
         MismatchError
-            If it was trained on features of another recipe, or on a tap that is not served.
+            If it was trained on features of another recipe, or on a tap that is not served, or predicts no class.
         """
         head = served.head
+        head.require_target("class", "the service")
         if head.tap not in self.recipe.taps:
             raise MismatchError(
                 f"tap: the head {served.name} was trained on {head.tap!r}, served are "

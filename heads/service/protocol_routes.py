@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from featurecache.errors import UnknownNameError
-from heads.predictor import row_probabilities
+from heads.predictor import row_answers
 from heads.rows import first_not_finite
 from heads.service import protocol
 from heads.service.answering import ImageFile, UnusableImage, work_of
@@ -137,7 +137,7 @@ async def _rows(reader: Reader, request: Request, asked: InferRequest, served: S
 def _answer(asked: InferRequest, served: ServedHead, rows: NDArray[Any]) -> Response:
     """Compute the answers of a head, and render them."""
     head = served.head
-    probabilities = row_probabilities(head, rows)
+    probabilities = row_answers(head, rows)
     body, length = protocol.answer(asked, served.name, served.version, head.classes, probabilities)
     if length is None:
         return Response(body, media_type="application/json")

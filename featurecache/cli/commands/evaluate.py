@@ -1,7 +1,8 @@
 """``featurecache evaluate``: metrics of a head on the labelled rows of a split."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,8 +15,10 @@ from featurecache.cli.console.reports import Format, ImageRoot, ReportFile, Repo
 from featurecache.text import counted, number
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from featurecache import FeatureCache, FeatureSet
-    from heads import Evaluation, Interval, TrainedHead
+    from heads import Evaluation, Interval, LabelsEvaluation, NumbersEvaluation, Report, TrainedHead
 
 _MATRIX = 20  # up to so many classes, the confusion matrix is printed
 _CONFUSIONS = 10  # pairs of classes that are listed otherwise
@@ -38,7 +41,15 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Evaluate a head on the labelled rows of a split."""
-    from heads import TrainedHead, evaluation_report, select_rows
+    from heads import (
+        TrainedHead,
+        evaluate_labels,
+        evaluate_numbers,
+        evaluation_report,
+        labels_report,
+        numbers_report,
+        select_rows,
+    )
 
     planned = ReportFile.planned(report, form, images, thumbnails=thumbnails)
     require_table(predictions)
@@ -46,16 +57,26 @@ def evaluate(
         raise typer.BadParameter("--predictions and --report name the same file")
     opened, head = open_labelled(cache, labels, group), TrainedHead.load(head_dir)
     rows = select_rows(opened, head, split)
+    print_text: Callable[[Any], None]
+    make: Callable[..., Report]
+    evaluation: Evaluation | LabelsEvaluation | NumbersEvaluation
     with progress("evaluating", bar=False):
-        evaluation = evaluated(opened, head, rows)
+        if head.target == "labels":
+            evaluation, print_text = evaluate_labels(head, rows, cache=opened), print_labels
+            make = partial(labels_report, evaluation)
+        elif head.target == "number":
+            evaluation, print_text = evaluate_numbers(head, rows, cache=opened), print_scores
+            make = partial(numbers_report, evaluation)
+        else:
+            evaluation, print_text = evaluated(opened, head, rows), print_evaluation
+            make = partial(evaluation_report, evaluation, features=rows)
+    about = sources(cache, labels) | {"split": split}
     write_table(predictions, evaluation.table)
     tell(
         evaluation,
-        print_evaluation,
+        print_text,
         planned,
-        lambda originals: evaluation_report(
-            evaluation, head=head, features=rows, originals=originals, about=sources(cache, labels) | {"split": split}
-        ),
+        lambda originals: make(head=head, originals=originals, about=about),
         opened,
         json=json,
         predictions=predictions,
@@ -70,16 +91,30 @@ def evaluated(cache: "FeatureCache", head: "TrainedHead", rows: "FeatureSet") ->
     return measure(head, rows, cache=cache, imagenet_top3=imagenet_top3(cache, rows))
 
 
-def print_evaluation(evaluation: "Evaluation") -> None:
-    """Print the metrics of an evaluation with 95 % intervals, the metrics per class, and the confusion matrix."""
+def print_scores(
+    evaluation: "Evaluation | LabelsEvaluation | NumbersEvaluation", *, without: tuple[str, ...] = ()
+) -> None:
+    """Print the scores of an evaluation with 95 % intervals; not those whose keys begin with ``without``."""
     rows = [
         (score.label, number(score.value), interval_text(score.interval))
         for score in evaluation.scores()
-        if not score.key.startswith(("macro_", "weighted_"))
+        if not score.key.startswith(without)
     ]
     print_table(("rows", f"{len(evaluation):,}", "95 % interval"), rows)
     if evaluation.n_groups is not None:
         show(f"intervals resample {counted(evaluation.n_groups, 'group')}")
+
+
+def print_labels(evaluation: "LabelsEvaluation") -> None:
+    """Print the scores of an evaluation of several labels, and those of each label."""
+    print_scores(evaluation)
+    show()
+    print_table(evaluation.label_header, evaluation.label_rows())
+
+
+def print_evaluation(evaluation: "Evaluation") -> None:
+    """Print the metrics of an evaluation with 95 % intervals, the metrics per class, and the confusion matrix."""
+    print_scores(evaluation, without=("macro_", "weighted_"))
     if before := evaluation.before_calibration:
         scores = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in before.items())
         show(f"before calibration: {scores}")

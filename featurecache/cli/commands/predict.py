@@ -1,4 +1,4 @@
-"""``featurecache predict``: classifies new images with a head."""
+"""``featurecache predict``: predicts new images with a head."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,9 @@ from featurecache.options import DecodeOptions, RunOptions
 from featurecache.text import number
 
 if TYPE_CHECKING:
-    from heads import Prediction
+    from collections.abc import Callable
+
+    from heads import LabelsPrediction, Prediction
 
 _COLUMNS = 6  # up to so many classes, each has a column
 _BEST = 3  # classes per image that are shown otherwise
@@ -33,31 +35,52 @@ def predict(
     json: Json = False,
     **options: Any,
 ) -> None:
-    """Classify new images with a trained head."""
-    from heads import TrainedHead
+    """Predict the class, the labels or the number of new images with a trained head."""
+    from heads import LabelsPrediction, NumbersPrediction, Prediction, TrainedHead, predict_labels, predict_numbers
     from heads import predict as classify
 
     require_table(predictions)
+    head = TrainedHead.load(head_dir)
+    if top is not None and head.target != "class":
+        raise typer.BadParameter(f"--top is for classes, and this head predicts {head.target_text}")
+    functions: dict[str, Callable[..., Prediction | LabelsPrediction | NumbersPrediction]] = {
+        "class": classify,
+        "labels": predict_labels,
+        "number": predict_numbers,
+    }
     with progress("predicting", "image") as update:
-        prediction = classify(
-            TrainedHead.load(head_dir),
-            images,
-            weights=weights,
-            progress=update,
-            notify=say,
-            **options,
-        )
+        prediction = functions[head.target](head, images, weights=weights, progress=update, notify=say, **options)
     write_table(predictions, prediction.table)
     print_failures({path: failure.reason for path, failure in prediction.failures.items()}, "--json lists all")
     for warning in prediction.warnings:
         say(f"warning: {warning}")
     if json:
-        print_json(prediction.to_dict(top))
+        print_json(prediction.to_dict(top) if isinstance(prediction, Prediction) else prediction.to_dict())
         return
-    print_predictions(prediction, top)
+    if isinstance(prediction, Prediction):
+        print_predictions(prediction, top)
+    elif isinstance(prediction, LabelsPrediction):
+        print_labels(prediction)
+    else:
+        numbers = zip(prediction.table.predicted.tolist(), prediction.table.paths, strict=True)
+        print_table(("number", "image"), [(number(each), path) for each, path in numbers], left=(1,))
     if predictions is not None:
         show()
         show(f"predictions: {predictions}")
+
+
+def print_labels(prediction: "LabelsPrediction") -> None:
+    """Print the labels of every image with their probabilities."""
+    table = prediction.table
+    rows = []
+    for row, path in enumerate(table.paths):
+        given = [
+            f"{name} {number(table.probabilities[row, label])}"
+            for label, name in enumerate(table.labels)
+            if table.predicted[row, label]
+        ]
+        rows.append((", ".join(given) or "-", path))
+    print_table(("labels", "image"), rows, left=(0, 1))
 
 
 def print_predictions(prediction: "Prediction", top: int | None = None) -> None:

@@ -21,7 +21,11 @@ def train(
         Path, typer.Argument(metavar="HEAD_DIR", readable=False, help="The directory to create for the head.")
     ],
     head: Annotated[
-        str | None, typer.Option(help="The head to train: featurecache heads lists them.", show_default="softmax")
+        str | None,
+        typer.Option(
+            help="The head to train: featurecache heads lists them.",
+            show_default="softmax; for labels logreg, for a number ridge",
+        ),
     ] = None,
     tap: Annotated[str | None, typer.Option(help="The tap whose features to use.", show_default="the only one")] = None,
     start: Annotated[
@@ -61,15 +65,19 @@ def train(
     ] = None,
     labels: Labels = None,
     group: Group = None,
+    target: Annotated[
+        str,
+        typer.Option(help="What the labels are: a class, several labels (cat|indoors), or a number.", metavar="KIND"),
+    ] = "class",
     json: Json = False,
 ) -> None:
     """Train a head on the train split of a cache, and measure it on the valid split."""
-    from heads import DEFAULT_HEAD, TrainedHead, head_spec, parse_parameters, require_free
+    from heads import TrainedHead, default_head, head_spec, parse_parameters, require_free
     from heads import train as fit
 
     require_free(head_dir)
     begun = None if start is None else TrainedHead.load(start)
-    params = parse_parameters(head_spec(head or (begun.name if begun else DEFAULT_HEAD)), param or [])
+    params = parse_parameters(head_spec(head or (begun.name if begun else default_head(target))), param or [])
     opened = open_labelled(cache, labels, group)
     with progress("training", bar=False):  # epochs are printed
         trained = fit(
@@ -81,6 +89,7 @@ def train(
             holdout=holdout,
             start=begun,
             calibrate=calibrate,
+            target=target,
             on_epoch=None if json else EpochPrinter(),
             tensorboard=tensorboard,
         )
@@ -101,7 +110,11 @@ def train(
         show(f"the weights of epoch {record.kept_epoch} were kept")
     if trained.calibration:
         show(_calibration_text(trained.calibration))
-    show(f"train accuracy {number(record.train_accuracy)}, valid accuracy {number(record.valid_accuracy)}")
+    score = _SCORES[trained.target]
+    show(f"train {score} {number(record.train_accuracy)}, valid {score} {number(record.valid_accuracy)}")
+
+
+_SCORES = {"class": "accuracy", "labels": "accuracy of all labels", "number": "R2"}
 
 
 def _calibration_text(calibration: "Calibration") -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from heads import PredictionsTable
+    from heads import LabelPredictionsTable, NumberPredictionsTable, PredictionsTable
 
 Predictions = Annotated[
     Path | None,
@@ -36,7 +36,7 @@ def require_table(path: Path | None) -> None:
         raise OutputError(f"predictions are written as CSV or JSON lines; give {path.name} the suffix .csv or .jsonl")
 
 
-def write_table(path: Path | None, table: "PredictionsTable") -> None:
+def write_table(path: Path | None, table: "PredictionsTable | LabelPredictionsTable | NumberPredictionsTable") -> None:
     """Write a predictions table if ``path`` is given."""
     from featurecache import publish
 
@@ -47,10 +47,12 @@ def write_table(path: Path | None, table: "PredictionsTable") -> None:
 
 def _begins_as_table(path: Path) -> bool:
     """Return whether a file is readable and begins like a predictions table."""
-    from heads import PredictionsTable
+    from heads import LabelPredictionsTable, NumberPredictionsTable, PredictionsTable
 
     try:
         with path.open("rb") as stream:
-            return PredictionsTable.is_beginning(stream.read(_BEGINNING))
+            beginning = stream.read(_BEGINNING)
+            tables = (PredictionsTable, LabelPredictionsTable, NumberPredictionsTable)
+            return any(table.is_beginning(beginning) for table in tables)
     except PermissionError:
         return False

@@ -120,6 +120,13 @@ def test_a_head_on_a_tap_that_is_not_served_is_refused(dataset, make_service, tm
         make_service().heads.put(ServedHead("x", head.identity, head))
 
 
+def test_a_head_of_another_target_is_refused(dataset, make_service):
+    cache = featurecache.FeatureCache.open(dataset.cache)
+    head = train(cache, "ridge", tap="features", holdout=0, target="labels")
+    with pytest.raises(MismatchError, match="the service needs a head of the target 'class', this one has 'labels'"):
+        make_service().heads.put(ServedHead("x", head.identity, head))
+
+
 def test_there_must_be_something_to_serve(make_service, dataset, tmp_path):
     with pytest.raises(HeadError, match=rf"neither a head nor a cache to serve: no head in {tmp_path}; give"):
         make_service(tmp_path)
