@@ -133,11 +133,13 @@ def release_memory():
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the whole programs of ``tests/`` itself, which take long; skip tests of real data where it is missing.
+    """Begin with the files that take longest; skip tests of real data where it is missing.
 
     In CI tests of real data fail then, unless FEATURECACHE_REAL_DATA=absent.
     """
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    here = Path(__file__).parent
+    longest = {here, here / "scripts", here / "featurecache" / "cluster"}  # whole programs, benchmarks, real clusters
+    items.sort(key=lambda item: item.path.parent not in longest)
     must_run = os.environ.get("CI") and os.environ.get("FEATURECACHE_REAL_DATA") != "absent"
     if SHARED_DATA.is_dir() or must_run:
         return
@@ -177,13 +179,20 @@ def made_once(tmp_path_factory):
     return make
 
 
-def _extract_photographs(images, folder, weights):
-    """Run ``featurecache extract`` with the pretrained MobileNetV2; write ``catsdogs.h5`` and the ledger."""
+def _extract_photographs(folder, weights):
+    """Run the documents' first command on ``catsdogs``: it writes ``catsdogs.h5``, and here ``extracted.txt``."""
+    shutil.copy(weights, folder)
     program = Path(sys.executable).with_name("featurecache")
-    command = (program, "extract", images, folder / "catsdogs.h5", "--backbone", "mobilenet_v2", "--weights", weights)
+    options = ("--backbone", "mobilenet_v2", "--weights", weights.name)
     environment = os.environ | {"KERAS_HOME": str(folder / "keras")}
-    with (folder / "extract.json").open("w") as out:
-        subprocess.run([*command, "--json"], stdout=out, env=environment, check=True)
+    with (folder / "extracted.txt").open("w") as out:
+        subprocess.run(
+            [program, "extract", "catsdogs", "catsdogs.h5", *options],
+            stdout=out,
+            cwd=folder,
+            env=environment,
+            check=True,
+        )
 
 
 @pytest.fixture(scope="session")
@@ -194,9 +203,10 @@ def mobilenet_weights(shared_data):
 
 @pytest.fixture(scope="session")
 def cats_and_dogs(made_once, shared_data, mobilenet_weights):
-    """Return a folder with a fifth of the real photographs, `catsdogs`, their cache, `catsdogs.h5`, and `extract.json`.
+    """Return a folder with a fifth of the real photographs, `catsdogs`, their cache, `catsdogs.h5`, and the weights.
 
-    ``featurecache extract`` made the cache with the pretrained MobileNetV2. All is only to be read.
+    ``featurecache extract`` made the cache with the pretrained MobileNetV2, and said `extracted.txt`. All is only to be
+    read.
     """
 
     def fill(folder):
@@ -205,7 +215,7 @@ def cats_and_dogs(made_once, shared_data, mobilenet_weights):
             chosen.mkdir(parents=True)
             for path in sorted(directory.iterdir())[::5]:
                 (chosen / path.name).symlink_to(path)
-        _extract_photographs(folder / "catsdogs", folder, mobilenet_weights)
+        _extract_photographs(folder, mobilenet_weights)
 
     return made_once("cats_and_dogs", fill)
 
@@ -216,7 +226,7 @@ def all_cats_and_dogs(made_once, shared_data, mobilenet_weights):
 
     def fill(folder):
         (folder / "catsdogs").symlink_to(shared_data / "catsdogs")
-        _extract_photographs(folder / "catsdogs", folder, mobilenet_weights)
+        _extract_photographs(folder, mobilenet_weights)
 
     return made_once("all_cats_and_dogs", fill)
 
