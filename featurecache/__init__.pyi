@@ -19,6 +19,7 @@ from .images.failures import Failure as Failure
 from .images.files import FileContent as FileContent
 from .images.files import Stat as Stat
 from .images.files import content_of as content_of
+from .images.flags import join_flags as join_flags
 from .images.image_source import Ignored as Ignored
 from .images.image_source import ImageSource as ImageSource
 from .images.manifest import ImageEntry as ImageEntry

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from featurecache.errors import ManifestError, UnknownNameError
 from featurecache.images.classes import ordered, same_classes
+from featurecache.images.flags import SEPARATOR
 from featurecache.text import listed
 
 Target: TypeAlias = Literal["class", "labels", "number"]
 """What a head learns: the class of an image, which of several labels it has, or a number."""
 
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
-SEPARATOR = "|"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

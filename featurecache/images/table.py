@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from featurecache.errors import ManifestError, NoImagesError
+from featurecache.images.flags import join_flags
 from featurecache.images.names import decode_name, encode_name, has_escapes, shown_name
 from featurecache.images.splits import spellings_read, split_named
 from featurecache.options import ImageOptions
@@ -136,7 +137,8 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
         A CSV or TSV file, UTF-8, with a header. Its column ``path`` has paths as the cache has them, or its column
         ``sha256`` the hashes of contents.
     column
-        The column with the names of the classes. An empty field means that the image has no label.
+        The column with the names of the classes. An empty field means that the image has no label. Several columns with
+        commas between them, ``dog,indoors``, say 1 or 0 for each of several labels (`featurecache.join_flags`).
     key
         The column that says which image it is, ``"path"`` or ``"sha256"``; if None, ``"sha256"`` where there is no
         column ``path``.
@@ -159,19 +161,23 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
     >>> featurecache.read_labels(folder / "corrections.csv")
     {'train/dark/00.png': 'light'}
     """
-    table, name = Path(table), column.strip().lower()
+    table = Path(table)
     rows = _rows(table, DELIMITERS.get(table.suffix.lower(), ","))
     _, header = next(rows, (0, []))
     names = [title.strip().lower() for title in header]
     by = key or ("sha256" if "sha256" in names and "path" not in names else "path")
-    for wanted, remedy in ((by, "name the column of paths 'path', or that of hashes 'sha256'"), (name, _OTHER_COLUMN)):
+    flags = () if column.strip().lower() in names else tuple(part.strip() for part in column.split(","))
+    labels_in = [name.lower() for name in flags] if len(flags) > 1 else [column.strip().lower()]
+    remedies = {by: "name the column of paths 'path', or that of hashes 'sha256'"}
+    for wanted in (by, *labels_in):
+        remedy = remedies.get(wanted, _OTHER_COLUMN)
         if names.count(wanted) != 1:
             found = listed(header, sort=False) or "nothing"
             raise ManifestError(
                 f"the table {table} has {names.count(wanted)} columns {wanted!r}, expected one; found {found}; {remedy}"
             )
-    key_at, label_at = names.index(by), names.index(name)
-    further = _further_columns(table, header, {key_at, label_at})
+    key_at, labels_at = names.index(by), [names.index(name) for name in labels_in]
+    further = _further_columns(table, header, {key_at, *labels_at})
     numbers: dict[str, int] = {}
     labels: list[str | None] = []
     texts: dict[str, list[str]] = {name: [] for name in further}
@@ -181,7 +187,7 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
         if len(row) != len(header):
             raise ManifestError(f"the table {table}, line {line}: {len(row)} fields, but the header has {len(header)}")
         image = posixpath.normpath(row[key_at]) if by == "path" else row[key_at].strip().lower()
-        label = row[label_at].strip() or None
+        label = _label(flags, [row[place].strip() for place in labels_at], f"the table {table}, line {line}") or None
         number = numbers.setdefault(image, len(numbers))
         if number == len(labels):
             labels.append(label)
@@ -196,6 +202,17 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
             ambiguous.update(name for name, place in further.items() if texts[name][number] != row[place])
     columns = {name: column for name, column in texts.items() if name not in ambiguous}
     return LabelsTable(dict(zip(numbers, labels, strict=True)), columns, sorted(ambiguous))
+
+
+def _label(flags: Sequence[str], cells: Sequence[str], where: str) -> str:
+    """Return the label in a row: the text of one column, or the joined names of several columns of flags."""
+    if len(cells) == 1:
+        return cells[0]
+    try:
+        (label,) = join_flags(dict(zip(flags, ([cell] for cell in cells), strict=True)))
+    except ManifestError as e:
+        raise ManifestError(f"{where}: {e}") from e
+    return str(label)
 
 
 def _further_columns(table: Path, header: Sequence[str], taken: Container[int]) -> dict[str, int]:

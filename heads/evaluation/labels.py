@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from featurecache.targets import SEPARATOR
+from featurecache.images.flags import SEPARATOR
 from featurecache.text import counted, listed, number
 from heads.errors import EvaluationError
 from heads.evaluation.bootstrap import areas, bootstrap_scores

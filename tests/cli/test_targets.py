@@ -99,3 +99,17 @@ def test_one_line_where_a_target_does_not_apply(command, message, trained, invok
     (line,) = result.err.strip().splitlines()
     assert message in line
     assert not list(tmp_path.iterdir())
+
+
+def test_columns_of_flags_are_labels_of_a_table_and_of_the_cache(invoke, fake_cache, images, tmp_path):
+    paths = FeatureCache.open(fake_cache).paths.tolist()
+    rows = [(path, int("red" in path), number % 2) for number, path in enumerate(paths)]
+    with (tmp_path / "flags.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("path", "red", "odd"), *rows])
+    command = ("train", fake_cache, tmp_path / "head", *FEATURES, "--target", "labels", "--json", "--labels")
+    trained = json.loads(invoke(*command, f"{tmp_path / 'flags.csv'}:red,odd").out)
+    assert trained["n_train"] == 28
+    found = invoke("evaluate", tmp_path / "head", fake_cache, "--labels", f"{tmp_path / 'flags.csv'}:red,odd", "--json")
+    assert json.loads(found.out)["per_label"]["red"]["f1"] == 1
+    missing = invoke("evaluate", tmp_path / "head", fake_cache, "--labels", ":red,odd")
+    assert "unknown column 'red'" in missing.err

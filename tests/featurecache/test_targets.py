@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from featurecache import join_flags, read_labels
 from featurecache.errors import ManifestError, UnknownNameError
 from featurecache.targets import is_labelled, read_targets, require_target
 
@@ -59,3 +60,39 @@ def test_a_text_that_no_row_has_is_not_read():
 def test_an_unknown_target():
     with pytest.raises(UnknownNameError, match=r"unknown target 'numbers'; did you mean 'number'"):
         require_target("numbers")
+
+
+def test_columns_of_flags_become_texts_that_are_read_as_labels():
+    columns = {"dog": ["1", "0", "", "TRUE"], "night": ["no", "0.0", " ", "yes"]}
+    texts = join_flags(columns)
+    assert texts.tolist() == ["dog", "|", "", "dog|night"]
+    classes = sorted(set(texts) - {""})
+    y = np.array([classes.index(text) if text else -1 for text in texts])
+    assert read_targets("labels", y, classes).y.tolist() == [[1, 0], [0, 0], [-1, -1], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"dog": ["2"], "night": ["1"]}, "the column dog has '2', expected 1 or 0"),
+        ({"dog": ["1"], "night": [""]}, "the column night has '', expected 1 or 0 for every label of an image"),
+        ({"dog|cat": ["1"], "night": ["1"]}, "the label 'dog|cat' has '|' in its name"),
+    ],
+)
+def test_columns_that_are_no_flags(columns, message):
+    with pytest.raises(ManifestError) as raised:
+        join_flags(columns)
+    assert message in str(raised.value)
+
+
+def test_a_table_of_flags(tmp_path):
+    table = tmp_path / "tags.csv"
+    table.write_text("path,dog,Night,weight\na.png,1,0,3\nb.png,0,0,4\nc.png,,,5\n")
+    labels = read_labels(table, "dog, Night")
+    assert labels == {"a.png": "dog", "b.png": "|", "c.png": None}
+    assert labels.columns == {"weight": ("3", "4", "5")}
+    with pytest.raises(ManifestError, match=r"has 0 columns 'cat', expected one"):
+        read_labels(table, "dog,cat")
+    table.write_text("path,dog,night\na.png,1,0\nb.png,maybe,0\n")
+    with pytest.raises(ManifestError, match=r"tags.csv, line 3: the column dog has 'maybe'"):
+        read_labels(table, "dog,night")

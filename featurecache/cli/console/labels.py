@@ -11,6 +11,9 @@ from featurecache.errors import ManifestError
 from featurecache.text import counted, listed
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from featurecache import FeatureCache
 
 
@@ -51,7 +54,7 @@ Labels = Annotated[
         parser=LabelsOption.parse,
         metavar="[FILE.csv][:COLUMN]",
         help="Labels that replace those of the cache: a table with the columns path, or sha256, and label, or COLUMN; "
-        "without a file, a column of the cache.",
+        "without a file, a column of the cache. COLUMN,COLUMN,… say 1 or 0 for each of several labels.",
     ),
 ]
 
@@ -81,7 +84,7 @@ def open_labelled(path: Path, labels: LabelsOption | None, group: str | None = N
     if labels is None:
         return _grouped(cache, group)
     table = None if labels.path is None else read_labels(labels.path, labels.column)
-    relabelled = cache.with_labels(cache.column(labels.column) if table is None else table)
+    relabelled = cache.with_labels(_texts(cache, labels.column) if table is None else table)
     given, paths = relabelled.given_labels, cache.paths.tolist()
     matched = [given[row] for row in paths if row in given]
     unmatched = given.keys() - set(paths)
@@ -105,6 +108,15 @@ def open_labelled(path: Path, labels: LabelsOption | None, group: str | None = N
         facts.append(f"left out, with different texts for one image: {listed(table.ambiguous, quoted=False)}")
     say("; ".join(facts))
     return _grouped(relabelled, group)
+
+
+def _texts(cache: "FeatureCache", column: str) -> "NDArray[np.object_]":
+    """Return a column of a cache, or several with commas between them as several labels."""
+    from featurecache import join_flags
+
+    if column in cache.columns or "," not in column:
+        return cache.column(column)
+    return join_flags({name: cache.column(name).tolist() for name in map(str.strip, column.split(","))})
 
 
 def _grouped(cache: "FeatureCache", group: str | None) -> "FeatureCache":
