@@ -76,7 +76,7 @@ def extract(
     ----------
     images
         A folder of images, a CSV or TSV table (see `featurecache.read_manifest`), or a manifest of another source
-        (see `featurecache.from_source`).
+        (see `featurecache.from_source`). The cache keeps the further columns of a table, `FeatureCache.column`.
     cache_path
         The cache file to create or to bring up to date.
     backbone

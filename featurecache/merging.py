@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,7 @@ def _joined(columns: Mapping[str, NDArray[Any]]) -> dict[str, int]:
 
 
 def _further_columns(
-    caches: Sequence[FeatureCache], paths: Iterable[str], notify: Callable[[str], None]
+    caches: Sequence[FeatureCache], paths: Collection[str], notify: Callable[[str], None]
 ) -> dict[str, NDArray[np.object_]]:
     """Return the further columns of all caches, with a text for each of the paths; "" where no cache has one.
 
@@ -195,9 +195,11 @@ def _further_columns(
                 f"{counted(len(conflicts), 'path')} with different texts of the column {name!r} in different caches: "
                 f"{listed(map(shown_name, conflicts))}; extract one of the caches again with the table of the other"
             )
-        without = [str(cache.path) for cache in caches if len(cache) and name not in cache.columns]
-        if without:
-            notify(f"the column {name!r} is empty for rows of {listed(without, sort=False, quoted=False)}, without it")
+        without = [str(cache.path) for cache in caches if name not in cache.columns]
+        absent = sum(path not in texts for path in paths)
+        if absent:
+            lacking = listed(without, sort=False, quoted=False)
+            notify(f"the column {name!r} is empty for {counted(absent, 'row')}, since it is not in {lacking}")
         columns[name] = np.array([texts.get(path, "") for path in paths], dtype=object)
     return columns
 

@@ -72,6 +72,8 @@ def test_a_cache_is_read_without_this_project(tmp_path):
     printed = run("read_cache_with_h5py_and_pandas.py", tmp_path, str(ROOT / "tests" / "data" / "cache-v1.h5"))
     assert printed.startswith("cache-v1.h5: ")
     assert (tmp_path / "cache-v1.csv").read_text("utf-8").startswith("path,split,label,bytes,mean\n")
+    run("read_cache_with_h5py_and_pandas.py", tmp_path, str(ROOT / "tests" / "data" / "cache-v3.h5"))
+    assert "mean,breed,owner%2Fid\n" in (tmp_path / "cache-v3.csv").read_text("utf-8")
 
 
 def test_every_example_is_short_listed_and_tested():

@@ -26,6 +26,8 @@ with h5py.File(path) as file:
             "mean": X.mean(axis=1),
         }
     )
+    for name, column in file.get("columns", {}).items():  # the further columns of a table, if there are any
+        images[name] = column["values"].asstr()[:][column["codes"][:]]
     failures = pd.DataFrame({"path": file["failures/path"].asstr()[:], "reason": file["failures/reason"].asstr()[:]})
 
 print(f"{path.name}: {recipe['backbone']}, taps {', '.join(taps)}, {len(images)} images, {len(failures)} failures")

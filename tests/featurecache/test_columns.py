@@ -191,7 +191,7 @@ def test_a_column_that_one_side_lacks_is_empty_there(write, photos, tmp_path):
         "age": dict.fromkeys(merged.paths, "1"),
         "breed": {path: "x" if path in paths[:12] else "" for path in merged.paths},
     }
-    assert said == [f"the column 'breed' is empty for rows of {caches[1]}, without it"]
+    assert said == [f"the column 'breed' is empty for 8 rows, since it is not in {caches[1]}"]
     assert found(merge(tmp_path / "other.h5", caches[::-1])) == found(merged)
 
     other = extract(write({"age": ["2"] * 10}, "b.csv", paths[10:]), caches[1], root=photos, backbone=FakeBackbone())
