@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from runs import contents
+from runs import contents, make_images
 
 import featurecache.cluster.ray_workers
 from featurecache import extract
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.cluster.ray_workers import RayPool, _fair_cpus, _room, _words_of
+from featurecache.cluster.ray_workers import RayPool, _fair_cpus, _room, _without_services, _words_of
 from featurecache.errors import ClusterError
 from scripts.bench.kills import Driver, run_with_kills, still_running
 from scripts.bench.sleeping import SleepingBackbone
@@ -89,7 +89,10 @@ def ray_cluster():
     """Start a cluster in this process, which runs find and leave; five workers have room."""
     import ray
 
-    ray.init(address="local", num_cpus=5, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
+    with _without_services():
+        ray.init(
+            address="local", num_cpus=5, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20
+        )
     yield ray
     ray.shutdown()
 
@@ -167,7 +170,8 @@ class TestNodes:
         from ray.cluster_utils import Cluster
 
         nodes = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=nodes)
+        with _without_services():
+            cluster = Cluster(initialize_head=True, head_node_args=nodes)
         cluster.more = {name: value for name, value in nodes.items() if name != "include_dashboard"}
         yield cluster
         cluster.shutdown()
@@ -225,12 +229,13 @@ class TestProcesses:
 
 
 @pytest.mark.slow
-def test_the_command_line_starts_a_cluster_and_ends_it(plain, tmp_path):
+def test_the_command_line_starts_a_cluster_and_ends_it(tmp_path):
     program = Path(sys.executable).with_name("featurecache")
+    images = make_images(tmp_path / "images", range(40))
     common = ("--backbone", "mobilenet_v2", "--weights", "random:0", "--json")
 
     def command(cache, *options):
-        arguments = [program, "extract", plain[1], tmp_path / cache, *common, *options]
+        arguments = [program, "extract", images, tmp_path / cache, *common, *options]
         ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout)
@@ -240,7 +245,7 @@ def test_the_command_line_starts_a_cluster_and_ends_it(plain, tmp_path):
     assert contents(tmp_path / "plain.h5") == contents(tmp_path / "cluster.h5")
     assert len(ledger["workers"]) == 2
     assert still_running({worker["process"] for worker in ledger["workers"]}) == 0
-    assert sorted(os.listdir(tmp_path)) == ["cluster.h5", "plain.h5"]
+    assert sorted(os.listdir(tmp_path)) == ["cluster.h5", "images", "plain.h5"]
 
 
 @pytest.mark.slow
