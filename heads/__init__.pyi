@@ -14,6 +14,7 @@ from .base import Head as Head
 from .base import IndependentHead as IndependentHead
 from .calibration import Calibration as Calibration
 from .catalog import HEADS as HEADS
+from .catalog import estimator_names as estimator_names
 from .catalog import head_spec as head_spec
 from .catalog import load_heads as load_heads
 from .catalog import make_head as make_head

@@ -1,4 +1,4 @@
-"""The heads by name: the built-in ones, and those that installed packages add.
+"""The heads by name: the built-in ones, those that installed packages add, and scikit-learn's classifiers.
 
 A package adds heads through the entry point group ``featurecache.heads``. It is imported when one of its heads is used,
 or when all heads are listed.
@@ -15,6 +15,9 @@ from heads.errors import ParameterError
 from heads.families.baseline import ImageNetMapHead, MajorityHead
 from heads.families.dense import MLPHead, SoftmaxHead
 from heads.families.discriminant import CentroidHead, LDAHead, NaiveBayesHead
+from heads.families.ensembles import ExtraTreesHead, HistGradientBoostingHead
+from heads.families.estimator_forms import FORMS
+from heads.families.estimators import PREFIX, estimator_head, form_of, is_estimator, stored_values
 from heads.families.linear import LogisticHead, SGDHead
 from heads.families.neighbors import NeighborsHead
 from heads.families.ridge import RidgeHead
@@ -34,6 +37,8 @@ _BUILTIN: tuple[type[Head], ...] = (
     CentroidHead,
     LDAHead,
     NaiveBayesHead,
+    ExtraTreesHead,
+    HistGradientBoostingHead,
     MajorityHead,
     ImageNetMapHead,
 )
@@ -86,6 +91,8 @@ def head_spec(name: str) -> HeadSpec:
     ------
     UnknownNameError
         If there is no such head.
+    HeadError
+        If scikit-learn has no such classifier, or it cannot be a head.
     EntryPointError
         If an installed package adds it, but cannot be loaded.
 
@@ -94,7 +101,7 @@ def head_spec(name: str) -> HeadSpec:
     >>> head_spec("ridge").values({"alpha": 10})
     {'alpha': 10.0, 'class_weight': 'none', 'standardize': True}
     """
-    return REGISTRY.find(name).spec
+    return _head_class(name).spec
 
 
 def load_heads() -> tuple[dict[str, HeadSpec], list[str]]:
@@ -116,7 +123,7 @@ def make_head(name: str, *, seed: int = 0, **params: object) -> Head:
     Parameters
     ----------
     name
-        The name of the head, a key of `HEADS`.
+        The name of the head: a key of `HEADS`, or ``sklearn:`` and a classifier of scikit-learn.
     seed
         The seed of its random choices, from 0 to 2**32 - 1; not used by heads that have none.
     **params
@@ -138,7 +145,7 @@ def make_head(name: str, *, seed: int = 0, **params: object) -> Head:
     >>> make_head("sgd", seed=3).seed
     3
     """
-    head = REGISTRY.find(name)
+    head = _head_class(name)
     if not 0 <= seed < _SEEDS:
         raise ParameterError(f"the seed is {seed}, expected a whole number from 0 to {_SEEDS - 1}")
     values: dict[str, object] = {**head.spec.values(params)}
@@ -150,18 +157,58 @@ def make_head(name: str, *, seed: int = 0, **params: object) -> Head:
 def model_class(name: str, target: Target = "class") -> type[FittedModel]:
     """Return the class that rebuilds the model of a head of this name, or of each of its labels, from stored arrays.
 
+    It imports no scikit-learn.
+
     Raises
     ------
     ParameterError
         If the head does not learn numbers, and is asked to; names those that do.
     """
-    head = REGISTRY.find(name)
+    if is_estimator(name):
+        model, number_model = form_of(name).model, None
+    else:
+        head = REGISTRY.find(name)
+        model, number_model = head.model_class, head.number_model_class
     if target != "number":
-        return head.model_class
-    if head.number_model_class is None:
+        return model
+    if number_model is None:
         able = ", ".join(each.spec.name for each in REGISTRY.load_all()[0].values() if each.number_model_class)
         raise ParameterError(f"the head {name!r} does not learn numbers; take one that does: {able}")
-    return head.number_model_class
+    return number_model
+
+
+def stored_parameters(name: str, params: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the parameters that a file of a head has; see `heads.parameters.HeadSpec.stored`."""
+    return dict(params) if is_estimator(name) else head_spec(name).stored(params)
+
+
+def read_parameters(name: str, params: Mapping[str, object]) -> dict[str, Value]:
+    """Return the checked parameters of a stored head; imports no scikit-learn.
+
+    Raises
+    ------
+    UnknownNameError, EntryPointError
+        As `head_spec`.
+    ParameterError
+        If a parameter does not exist or cannot have its value; those of scikit-learn are checked for their types, since
+        they change from version to version.
+    """
+    return stored_values(name, params) if is_estimator(name) else head_spec(name).values(params)
+
+
+def estimator_names() -> tuple[str, ...]:
+    """Return the names of the heads that scikit-learn's classifiers are.
+
+    Examples
+    --------
+    >>> "sklearn:ensemble.RandomForestClassifier" in heads.estimator_names()
+    True
+    """
+    return tuple(f"{PREFIX}{name}" for name in FORMS)
+
+
+def _head_class(name: str) -> type[Head]:
+    return estimator_head(name) if is_estimator(name) else REGISTRY.find(name)
 
 
 def parse_parameters(spec: HeadSpec, texts: Iterable[str]) -> dict[str, Value]:

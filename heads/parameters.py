@@ -1,5 +1,7 @@
 """Declarations of heads: parameters with types, bounds and defaults, checked before anything is computed."""
 
+import ast
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -25,7 +27,8 @@ class Parameter:
     name
         Its name, in Python and on the command line.
     kind
-        The type of its values; ``"sizes"`` are whole numbers separated by commas.
+        The type of its values; ``"sizes"`` are whole numbers separated by commas, a ``"literal"`` is what Python reads
+        from its text, or a word.
     default
         Its default.
     help
@@ -39,6 +42,9 @@ class Parameter:
     later
         Whether heads of this name were stored before it was there. Files of heads leave it out where it has its
         default, so that old ones stay as they are.
+    accepts, wanted
+        For a ``"literal"``: what tells whether an object is allowed, at least one of them; any if there are none. And
+        the description of these objects.
 
     Examples
     --------
@@ -51,7 +57,7 @@ class Parameter:
     """
 
     name: str
-    kind: Literal["int", "float", "bool", "choice", "sizes"]
+    kind: Literal["int", "float", "bool", "choice", "sizes", "literal"]
     default: Value
     help: str
     low: float | None = None
@@ -60,6 +66,8 @@ class Parameter:
     below: float | None = None
     choices: tuple[str, ...] = ()
     later: bool = False
+    accepts: tuple[Callable[[object], bool], ...] = ()
+    wanted: str = ""
 
     def __post_init__(self) -> None:
         self.check(self.default)
@@ -67,6 +75,8 @@ class Parameter:
     @property
     def expected(self) -> str:
         """A description of the allowed values."""
+        if self.kind == "literal":
+            return self.wanted
         if self.kind == "choice":
             return f"one of {', '.join(self.choices)}"
         if self.kind == "bool":
@@ -80,9 +90,11 @@ class Parameter:
 
     def check(self, value: object) -> Value:
         """Return a value converted to the type of this parameter; raise `ParameterError` if it is not allowed."""
-        checked = self._converted(value)
+        plain = value.item() if isinstance(value, np.generic) else value
+        checked = self._literal(plain) if self.kind == "literal" else self._converted(plain)
         if checked is None:
-            raise ParameterError(f"{self.name} is {value!r}, expected {self.expected}")
+            shown = as_object(value) if self.kind == "literal" else value
+            raise ParameterError(f"{self.name} is {shown!r}, expected {self.expected}")
         return checked
 
     def parse(self, text: str) -> Value:
@@ -102,8 +114,6 @@ class Parameter:
         return {"default": self.default, "type": self.kind, "expected": self.expected, "help": self.help}
 
     def _converted(self, value: object) -> Value | None:
-        if isinstance(value, np.generic):
-            value = value.item()
         if self.kind == "choice" or isinstance(value, str):
             if self.kind == "sizes":
                 return _sizes(str(value).split(","))
@@ -116,6 +126,12 @@ class Parameter:
             return None
         return float(value) if self.kind == "float" else value
 
+    def _literal(self, value: object) -> Value | None:
+        literal = as_literal(value)
+        if literal is None or not (any(accept(as_object(literal)) for accept in self.accepts) or not self.accepts):
+            return None
+        return literal
+
     def _within(self, number: float) -> bool:
         return (
             abs(number) < float("inf")
@@ -124,6 +140,39 @@ class Parameter:
             and (self.above is None or number > self.above)
             and (self.below is None or number < self.below)
         )
+
+
+def as_literal(value: object) -> Value | None:
+    """Return an object as a number, a truth value, a word or the text of a Python literal; None if it is none of them.
+
+    Examples
+    --------
+    >>> as_literal("0.5"), as_literal("sqrt"), as_literal((64, 32)), as_literal(None)
+    (0.5, 'sqrt', '(64, 32)', 'None')
+    """
+    value = as_object(value) if isinstance(value, str) else value
+    if isinstance(value, bool | int | str) or (isinstance(value, float) and abs(value) < float("inf")):
+        return value
+    text = repr(value)
+    return text if value is None or (isinstance(value, tuple | list | dict) and as_object(text) == value) else None
+
+
+def as_object(value: object) -> object:
+    """Return the object that a text stands for, if it is a Python literal; else the value itself.
+
+    Examples
+    --------
+    >>> as_object("(64, 32)"), as_object("sqrt"), as_object("None")
+    ((64, 32), 'sqrt', None)
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of texts that look like numbers
+            return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return value
 
 
 def _sizes(numbers: Iterable[object]) -> str | None:
@@ -158,6 +207,8 @@ class HeadSpec:
         The default grid of a sweep: values of parameters; the others have their defaults.
     number_defaults
         Defaults of parameters that are others where the head learns numbers.
+    withheld
+        Names that are no parameters, although one would expect them, with the reason.
     taps
         The taps that it can be trained on; empty for any.
     measured_rows
@@ -183,6 +234,7 @@ class HeadSpec:
     fixed: tuple[str, ...] = ()
     grid: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     number_defaults: Mapping[str, Value] = field(default_factory=dict)
+    withheld: Mapping[str, str] = field(default_factory=dict)
     taps: tuple[str, ...] = ()
     measured_rows: int | None = None
     by_blocks: bool = False
@@ -193,6 +245,8 @@ class HeadSpec:
         for parameter in self.parameters:
             if parameter.name == name:
                 return parameter
+        if name in self.withheld:
+            raise ParameterError(f"{name} cannot be set: {self.withheld[name]}")
         names = [parameter.name for parameter in self.parameters]
         if not names:
             raise ParameterError(f"unknown parameter {name!r}: {self.name} has none")

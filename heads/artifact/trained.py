@@ -28,8 +28,8 @@ from heads.artifact.description import DESCRIPTION, FORMAT, FORMAT_VERSION, chec
 from heads.artifact.record import TrainingRecord, read_record
 from heads.base import EachLabelModel, FittedModel
 from heads.calibration import Calibration
-from heads.catalog import head_spec, model_class
-from heads.errors import ArtifactError, MismatchError, ParameterError
+from heads.catalog import model_class, read_parameters, stored_parameters
+from heads.errors import ArtifactError, HeadError, MismatchError
 from heads.notices import to_dicts
 from heads.parameters import Value
 from heads.rows import Features, Floats
@@ -347,7 +347,7 @@ def _encode(head: TrainedHead) -> dict[str, bytes]:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "head": head.name,
-        "params": head_spec(head.name).stored(head.params),
+        "params": stored_parameters(head.name, head.params),
         "tap": head.tap,
         "width": head.model.width,
         "classes": head.classes,
@@ -421,10 +421,10 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
             "copy or train the head again"
         )
     try:
-        spec = head_spec(data["head"])
-        params = spec.values(data["params"])
+        name = data["head"]
+        params = read_parameters(name, data["params"])
         recipe = Recipe.from_json(json.dumps(data["recipe"]))
-    except (UnknownNameError, EntryPointError, ParameterError, CacheFormatError) as e:
+    except (UnknownNameError, EntryPointError, HeadError, CacheFormatError) as e:
         raise ArtifactError(f"{DESCRIPTION}: {e}") from e
     classes, trained = tuple(data["classes"]), tuple(data["trained_classes"])
     target = data.get("target", "class")
@@ -432,7 +432,7 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
         raise ArtifactError(f"{DESCRIPTION}: target is {target!r}, expected {', '.join(_FEWEST)}")
     fewest, thresholds = _FEWEST[target], tuple(data.get("thresholds", ()))
     faults = {
-        "params do not name every parameter once": spec.stored(params) != data["params"],
+        "params do not name every parameter once": stored_parameters(name, params) != data["params"],
         f"classes are not {_WORDS[fewest]} or more different names": len(classes) < fewest
         or len(set(classes)) < len(classes),
         f"trained_classes are not {_WORDS[fewest]} or more ascending indices of classes": len(trained) < fewest
@@ -455,14 +455,14 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
     if bool(of_calibration) != ("calibration" in data):
         raise ArtifactError(f"{TENSORS} and {DESCRIPTION} do not agree on whether there is a calibration")
     try:
-        model = _model(spec.name, target, arrays, classes=len(trained), width=data["width"], params=params)
+        model = _model(name, target, arrays, classes=len(trained), width=data["width"], params=params)
         calibration = (
             Calibration.from_dict(data["calibration"], of_calibration, len(trained)) if of_calibration else None
         )
     except ArtifactError as e:
         raise ArtifactError(f"{TENSORS}: {e}") from e
     return TrainedHead(
-        name=spec.name,
+        name=name,
         params=params,
         tap=data["tap"],
         classes=classes,

@@ -55,8 +55,7 @@ def require_estimator(head: TrainedHead) -> None:
     if type(model) not in _BUILDERS:
         names = [name for name in HEADS if model_class(name) in _BUILDERS]
         raise HeadError(
-            f"scikit-learn has no classifier that computes the same as the head {head.name}; "
-            f"heads that can be exported to it: {', '.join(names)}"
+            f"the head {head.name} cannot be made a scikit-learn object; heads that can: {', '.join(names)}"
         )
     if head.calibration and not (isinstance(head.calibration.map, Temperature) and _can_be_divided(head)):
         raise HeadError(

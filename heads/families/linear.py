@@ -1,8 +1,6 @@
 """Logistic regression, and stochastic gradient descent by scikit-learn, whose warnings become notices of the head."""
 
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias, final
 
@@ -11,13 +9,13 @@ from numpy.typing import NDArray
 
 from heads.base import FittedModel, IndependentHead, Learned
 from heads.epochs import Monitor
-from heads.errors import TrainingError
 from heads.families.affine import AffineModel, OneVsRestModel, two_rows
+from heads.families.library_warnings import notices_of, recorded
 from heads.families.logistic_solver import solve
 from heads.families.sgd_solver import Problems, descend
 from heads.families.shared_parameters import C_GRID, CLASS_WEIGHT, LARGEST_INT, MAX_ITER, STANDARDIZE, C
 from heads.families.shuffling import shuffled
-from heads.notices import Code, Notice, Remedy, not_converged
+from heads.notices import Notice, Remedy, not_converged
 from heads.parameters import HeadSpec, Parameter
 from heads.rows import Features, Floats, Scaling, Targets, class_weights, large, row_blocks
 
@@ -131,9 +129,9 @@ class SGDHead(IndependentHead):
             random_state=self.seed,
         )
         rows = scaling.applied(X) if self.standardize or X.dtype == np.float16 else np.asarray(X)
-        with _recorded() as said:
+        with recorded() as said:
             classifier.fit(rows, targets)
-        return classifier.coef_, classifier.intercept_, tuple(_notices(said, self._not_converged()))
+        return classifier.coef_, classifier.intercept_, tuple(notices_of(said, self._not_converged()))
 
     def _by_windows(self, X: Features, scaling: Scaling, targets: Targets) -> _Fitted:
         """Return what is learned from windows of shuffled rows."""
@@ -170,29 +168,3 @@ def _chunks(
     for window in shuffled(X, generator):
         for chunk in row_blocks(np.broadcast_to(np.float32(), (len(window.rows), X.shape[1]))):
             yield window.rows[chunk], scaling.applied(window.X[window.places[chunk]])
-
-
-@contextmanager
-def _recorded() -> Iterator[list[warnings.WarningMessage]]:
-    """Record the warnings of scikit-learn, one for each text; its errors become errors of the training."""
-    said: list[warnings.WarningMessage] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield said
-        except (ValueError, ArithmeticError) as e:
-            reason = str(e).partition("\n")[0].rstrip(". ")
-            raise TrainingError(f"the training broke down: {reason}; choose less extreme parameters") from e
-    said += {str(warning.message): warning for warning in caught}.values()
-
-
-def _notices(said: list[warnings.WarningMessage], unconverged: Notice) -> Iterator[Notice]:
-    """Yield a notice for each warning; one that the solver did not converge becomes ``unconverged`` with details."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    for warning in said:
-        text = str(warning.message).partition("\n")[0].rstrip(" :")
-        if issubclass(warning.category, ConvergenceWarning):
-            yield replace(unconverged, details=f"scikit-learn says: {text}")
-        else:
-            yield Notice(Code.LIBRARY_WARNING, f"{warning.category.__name__}: {text}")

@@ -1,5 +1,6 @@
 """The candidates of a sweep: heads, taps and all combinations of parameter values, in plan order."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,6 +14,8 @@ from heads.parameters import HeadSpec, Parameter, Value
 
 BASELINE = "majority"
 """The head that every sweep includes; it is the majority baseline."""
+
+_BETWEEN = {"sizes": ";", "literal": r",(?![^(\[{]*[)\]}])"}  # what separates values, where these have commas
 
 Grids: TypeAlias = Mapping[str, Mapping[str, Sequence[object]]]
 """Head to parameter to the values that are tried."""
@@ -99,7 +102,8 @@ def _settings(spec: HeadSpec, grid: Mapping[str, Sequence[object]]) -> list[dict
 def parse_grids(texts: Iterable[str], heads: Sequence[str]) -> dict[str, dict[str, tuple[Value, ...]]]:
     """Read values to try that were given as ``key=v1,v2`` or ``head.key=v1,v2``.
 
-    Values are separated by commas; where a value has commas itself, as ``hidden`` has, by semicolons. A key without a
+    Values are separated by commas; where a value has commas itself, as ``hidden`` has, by semicolons. Commas in the
+    brackets of a Python literal are its own. A key without a
     head stands for every head that has such a parameter; one with its head takes precedence. A key that is given twice
     has the values of both.
 
@@ -163,6 +167,6 @@ def _owners(specs: Sequence[HeadSpec], head: str, name: str) -> list[tuple[HeadS
 def _values(spec: HeadSpec, parameter: Parameter, text: str) -> list[Value]:
     """Return the values of a parameter that a text lists."""
     try:
-        return [parameter.parse(value.strip()) for value in text.split(";" if parameter.kind == "sizes" else ",")]
+        return [parameter.parse(value.strip()) for value in re.split(_BETWEEN.get(parameter.kind, ","), text)]
     except ParameterError as e:
         raise ParameterError(f"head {spec.name!r}: {e}") from e

@@ -95,6 +95,8 @@ def test_heads(run):
         "centroid",
         "lda",
         "naive_bayes",
+        "extra_trees",
+        "hist_gradient_boosting",
         "majority",
         "imagenet_map",
     ]

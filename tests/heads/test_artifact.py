@@ -412,7 +412,7 @@ def of_any_kind(request, make_features, make_cache, blobs):
     X, y = blobs(60, 5, 3)
     taps = HEADS[request.param].taps
     features = make_features(np.abs(X), y, splits="", tap=taps[0] if taps else "fc2")
-    params = {"epochs": 1} if request.param in {"softmax", "mlp"} else {}
+    params = {"softmax": {"epochs": 1}, "mlp": {"epochs": 1}, "extra_trees": {"n_estimators": 5}}.get(request.param)
     return train(make_cache(features, weights_source="imagenet"), request.param, params=params)
 
 
@@ -460,6 +460,8 @@ FORGED = {
     "naive_bayes": [("variances", 0.0), ("variances", -1.0)],
     "imagenet_map": [("groups", 0.5), ("groups", -1.0)],
     "mlp": [("scale", 0.0)],
+    "extra_trees": [("children", 0), ("feature", 5), ("leaf_class", 3), ("leaf_value", -1.0)],
+    "hist_gradient_boosting": [("children", 0), ("feature", 5), ("leaf_class", 3)],
     "svm": [("scale", 0.0), ("scale", 1e-320)],
 }
 

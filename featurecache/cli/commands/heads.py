@@ -15,7 +15,7 @@ def heads(
     json: Json = False,
 ) -> None:
     """List the heads with their parameters, default values and allowed values."""
-    from heads import head_spec, load_heads
+    from heads import estimator_names, head_spec, load_heads
 
     shown, faults = load_heads() if head is None else ({head: head_spec(head)}, [])
     for fault in faults:
@@ -29,6 +29,10 @@ def heads(
         for parameter in spec.parameters:
             print_beside(f"  -p {parameter.name}={_as_typed(parameter.default)}", parameter.help)
             print_beside("", parameter.expected)
+        show()
+    if head is None:
+        for line in wrap(f"scikit-learn's classifiers are heads as well: {', '.join(estimator_names())}", WIDTH):
+            show(line)
         show()
     show("Set them with: featurecache train CACHE HEAD_DIR --head NAME -p KEY=VALUE")
 

@@ -19,6 +19,8 @@ PROBABILITIES_AGREE = 1e-6
 QUICK = {
     "softmax": {"epochs": 2, "batch_size": 16, "lr": 0.2},
     "mlp": {"epochs": 2, "batch_size": 16, "lr": 0.05, "hidden": "8"},
+    "extra_trees": {"n_estimators": 10, "min_samples_leaf": 4},
+    "hist_gradient_boosting": {"max_iter": 5},
 }
 
 # (head, what it does not do as the others) -> why
