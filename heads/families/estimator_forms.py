@@ -124,6 +124,11 @@ def one_vs_rest(estimator: Estimator, scaling: Scaling) -> OneVsRestModel:
     return OneVsRestModel.learned(coef, intercept, scaling)
 
 
+def multinomial(estimator: Estimator, scaling: Scaling) -> AffineModel:
+    """Return the weights of a fitted ``MultinomialNB``."""
+    return AffineModel.learned(estimator.feature_log_prob_, estimator.class_log_prior_, scaling)
+
+
 def require_same(
     estimator: Estimator, model: FittedModel, X: Features, features: NDArray[np.intp] | None = None
 ) -> None:
@@ -159,5 +164,9 @@ FORMS: Mapping[str, Form] = {
     "ensemble.HistGradientBoostingClassifier": Form(
         BoostedTreesModel, histogram_boosted, trees=True, withheld=_NUMBERS
     ),
+    "linear_model.LogisticRegression": Form(AffineModel, linear),
+    "linear_model.SGDClassifier": Form(OneVsRestModel, one_vs_rest),
+    "discriminant_analysis.LinearDiscriminantAnalysis": Form(AffineModel, linear),
+    "naive_bayes.MultinomialNB": Form(AffineModel, multinomial),
 }
 """The classifiers that can be stored, by their names in scikit-learn."""

@@ -63,7 +63,7 @@ class EstimatorHead(IndependentHead):
         scaling = Scaling.from_rows(X, standardize=standardize)
         estimator = self._estimator()
         with own_threads() as threads, one_openmp_thread(X.size), recorded() as said:
-            if "n_jobs" in estimator.get_params():
+            if self.form.trees and "n_jobs" in estimator.get_params():
                 estimator.set_params(n_jobs=threads)
             estimator.fit(scaling.applied(X) if standardize else X, targets)
             model = self.form.convert(estimator, scaling)
@@ -86,7 +86,7 @@ class EstimatorHead(IndependentHead):
         estimator = kind(**own)
         if not hasattr(estimator, "predict_proba"):
             raise TrainingError(
-                f"{kind.__name__} gives no probabilities with these parameters; choose others (loss, probability)"
+                f"{kind.__name__} gives no probabilities with these parameters; choose another loss, such as log_loss"
             )
         return estimator
 

@@ -315,7 +315,6 @@ def test_using_it_untrained_says_so(name):
         (np.zeros(3), np.array([0, 1, 0]), r"expected \(n, d\) and \(n,\)"),
         (np.zeros((3, 0)), np.array([0, 1, 0]), r"expected \(n, d\) and \(n,\)"),
         (np.zeros((2, 2), int), np.array([0, 1]), "features are int64"),
-        (np.zeros((2, 2)), np.array([0.0, 1.0]), "labels float64"),
         (np.array([[0.0, 1], [np.nan, 1]]), np.array([0, 1]), "row 1 holds features that are not finite"),
         (np.array([[0.0, 1], [np.inf, 1]]), np.array([0, 1]), "row 1 holds features that are not finite"),
     ],

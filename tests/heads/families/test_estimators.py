@@ -5,7 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import all_estimators
 
@@ -138,6 +142,51 @@ def test_weights_of_classes_are_given_by_name(blobs):
         TrainingError, match="class_weight names 'dog', expected classes of the training rows: ant, bee"
     ):
         make_head(FOREST, class_weight={"dog": 1}).fit(X, y, names=("ant", "bee", "cow"))
+
+
+# Linear classifiers
+
+LINEAR = [
+    LogisticRegression(C=0.1),
+    SGDClassifier(loss="log_loss", average=True),
+    LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1),
+    MultinomialNB(alpha=0.5),
+]
+
+
+@pytest.mark.parametrize("estimator", LINEAR, ids=lambda estimator: type(estimator).__name__)
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_linear_classifiers_are_those_of_scikit_learn(estimator, k, standardize, blobs):
+    X, y = blobs(200, 5, k, spread=3)
+    X, kind = np.abs(X), type(estimator)
+    if standardize and kind in {MultinomialNB, SGDClassifier}:
+        pytest.skip("it takes no negative features, or makes much of rounding")
+    scaler = StandardScaler(with_mean=standardize, with_std=standardize).fit(X[:120].astype(np.float64))
+    defaults = kind().get_params()
+    params = {name: value for name, value in estimator.get_params().items() if value != defaults[name]}
+    seed = {"random_state": 3} if "random_state" in defaults else {}
+    oracle = kind(**params, **seed).fit(scaler.transform(X[:120].astype(np.float64)).astype(np.float32), y[:120])
+    name = f"sklearn:{kind.__module__.split('.')[1]}.{kind.__name__}"
+    head = make_head(name, seed=3, standardize=standardize, **params).fit(X[:120], y[:120])
+    expected = oracle.predict_proba(scaler.transform(X[120:].astype(np.float64)))
+    np.testing.assert_allclose(head.predict_proba(X[120:]), expected, rtol=0, atol=1e-3 if standardize else 1e-9)
+    assert [str(notice) for notice in head.warnings_] == []
+
+
+def test_a_classifier_without_probabilities_is_refused(blobs):
+    X, y = blobs(60, 4, 3)
+    with pytest.raises(TrainingError, match="SGDClassifier gives no probabilities with these parameters"):
+        make_head("sklearn:linear_model.SGDClassifier").fit(X, y)
+    with pytest.raises(TrainingError, match="SGDClassifier gives other probabilities than scikit-learn"):
+        make_head("sklearn:linear_model.SGDClassifier", loss="modified_huber").fit(X, y)
+
+
+def test_a_solver_that_does_not_converge_is_a_warning(blobs):
+    X, y = blobs(90, 6, 3, spread=3)
+    (notice,) = make_head("sklearn:linear_model.LogisticRegression", max_iter=1).fit(X, y).warnings_
+    assert notice.code == "not_converged"
+    assert "LogisticRegression did not converge" in str(notice)
 
 
 # Training
