@@ -1,6 +1,7 @@
 """Opens caches: a cache is read-only, its index is in memory, its features are memory-mapped or lie in parts."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -60,6 +61,9 @@ class FeatureSet:
         (`FeatureCache.with_groups`), else None. Rows without a label may have the empty name: they are in no group.
     target
         What ``y`` stands for: ``"class"``, ``"labels"`` or ``"number"``.
+    weights
+        The weight of each row in training, shape (n,), float64, at least 0, if the cache was asked for weights
+        (`FeatureCache.with_weights`), else None. Rows without a label may have 0.
 
     Examples
     --------
@@ -84,6 +88,7 @@ class FeatureSet:
     recipe: Recipe
     groups: NDArray[np.object_] | None = None
     target: Target = "class"
+    weights: NDArray[np.float64] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle features that are mapped in a cache file as their place in it, others with their values."""
@@ -153,6 +158,7 @@ class FeatureSet:
             splits=self.splits[rows],
             sha256=self.sha256[rows],
             groups=None if self.groups is None else self.groups[rows],
+            weights=None if self.weights is None else self.weights[rows],
         )
 
 
@@ -188,6 +194,8 @@ class FeatureCache:
         self._given_columns: Mapping[str, NDArray[np.object_]] = {}
         self.group_column: str | None = None
         """The column that `with_groups` has been given."""
+        self.weight_column: str | None = None
+        """The column that `with_weights` has been given."""
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:
@@ -246,7 +254,7 @@ class FeatureCache:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle path and identity, not the features: another process maps the same file."""
-        given = (self.given_labels, self._given_columns, self.group_column)
+        given = (self.given_labels, self._given_columns, (self.group_column, self.weight_column))
         return _reopened, (self._mapped.path, self._mapped.identity, *given)
 
     def __len__(self) -> int:
@@ -393,6 +401,7 @@ class FeatureCache:
             tap=tap,
             recipe=self.recipe,
             groups=None if self.groups is None else self.groups[rows],
+            weights=None if self.weights is None else self.weights[rows],
         )
 
     def mapped(self, tap: str) -> NDArray[Any] | Rows:
@@ -476,7 +485,7 @@ class FeatureCache:
         relabelled = self._copy(index)
         relabelled.given_labels = given | unmatched
         relabelled._given_columns = {**self._given_columns, **columns}
-        return relabelled if self.group_column is None else relabelled.with_groups(self.group_column)
+        return relabelled._checked()
 
     def with_groups(self, column: str) -> Self:
         r"""Return the same rows and features in groups; this cache and its file stay as they are.
@@ -504,7 +513,52 @@ class FeatureCache:
         >>> heads.train(grouped, "centroid", tap="features").training.groups
         TrainingGroups(column='day', n_train=10, n_valid=10)
         """
-        groups, labelled = self._names_in(column), self.index.images["label"] >= 0
+        grouped = self._copy(self.index)
+        grouped.group_column = column
+        return grouped._checked()
+
+    def with_weights(self, column: str) -> Self:
+        r"""Return the same rows and features with weights for training; this cache and its file stay as they are.
+
+        A row of weight 2 trains as two such rows do, one of weight 0 as none. Only heads with ``spec.weighted`` can be
+        trained with weights. Scores count every row once.
+
+        Parameters
+        ----------
+        column
+            The column with the weights; see `column`. Every labelled row needs a number of at least 0.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such column.
+        OptionError
+            If a labelled row has no finite number of at least 0, or all are 0.
+
+        Examples
+        --------
+        >>> lines = [f"{path},{path.split('/')[1]},{1 + number % 3}" for number, path in enumerate(cache.paths)]
+        >>> _ = (folder / "trust.csv").write_text("\n".join(["path,label,trust", *lines]))
+        >>> weighted = cache.with_labels(featurecache.read_labels(folder / "trust.csv")).with_weights("trust")
+        >>> weighted.features("features").weights[:4]
+        array([1., 2., 3., 1.])
+        >>> heads.train(weighted, "logreg", tap="features").training.weight
+        'trust'
+        """
+        weighted = self._copy(self.index)
+        weighted.weight_column = column
+        return weighted._checked()
+
+    def _checked(self) -> Self:
+        """Return this cache if its labelled rows have groups and weights, where it was asked for them."""
+        self._check_groups()
+        self._check_weights()
+        return self
+
+    def _check_groups(self) -> None:
+        column, groups, labelled = self.group_column, self.groups, self.index.images["label"] >= 0
+        if groups is None:
+            return
         empty = np.flatnonzero(labelled & (groups == ""))
         if len(empty):
             raise OptionError(
@@ -517,23 +571,45 @@ class FeatureCache:
                 f"all {labelled.sum():,} labelled rows are in the group {names.pop()!r} of the column {column!r}; "
                 "expected at least two groups"
             )
-        grouped = self._copy(self.index)
-        grouped.group_column = column
-        return grouped
+
+    def _check_weights(self) -> None:
+        weights, labelled = self.weights, self.index.images["label"] >= 0
+        if weights is None:
+            return
+        wrong = np.flatnonzero(labelled & ~((weights >= 0) & (weights < np.inf)))
+        if len(wrong):
+            text = self.column(str(self.weight_column))[wrong[0]]
+            raise OptionError(
+                f"the weight column {self.weight_column!r} has no finite number of at least 0 for {len(wrong):,} of "
+                f"{labelled.sum():,} labelled rows, first {text!r} for {self.paths[wrong[0]]!r}"
+            )
+        if labelled.any() and not weights[labelled].any():
+            raise OptionError(
+                f"all {labelled.sum():,} labelled rows have the weight 0 in the column {self.weight_column!r}; "
+                "expected one above 0"
+            )
 
     @cached_property
     def groups(self) -> NDArray[np.object_] | None:
         """The group of each row, shape (n,), `str` objects; None unless `with_groups` was called."""
-        return None if self.group_column is None else self._names_in(self.group_column)
+        if self.group_column is None:
+            return None
+        return np.array([text.strip() for text in self.column(self.group_column)], dtype=object)
 
-    def _names_in(self, column: str) -> NDArray[np.object_]:
-        return np.array([text.strip() for text in self.column(column)], dtype=object)
+    @cached_property
+    def weights(self) -> NDArray[np.float64] | None:
+        """The weight of each row, shape (n,), float64, 0 for an empty field; None unless `with_weights` was called."""
+        if self.weight_column is None:
+            return None
+        labelled = (self.index.images["label"] >= 0).tolist()
+        texts = zip(self.column(self.weight_column), labelled, strict=True)
+        return np.array([_number(text) if text.strip() or needed else 0.0 for text, needed in texts])
 
     def _copy(self, index: CacheIndex) -> Self:
         """Return the same features with another index, and what this cache was given."""
         copy = type(self)(self.path, index, self._mapped, self._features)
         copy.given_labels, copy._given_columns = self.given_labels, self._given_columns
-        copy.group_column = self.group_column
+        copy.group_column, copy.weight_column = self.group_column, self.weight_column
         return copy
 
     def require_tap(self, tap: str | None) -> str:
@@ -623,13 +699,23 @@ def _reopened(
     identity: str,
     labels: Mapping[str, str | None],
     columns: Mapping[str, NDArray[np.object_]],
-    group: str | None,
+    roles: tuple[str | None, str | None],
 ) -> FeatureCache:
     """Open a cache that was pickled; raise `CacheFormatError` if its file is another one now."""
     cache = FeatureCache.open(path)
     cache._mapped.require(identity)
-    cache = cache._relabelled(labels, columns) if labels or columns else cache
-    return cache if group is None else cache.with_groups(group)
+    reopened = cache._relabelled(labels, columns) if labels or columns else cache
+    group, weight = roles
+    grouped = reopened if group is None else reopened.with_groups(group)
+    return grouped if weight is None else grouped.with_weights(weight)
+
+
+def _number(text: str) -> float:
+    """Return the number that a text is; not a number if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def work_directory(cache_path: Path) -> Path:

@@ -15,11 +15,12 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias, cast, final
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.rows import selected
 from heads.epochs import Monitor
 from heads.errors import ArtifactError, HeadError, TrainingError
 from heads.notices import Notice
 from heads.parameters import HeadSpec
-from heads.rows import Features, Floats, Labels, Targets, finite, first_not_finite
+from heads.rows import Features, Floats, Labels, Targets, class_weights, finite, first_not_finite
 
 
 class Classifier(Protocol):
@@ -116,6 +117,8 @@ class Head(ABC):
         The names of ``classes_``; empty if `fit` was called without names.
     model_ : FittedModel
         What was learned.
+    weights_ : NDArray or None
+        While a head with ``spec.weighted`` learns, the weight of each row, shape (n,), float64, above 0; else None.
     warnings_ : tuple of Notice
         Warnings about the training, such as that it did not converge.
     versions_ : Mapping
@@ -136,6 +139,7 @@ class Head(ABC):
 
     classes_: Labels
     names_: tuple[str, ...]
+    weights_: Floats | None
     model_: FittedModel
     warnings_: tuple[Notice, ...]
     versions_: Mapping[str, str] = MappingProxyType({})
@@ -151,6 +155,7 @@ class Head(ABC):
         X: Features,
         y: NDArray[Any],
         *,
+        sample_weight: Floats | None = None,
         names: Sequence[str] = (),
         monitor: Monitor | None = None,
         start: FittedModel | None = None,
@@ -165,6 +170,9 @@ class Head(ABC):
         y
             Class indices, shape (n,), at least 0. For several labels, shape (n, k): 1 for a label that a row has, 0 for
             one that it has not; each label is learned by itself. For a number, shape (n,), float64.
+        sample_weight
+            The weight of each row, shape (n,), finite and at least 0; None if all have weight 1. A row of weight 2
+            counts as two rows do. Heads without ``spec.weighted`` take none.
         names
             The name of each class, or label, by index. Few heads use them.
         monitor
@@ -182,20 +190,21 @@ class Head(ABC):
             raise TrainingError("a head of several labels, or of a number, cannot be continued; train a new one")
         learned: Learned | TrainingError
         if y.ndim == _TABLE:
+            X, y = self._checked(X, y, sample_weight)
             learned = self._learn_labels(X, y, names, monitor)
         elif y.dtype.kind == "f":
-            X = self._checked(X, y)
+            X, y = self._checked(X, y, sample_weight)
             self.classes_, self.names_ = np.empty(0, np.int64), ()
             learned = self._learn_numbers(X, y.astype(np.float64), monitor)
         else:
-            X, targets = self._prepare(X, y, names)
+            X, targets = self._prepare(X, y, names, sample_weight)
             if start is None:
                 (learned,) = self._learn_together([self], X, targets, [monitor])
             else:
                 learned = self._continue_from(start, X, targets, monitor)
         if isinstance(learned, TrainingError):
             raise learned
-        self.model_, self.warnings_ = learned
+        self.model_, self.warnings_, self.weights_ = *learned, None
         return self
 
     @final
@@ -206,23 +215,33 @@ class Head(ABC):
         return self.model_.predict_proba(X)
 
     @final
-    def _prepare(self, X: Features, y: Labels, names: Sequence[str]) -> tuple[Features, Targets]:
-        """Check the rows and set the classes; return features to learn from, and each label's position, shape (n,)."""
-        X = self._checked(X, y)
+    def _prepare(
+        self, X: Features, y: Labels, names: Sequence[str], sample_weight: Floats | None = None
+    ) -> tuple[Features, Targets]:
+        """Check the rows, set classes and weights; return features to learn from, and positions of labels, (n,)."""
+        X, y = self._checked(X, y, sample_weight)
         self.classes_, targets = np.unique(y, return_inverse=True)
         self.names_ = tuple(names[index] for index in self.classes_) if names else ()
         return X, targets
 
     @final
-    def _checked(self, X: Features, y: NDArray[Any]) -> Features:
+    def _checked(self, X: Features, y: NDArray[Any], sample_weight: Floats | None) -> tuple[Features, NDArray[Any]]:
+        """Check the rows, and set their weights; return those of a weight above 0."""
         X = X if self.spec.by_blocks else np.asarray(X)
         require_trainable(X, y)
-        return X
+        self.weights_ = None
+        if sample_weight is not None:
+            weights = checked_weights(self.spec, sample_weight, len(y))
+            used = np.flatnonzero(weights)
+            if len(used) < len(y):
+                X, y, weights = selected(X, used), y[used], weights[used]
+                require_trainable(X, y)
+            self.weights_ = weights
+        return X, y
 
     @final
     def _learn_labels(self, X: Features, y: Labels, names: Sequence[str], monitor: Monitor) -> Learned | TrainingError:
         """Train one head of two classes for each label, on rows (n, d) and labels (n, k)."""
-        X = self._checked(X, y)
         k = y.shape[1]
         self.classes_, self.names_ = np.arange(k), tuple(names)
         models: list[FittedModel | bool] = []
@@ -250,6 +269,12 @@ class Head(ABC):
         del X, y, monitor
         return TrainingError(f"the head {self.spec.name!r} does not learn numbers")
 
+    @final
+    def _weights_of(self, targets: Targets, class_weight: str) -> Floats:
+        """Return the weight of each row, shape (n,): that of its class times its own."""
+        weights = class_weights(targets, len(self.classes_), class_weight, self.weights_)[targets]
+        return weights if self.weights_ is None else weights * self.weights_
+
     @classmethod
     @abstractmethod
     def _learn_together(
@@ -260,7 +285,8 @@ class Head(ABC):
         Parameters
         ----------
         heads
-            The heads, with ``classes_`` set. They differ at most in the parameters that ``spec.shared`` names.
+            The heads, with ``classes_`` and ``weights_`` set. They differ at most in the parameters that
+            ``spec.shared`` names.
         X
             Features, shape (n, d), checked by `require_trainable`: an array, or, for heads with ``spec.by_blocks``, an
             array or `featurecache.Rows`.
@@ -316,7 +342,13 @@ class IndependentHead(Head):
 
 
 def fit_together(
-    heads: Sequence[Head], X: Features, y: Labels, *, names: Sequence[str] = (), monitors: Sequence[Monitor] = ()
+    heads: Sequence[Head],
+    X: Features,
+    y: Labels,
+    *,
+    sample_weight: Floats | None = None,
+    names: Sequence[str] = (),
+    monitors: Sequence[Monitor] = (),
 ) -> list[TrainingError | None]:
     """Fit several heads of one class on the same rows, sharing work where the class can.
 
@@ -326,7 +358,7 @@ def fit_together(
     ----------
     heads
         Heads of the same class. They may differ only in the parameters that ``spec.shared`` names.
-    X, y, names
+    X, y, sample_weight, names
         As in `Head.fit`.
     monitors
         One for each head, or none.
@@ -341,9 +373,9 @@ def fit_together(
     TrainingError
         If the rows cannot train any head.
     """
-    X, targets = heads[0]._prepare(X, y, names)
+    X, targets = heads[0]._prepare(X, y, names, sample_weight)
     for head in heads[1:]:
-        head.classes_, head.names_ = heads[0].classes_, heads[0].names_
+        head.classes_, head.names_, head.weights_ = heads[0].classes_, heads[0].names_, heads[0].weights_
     watching = monitors or [Monitor() for _ in heads]
     faults: list[TrainingError | None] = []
     for head, learned in zip(heads, type(heads[0])._learn_together(heads, X, targets, watching), strict=True):
@@ -352,7 +384,25 @@ def fit_together(
         else:
             head.model_, head.warnings_ = learned
             faults.append(None)
+    for head in heads:
+        head.weights_ = None
     return faults
+
+
+def checked_weights(spec: HeadSpec, weights: Floats, n: int) -> Floats:
+    """Return the weights of n rows, float64; raise `TrainingError` unless the head can take them."""
+    if not spec.weighted:
+        raise TrainingError(f"the head {spec.name!r} takes no weights of rows; leave them out, or take another head")
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (n,):
+        raise TrainingError(f"weights of shape {weights.shape} for {n} rows; expected one for each row")
+    wrong = np.flatnonzero(~((weights >= 0) & (weights < np.inf)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise TrainingError(f"row {row} has the weight {weights[row]}, expected a finite number of at least 0", row)
+    if not weights.any():
+        raise TrainingError(f"all {n} training rows have the weight 0; give at least two classes a row above 0")
+    return weights
 
 
 def require_trainable(X: Features, y: NDArray[Any]) -> None:

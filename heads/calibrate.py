@@ -82,5 +82,14 @@ def _of_folds(
     assigned[usable] = folds_of(
         rows.y[usable], together[usable], rows.sha256[usable], folds=_FOLDS, seed=head.training.seed
     )
-    found = out_of_fold(rows.X, rows.y, assigned, rows.classes, make, scaling=None, progress=lambda _done, _total: None)
+    found = out_of_fold(
+        rows.X,
+        rows.y,
+        assigned,
+        rows.classes,
+        make,
+        scaling=None,
+        progress=lambda _done, _total: None,
+        weights=rows.weights,
+    )
     return found.rows, found.probabilities[:, list(head.trained_classes)], found.warnings

@@ -65,6 +65,7 @@ def out_of_fold(
     *,
     scaling: Scaling | None,
     progress: Callable[[int, int], object],
+    weights: Floats | None = None,
 ) -> OutOfFold:
     """For each fold, train a head on the other folds and predict the rows of the fold.
 
@@ -86,6 +87,8 @@ def out_of_fold(
         What features are standardised with; None leaves them as they are.
     progress
         Called with the number of folds that are done, and that of all.
+    weights
+        The weights of the rows in training, shape (n,); None if all have weight 1.
 
     Raises
     ------
@@ -106,7 +109,8 @@ def out_of_fold(
             continue
         for block in row_blocks(room[: len(train)]):
             room[block] = _rows(X, train[block], scaling)
-        head = make().fit(room[: len(train)], y[train], names=names)
+        own = None if weights is None else weights[train]
+        head = make().fit(room[: len(train)], y[train], sample_weight=own, names=names)
         warnings |= dict.fromkeys(head.warnings_)
         for part in _blocks(rows, X.shape[1]):
             probabilities[np.ix_(part, head.classes_)] = head.predict_proba(_rows(X, part, scaling))

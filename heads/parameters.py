@@ -216,6 +216,8 @@ class HeadSpec:
     by_blocks
         Whether it reads features by blocks of rows, so that they may be larger than memory. It may get
         `featurecache.Rows`; other heads get an array.
+    weighted
+        Whether rows may have weights in training; see `heads.Head.fit`.
     cost
         About how many products one training takes, given the numbers of rows, features and classes. The order of the
         trainings of a sweep follows from it.
@@ -238,6 +240,7 @@ class HeadSpec:
     taps: tuple[str, ...] = ()
     measured_rows: int | None = None
     by_blocks: bool = False
+    weighted: bool = False
     cost: Callable[[int, int, int], float] = lambda n, d, k: 100 * n * d * k
 
     def parameter(self, name: str) -> Parameter:

@@ -73,23 +73,25 @@ def first_not_finite(X: Features) -> int | None:
     return None
 
 
-def mean_and_scale(X: Features) -> tuple[Floats, Floats]:
+def mean_and_scale(X: Features, weights: Floats | None = None) -> tuple[Floats, Floats]:
     """Return mean and standard deviation of every feature, shapes (d,), float64, of rows (n, d), in one pass.
 
     The scale is 1 for a feature that is constant within rounding, by the bound of scikit-learn's ``StandardScaler``, or
-    that has a deviation too small for float32.
+    that has a deviation too small for float32. Rows may have weights above 0, shape (n,).
     """
-    n, total, squares = 0, np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    n, total, squares = 0.0, np.zeros(X.shape[1]), np.zeros(X.shape[1])
     for rows in row_blocks(X):
-        block, count = X[rows], rows.stop - rows.start
-        sums = block.sum(axis=0, dtype=np.float64)
+        block, own = X[rows], None if weights is None else weights[rows]
+        count = float(rows.stop - rows.start) if own is None else float(own.sum())
+        sums = block.sum(axis=0, dtype=np.float64) if own is None else own @ block
         deviations = block - sums / count
-        squares += np.square(deviations, out=deviations).sum(axis=0)
+        np.square(deviations, out=deviations)
+        squares += deviations.sum(axis=0) if own is None else own @ deviations
         if n:  # joins the deviations from two means (Chan, Golub and LeVeque 1983)
             squares += np.square(sums / count - total / n) * (n * count / (n + count))
         total, n = total + sums, n + count
     mean = total / n
-    return mean, scale_of(mean, squares / n, n)
+    return mean, scale_of(mean, squares / n, len(X))
 
 
 def scale_of(mean: Floats, variance: Floats, n: int) -> Floats:
@@ -114,9 +116,9 @@ class Scaling:
     scale: Floats
 
     @classmethod
-    def from_rows(cls, X: Features, *, standardize: bool) -> Self:
-        """Compute it from rows (n, d), or return the identity if ``standardize`` is false."""
-        return cls(*mean_and_scale(X)) if standardize else cls(np.zeros(X.shape[1]), np.ones(X.shape[1]))
+    def from_rows(cls, X: Features, *, standardize: bool, weights: Floats | None = None) -> Self:
+        """Compute it from rows (n, d) with weights (n,), if any, or return the identity if ``standardize`` is false."""
+        return cls(*mean_and_scale(X, weights)) if standardize else cls(np.zeros(X.shape[1]), np.ones(X.shape[1]))
 
     def applied(self, X: Features) -> NDArray[np.floating[Any]]:
         """Return a standardised copy of rows (n, d), C-contiguous: float64 if ``X`` is float64, else float32."""
@@ -129,10 +131,10 @@ class Scaling:
         return standardised
 
 
-def class_weights(targets: Targets, k: int, class_weight: str) -> Floats:
+def class_weights(targets: Targets, k: int, class_weight: str, weights: Floats | None = None) -> Floats:
     """Return the weight of a row of each of k classes, shape (k,): 1, or n / (k * rows of the class) if ``balanced``.
 
-    The formula is that of scikit-learn (King and Zeng 2001).
+    The formula is that of scikit-learn (King and Zeng 2001). Rows count by their weights, shape (n,), if there are any.
 
     Examples
     --------
@@ -141,7 +143,8 @@ def class_weights(targets: Targets, k: int, class_weight: str) -> Floats:
     """
     if class_weight != "balanced":
         return np.ones(k)
-    return len(targets) / (k * np.bincount(targets, minlength=k))
+    counts = np.bincount(targets, weights, minlength=k)
+    return np.asarray(counts.sum() / (k * counts))
 
 
 def by_blocks(X: Features, width: int, k: int, probabilities_of: Callable[[Floats], Floats]) -> Floats:

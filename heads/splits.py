@@ -77,6 +77,7 @@ def labelled_images(cache: FeatureCache, tap: str) -> FeatureSet:
         tap=tap,
         recipe=cache.recipe,
         groups=cache.groups,
+        weights=cache.weights,
     )
 
 

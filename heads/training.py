@@ -95,7 +95,8 @@ def train(
     Parameters
     ----------
     cache
-        The features. Groups (`featurecache.FeatureCache.with_groups`) are never on both sides of the holdout.
+        The features. Groups (`featurecache.FeatureCache.with_groups`) are never on both sides of the holdout. Training
+        rows have the weights of `featurecache.FeatureCache.with_weights`, if the head takes weights.
     head
         The head's name in the catalogue; if None, that of ``start``, or `default_head`.
     tap
@@ -166,6 +167,7 @@ def train(
     return training.on(
         features,
         group_column=relabelled.group_column,
+        weight_column=relabelled.weight_column,
         made_by=cache.made_by,
         notices=unmatched_labels(features, relabelled.given_labels),
         on_epoch=on_epoch,
@@ -245,6 +247,7 @@ class Training:
         *,
         made_by: Provenance,
         group_column: str | None = None,
+        weight_column: str | None = None,
         notices: Iterable[Notice] = (),
         on_epoch: Callable[[Epoch], object] | None = None,
     ) -> TrainedHead:
@@ -256,6 +259,8 @@ class Training:
             The rows of all splits.
         group_column
             The column that names the groups of the rows, which the head records; None if they have no groups.
+        weight_column
+            The column with the weights of the rows, which the head records; None if they have no weights.
         made_by
             What made the features.
         notices
@@ -263,7 +268,8 @@ class Training:
         on_epoch
             As in `train`, also for errors.
         """
-        return _trained(self, features, made_by, notices, on_epoch, group_column=group_column)
+        columns = (group_column, weight_column)
+        return _trained(self, features, made_by, notices, on_epoch, columns=columns)
 
 
 def _trained(
@@ -273,10 +279,12 @@ def _trained(
     notices: Iterable[Notice],
     on_epoch: Callable[[Epoch], object] | None,
     *,
-    group_column: str | None,
+    columns: tuple[str | None, str | None],
 ) -> TrainedHead:
     spec, seed, rule, start = training.spec, training.seed, training.rule, training.start
-    untrained = training.untrained()
+    untrained, (group_column, weight_column) = training.untrained(), columns
+    if features.weights is not None:
+        require_weighted(spec)
     if start is not None:
         start.check(features)
     train_rows, valid_rows = training_rows(features, rule)
@@ -328,6 +336,7 @@ def _trained(
                 *_notices(features, rule, train_rows, valid_rows, spec),
             ),
             groups=TrainingGroups.counted(group_column, train_rows, valid_rows),
+            weight=weight_column,
         ),
         model=fitted.model_,
         target=training.target,
@@ -570,13 +579,27 @@ def require_memory(spec: HeadSpec, X: Features) -> None:
         )
 
 
+def require_weighted(spec: HeadSpec) -> None:
+    """Raise `ParameterError` if a head takes no weights of rows; the message names those that do."""
+    if not spec.weighted:
+        able = ", ".join(name for name, other in load_heads()[0].items() if other.weighted)
+        raise ParameterError(f"the head {spec.name!r} takes no weights of rows; these do: {able}")
+
+
 def _fit(
     head: Head, train_rows: FeatureSet, valid_rows: FeatureSet, monitor: Monitor, start: TrainedHead | None
 ) -> Head:
     """Fit a head; errors about a row name its image."""
     model = start.model if start else None
     try:
-        return head.fit(train_rows.X, train_rows.y, names=train_rows.classes, monitor=monitor, start=model)
+        return head.fit(
+            train_rows.X,
+            train_rows.y,
+            sample_weight=train_rows.weights,
+            names=train_rows.classes,
+            monitor=monitor,
+            start=model,
+        )
     except TrainingError as e:
         if e.row is None:
             raise

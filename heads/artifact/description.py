@@ -57,6 +57,7 @@ _SCHEMA: dict[str, Any] = {
 _OPTIONAL: dict[str, Any] = {
     "max_pixels": int,
     "training.groups": {"column": str, "n_train": int, "n_valid": int},
+    "training.weight": str,
     "calibration": {
         "method": str,
         "folds": int,

@@ -73,6 +73,8 @@ class TrainingRecord:
         Warnings for the user.
     groups
         The groups that were kept together; None if there were none.
+    weight
+        The column with the weights of the rows; None if all had weight 1.
 
     Examples
     --------
@@ -96,21 +98,19 @@ class TrainingRecord:
     versions: Mapping[str, str]
     warnings: tuple[Notice, ...]
     groups: TrainingGroups | None = None
+    weight: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as in ``head.json``."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        groups = fields.pop("groups")
-        return (
-            fields
-            | ({"groups": asdict(groups)} if groups else {})
-            | {
-                "holdout": self.holdout and asdict(self.holdout),
-                "epochs": [asdict(epoch) for epoch in self.epochs],
-                # unchanged after reading, so that an old head without codes keeps its identity
-                "warnings": [notice.to_dict() if notice.code else notice.message for notice in self.warnings],
-            }
-        )
+        groups, weight = fields.pop("groups"), fields.pop("weight")
+        fields |= ({"groups": asdict(groups)} if groups else {}) | ({"weight": weight} if weight else {})
+        return fields | {
+            "holdout": self.holdout and asdict(self.holdout),
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            # unchanged after reading, so that an old head without codes keeps its identity
+            "warnings": [notice.to_dict() if notice.code else notice.message for notice in self.warnings],
+        }
 
 
 def read_record(data: dict[str, Any], classes: tuple[str, ...], target: Target) -> TrainingRecord:

@@ -21,7 +21,7 @@ from heads.folds import OutOfFold, checkable, out_of_fold
 from heads.notices import Code, Notice, to_dicts
 from heads.rows import Scaling, first_not_finite
 from heads.splits import FEWEST_FOLDS, NO_FOLD, folds_of, kept_together
-from heads.training import DEFAULT_HEAD, feature_tap
+from heads.training import DEFAULT_HEAD, feature_tap, require_weighted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -165,7 +165,14 @@ class _LabelCheck:
         if self.params.get("standardize"):
             scaling, make = Scaling.from_rows(features.X, standardize=True), partial(self.make, standardize=False)
         found = out_of_fold(
-            features.X, features.y, assigned, features.classes, make, scaling=scaling, progress=progress
+            features.X,
+            features.y,
+            assigned,
+            features.classes,
+            make,
+            scaling=scaling,
+            progress=progress,
+            weights=features.weights,
         )
         if scaling is None:
             return found
@@ -235,6 +242,8 @@ def audit(
     spec = head_spec(head)
     check = _LabelCheck(spec, MappingProxyType(spec.values(params or {})), folds, seed)
     features = cache.features(feature_tap(cache, spec, tap))
+    if features.weights is not None:
+        require_weighted(spec)
     row = first_not_finite(features.X)
     if row is not None:
         path = features.paths[row]

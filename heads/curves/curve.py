@@ -17,7 +17,7 @@ from heads.evaluation.intervals import few_groups, group_numbers
 from heads.notices import Code, Notice, to_dicts
 from heads.rows import first_not_finite
 from heads.splits import Holdout, kept_together, same_content, torn_groups, training_rows
-from heads.training import DEFAULT_HOLDOUT, feature_tap, require_rows
+from heads.training import DEFAULT_HOLDOUT, feature_tap, require_rows, require_weighted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -195,6 +195,8 @@ def learning_curve(
     values = spec.values(params or {})
     make_head(head, seed=seed, **values)
     features = cache.features(feature_tap(cache, spec, tap))
+    if features.weights is not None:
+        require_weighted(spec)
     train, valid = _rows(features, Holdout(holdout, seed))
     units = None if train.groups is None else group_numbers(kept_together(train))
     n_units = len(train) if units is None else int(units.max()) + 1
@@ -346,7 +348,7 @@ class _Trainings:
         drawn = self._train if len(rows) == len(self._train) else self._train.take(rows)
         head = make_head(self._head, seed=(self._seed + run) % _SEEDS, **self._params)
         try:
-            head.fit(drawn.X, drawn.y, names=drawn.classes)
+            head.fit(drawn.X, drawn.y, sample_weight=drawn.weights, names=drawn.classes)
         except TrainingError as e:
             raise TrainingError(f"with {len(rows)} training rows: {e}") from e
         self.warnings |= dict.fromkeys(notice.about(f"with {len(rows)} training rows") for notice in head.warnings_)

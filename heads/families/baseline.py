@@ -32,6 +32,7 @@ class MajorityHead(IndependentHead):
         summary="The shares of the classes in the training rows, or the mean number, for every image: the baseline.",
         parameters=(),
         by_blocks=True,
+        weighted=True,
         cost=lambda n, d, k: n,
     )
     model_class: ClassVar[type[FittedModel]] = AffineModel
@@ -40,12 +41,14 @@ class MajorityHead(IndependentHead):
     def _learn_numbers(self, X: Features, y: Floats, monitor: Monitor) -> Learned:
         """Learn the mean: ``DummyRegressor`` with strategy ``mean``."""
         del monitor
-        return AffineNumberModel.learned(np.zeros((1, X.shape[1])), np.array([y.mean()])), ()
+        return AffineNumberModel.learned(
+            np.zeros((1, X.shape[1])), np.array([np.average(y, weights=self.weights_)])
+        ), ()
 
     def _learn(self, X: Features, targets: Targets, monitor: Monitor) -> Learned:
         del monitor
-        counts = np.bincount(targets, minlength=len(self.classes_))
-        return AffineModel.learned(np.zeros((len(counts), X.shape[1])), np.log(counts / len(X))), ()
+        counts = np.bincount(targets, self.weights_, minlength=len(self.classes_))
+        return AffineModel.learned(np.zeros((len(counts), X.shape[1])), np.log(counts / counts.sum())), ()
 
 
 @final

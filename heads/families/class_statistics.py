@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from heads.errors import TrainingError
 from heads.notices import Code, Notice
@@ -26,59 +25,66 @@ class Classes:
 
     Parameters
     ----------
+    n
+        Number of rows.
     counts
-        Number of rows of each class, shape (k,).
+        Number of rows of each class, or the sum of their weights, shape (k,).
     means, variances
         Of the standardised features of each class, shape (k, d).
     scaling
         The standardisation.
     """
 
-    counts: NDArray[np.intp]
+    n: int
+    counts: Floats
     means: Floats
     variances: Floats
     scaling: Scaling
 
     @classmethod
-    def from_rows(cls, X: Features, targets: Targets, k: int, *, standardize: bool) -> Self:
-        """Compute them in one pass over rows (n, d); sums of blocks are joined as in `mean_and_scale`."""
+    def from_rows(
+        cls, X: Features, targets: Targets, k: int, *, standardize: bool, weights: Floats | None = None
+    ) -> Self:
+        """Compute them in one pass over rows (n, d), maybe weighted by (n,); sums are joined as in `mean_and_scale`."""
         counts, means, squares = np.zeros(k), np.zeros((k, X.shape[1])), np.zeros((k, X.shape[1]))
         for rows in row_blocks(X):
             block, positions = X[rows].astype(np.float64), targets[rows]
             indicators = np.eye(k)[positions]  # 1 for the class of each row, else 0
+            if weights is not None:
+                indicators *= weights[rows, np.newaxis]
             here = indicators.sum(axis=0)
-            both = np.maximum(counts + here, 1)[:, np.newaxis]
-            of_block = (indicators.T @ block) / np.maximum(here, 1)[:, np.newaxis]
+            both = np.where(counts + here > 0, counts + here, 1)[:, np.newaxis]
+            of_block = (indicators.T @ block) / np.where(here > 0, here, 1)[:, np.newaxis]
             block -= of_block[positions]
             squares += indicators.T @ np.square(block, out=block)
             apart = np.where(here[:, np.newaxis] > 0, of_block - means, 0.0)
             squares += np.square(apart) * (counts * here)[:, np.newaxis] / both
             means += apart * here[:, np.newaxis] / both
             counts += here
-        return cls._standardised(counts.astype(np.intp), means, squares, standardize=standardize)
+        return cls._standardised(len(X), counts, means, squares, standardize=standardize)
 
     @classmethod
-    def _standardised(cls, counts: NDArray[np.intp], means: Floats, squares: Floats, *, standardize: bool) -> Self:
+    def _standardised(cls, n: int, counts: Floats, means: Floats, squares: Floats, *, standardize: bool) -> Self:
         """Make it of means and sums of squared deviations of features that are not standardised, shapes (k, d)."""
-        n, variances = int(counts.sum()), squares / counts[:, np.newaxis]
+        total, variances = counts.sum(), squares / counts[:, np.newaxis]
         scaling = Scaling(np.zeros(means.shape[1]), np.ones(means.shape[1]))
         if standardize:
-            mean = counts @ means / n
-            variance = (squares.sum(axis=0) + counts @ np.square(means - mean)) / n
+            mean = counts @ means / total
+            variance = (squares.sum(axis=0) + counts @ np.square(means - mean)) / total
             scaling = Scaling(mean, scale_of(mean, variance, n))
-        classes = cls(counts, (means - scaling.mean) / scaling.scale, variances / np.square(scaling.scale), scaling)
+        classes = cls(n, counts, (means - scaling.mean) / scaling.scale, variances / np.square(scaling.scale), scaling)
         return replace(classes, variances=classes.settled(classes.variances))
 
-    def deviations(self, X: Features, targets: Targets) -> Iterator[tuple[Targets, Floats]]:
-        """Yield blocks of rows: their classes, and their deviations from the class means, shape (rows, d)."""
+    def deviations(self, X: Features, targets: Targets) -> Iterator[tuple[slice, Floats]]:
+        """Yield blocks of rows, and their deviations from the class means, shape (rows, d)."""
         for rows in row_blocks(X):
             block = self.scaling.applied(X[rows].astype(np.float64))
-            yield targets[rows], np.subtract(block, self.means[targets[rows]], out=block)
+            yield rows, np.subtract(block, self.means[targets[rows]], out=block)
 
     def settled(self, variances: Floats) -> Floats:
         """Return variances (..., d), with 0 where rounding alone explains them by the bound of `mean_and_scale`."""
         magnitude = np.abs(self.means).max(axis=0) + np.abs(self.scaling.mean) / self.scaling.scale
-        rounding = self.counts.sum() * np.finfo(np.float64).eps * magnitude
+        rounding = self.n * np.finfo(np.float64).eps * magnitude
         return np.where(variances <= np.square(rounding), 0.0, variances)
 
     def between(self) -> Floats:
@@ -126,8 +132,10 @@ class Scatter:
     notes: tuple[Notice, ...]
 
     @classmethod
-    def from_rows(cls, X: Features, targets: Targets, k: int, *, standardize: bool) -> Self:
-        """Compute it from rows (n, d); raise `TrainingError` if it needs more than 4 GiB."""
+    def from_rows(
+        cls, X: Features, targets: Targets, k: int, *, standardize: bool, weights: Floats | None = None
+    ) -> Self:
+        """Compute it from rows (n, d), with weights (n,), if any; raise `TrainingError` if it needs more than 4 GiB."""
         from scipy.linalg.blas import dsyrk
 
         n, d = X.shape
@@ -136,15 +144,21 @@ class Scatter:
                 f"the covariance of {d} features takes {8 * d * d / 2**30:.1f} GiB, expected at most "
                 f"{_MAX_COVARIANCE_BYTES / 2**30:.0f}; take a tap with fewer features, or the head centroid"
             )
-        classes = Classes.from_rows(X, targets, k, standardize=standardize)
+        classes = Classes.from_rows(X, targets, k, standardize=standardize, weights=weights)
         covariance, fourth = np.zeros((d, d), order="F"), 0.0
-        for _, block in classes.deviations(X, targets):
-            covariance = dsyrk(1 / n, block.T, beta=1.0, c=covariance, lower=1, overwrite_c=1)
-            fourth += float(np.square(np.einsum("nd,nd->n", block, block)).sum())
+        total = float(n if weights is None else weights.sum())
+        for rows, block in classes.deviations(X, targets):
+            fourths = np.square(np.einsum("nd,nd->n", block, block))
+            if weights is not None:
+                fourths *= weights[rows]
+                np.multiply(block, np.sqrt(weights[rows, np.newaxis]), out=block)
+            fourth += float(fourths.sum())
+            covariance = dsyrk(1 / total, block.T, beta=1.0, c=covariance, lower=1, overwrite_c=1)
         variances = classes.settled(covariance.diagonal())
         np.fill_diagonal(covariance, variances)
         spread, notes = classes.spread(variances)
-        return cls(classes, covariance, spread, _ledoit_wolf(covariance, fourth / n, n), notes)
+        effective = n if weights is None else total**2 / float(np.square(weights).sum())  # Kish's number of rows
+        return cls(classes, covariance, spread, _ledoit_wolf(covariance, fourth / total, effective), notes)
 
     def solved(self, shrinkage: float) -> Floats:
         """Return the class means times the inverse of the shrunk covariance, shape (k, d).
@@ -171,12 +185,12 @@ class Scatter:
 
     def _singular(self, shrinkage: float) -> TrainingError:
         return TrainingError(
-            f"the covariance of {len(self.covariance)} features in {self.classes.counts.sum()} rows, with shrinkage "
+            f"the covariance of {len(self.covariance)} features in {self.classes.n} rows, with shrinkage "
             f"{shrinkage:g}, has no inverse; set a larger shrinkage, such as 0.1"
         )
 
 
-def _ledoit_wolf(covariance: Floats, fourth: float, n: int) -> float:
+def _ledoit_wolf(covariance: Floats, fourth: float, n: float) -> float:
     """Return the shrinkage of the covariance of n rows; ``fourth`` is the mean fourth power of their lengths."""
     d, variances = len(covariance), covariance.diagonal()
     flat = covariance.ravel(order="F")

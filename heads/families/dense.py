@@ -55,6 +55,7 @@ class SoftmaxHead(DenseHead):
             "l2": (0.0, 0.001, 0.01, 0.1),
         },
         by_blocks=True,
+        weighted=True,
         cost=lambda n, d, k: 30 * n * d * k,
     )
     model_class: ClassVar[type[FittedModel]] = AffineModel
@@ -106,6 +107,7 @@ class MLPHead(DenseHead):
         fixed=("hidden", "activation", "init", "standardize"),
         grid={"lr": (0.0001, 0.0003, 0.001, 0.003), "l2": (0.0, 0.001)},
         by_blocks=True,
+        weighted=True,
         cost=lambda n, d, k: 30 * n * d * 256,
     )
     model_class: ClassVar[type[FittedModel]] = LayersModel

@@ -95,7 +95,7 @@ class DenseHead(EpochHead):
         cls, heads: Sequence[Self], X: Features, targets: Targets, monitors: Sequence[Monitor]
     ) -> list[Learned | TrainingError]:
         first = heads[0]
-        scaling = Scaling.from_rows(X, standardize=first.standardize)
+        scaling = Scaling.from_rows(X, standardize=first.standardize, weights=first.weights_)
         generator = np.random.default_rng([first.seed, 0])
         layers = [
             Layer(initial_kernel(first.init, inputs, units, generator), np.zeros(units, np.float32))

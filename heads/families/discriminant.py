@@ -100,6 +100,7 @@ class CentroidHead(IndependentHead):
         summary="The nearest class mean, with one variance for all features and classes.",
         parameters=(CLASS_WEIGHT, STANDARDIZE),
         by_blocks=True,
+        weighted=True,
         cost=lambda n, d, k: n * d,
     )
     model_class: ClassVar[type[FittedModel]] = AffineModel
@@ -109,8 +110,9 @@ class CentroidHead(IndependentHead):
 
     def _learn(self, X: Features, targets: Targets, monitor: Monitor) -> Learned:
         del monitor  # there are no epochs
-        classes = Classes.from_rows(X, targets, len(self.classes_), standardize=self.standardize)
-        spread, notes = classes.spread(classes.counts @ classes.variances / len(X))
+        k, weights = len(self.classes_), self.weights_
+        classes = Classes.from_rows(X, targets, k, standardize=self.standardize, weights=weights)
+        spread, notes = classes.spread(classes.counts @ classes.variances / classes.counts.sum())
         return _affine(classes.means / spread, classes, self.class_weight), notes
 
 
@@ -155,6 +157,7 @@ class LDAHead(Head):
         shared=("shrinkage",),
         grid={"shrinkage": ("auto", 0.001, 0.01, 0.1, 0.3, 0.5, 0.9)},
         by_blocks=True,
+        weighted=True,
         cost=lambda n, d, k: n * d**2,
     )
     model_class: ClassVar[type[FittedModel]] = AffineModel
@@ -168,7 +171,8 @@ class LDAHead(Head):
         cls, heads: Sequence[Self], X: Features, targets: Targets, monitors: Sequence[Monitor]
     ) -> list[Learned | TrainingError]:
         del monitors  # there are no epochs
-        scatter = Scatter.from_rows(X, targets, len(heads[0].classes_), standardize=heads[0].standardize)
+        first, k = heads[0], len(heads[0].classes_)
+        scatter = Scatter.from_rows(X, targets, k, standardize=first.standardize, weights=first.weights_)
         results: list[Learned | TrainingError] = []
         for head in heads:
             try:
@@ -210,6 +214,7 @@ class NaiveBayesHead(Head):
         shared=("var_smoothing",),
         grid={"var_smoothing": tuple(10.0**exponent for exponent in range(-9, 2))},
         by_blocks=True,
+        weighted=True,
         cost=lambda n, d, k: n * d * k,
     )
     model_class: ClassVar[type[FittedModel]] = GaussianModel
@@ -223,7 +228,8 @@ class NaiveBayesHead(Head):
         cls, heads: Sequence[Self], X: Features, targets: Targets, monitors: Sequence[Monitor]
     ) -> list[Learned | TrainingError]:
         del monitors  # there are no epochs
-        classes = Classes.from_rows(X, targets, len(heads[0].classes_), standardize=heads[0].standardize)
+        first, k = heads[0], len(heads[0].classes_)
+        classes = Classes.from_rows(X, targets, k, standardize=first.standardize, weights=first.weights_)
         return [head._smoothed(classes) for head in heads]
 
     def _smoothed(self, classes: Classes) -> Learned | TrainingError:

@@ -16,7 +16,7 @@ from heads.families.optimizers import Float32s
 from heads.families.shared_parameters import LARGEST_INT
 from heads.families.shuffling import shuffled
 from heads.parameters import Parameter
-from heads.rows import Features, Scaling, Targets, class_weights, finite, first_not_finite
+from heads.rows import Features, Scaling, Targets, finite, first_not_finite
 
 # The defaults of the optimizers are those of Keras.
 STEPS = (
@@ -141,7 +141,7 @@ class EpochBatches:
     ) -> None:
         self._head, self._X, self._targets, self.scaling = head, X, targets, scaling
         self._units, self._dropout = units, dropout
-        self._weights = class_weights(targets, len(head.classes_), head.class_weight)[targets].astype(np.float32)
+        self._weights = head._weights_of(targets, head.class_weight).astype(np.float32)
         self._order = np.random.default_rng([head.seed, 1])
         self._dropped = np.random.default_rng([head.seed, 2])
         self._size = min(head.batch_size, len(X))

@@ -45,6 +45,7 @@ class LogisticHead(IndependentHead):
         libraries=("scipy",),
         grid={"C": C_GRID},
         by_blocks=True,
+        weighted=True,
         cost=lambda n, d, k: 200 * n * d * k,
     )
     model_class: ClassVar[type[FittedModel]] = AffineModel
@@ -57,8 +58,8 @@ class LogisticHead(IndependentHead):
 
     def _learn(self, X: Features, targets: Targets, monitor: Monitor) -> Learned:
         del monitor  # there are no epochs
-        scaling = Scaling.from_rows(X, standardize=self.standardize)
-        weights = class_weights(targets, len(self.classes_), self.class_weight)[targets]
+        scaling = Scaling.from_rows(X, standardize=self.standardize, weights=self.weights_)
+        weights = self._weights_of(targets, self.class_weight)
         found = solve(X, scaling, targets, weights, C=self.C, tol=self.tol, max_iter=self.max_iter)
         coef, intercept = (
             (found.coef, found.intercept) if len(found.coef) > 1 else two_rows(found.coef, found.intercept)
@@ -93,6 +94,7 @@ class SGDHead(IndependentHead):
         libraries=("scikit-learn",),
         grid={"alpha": tuple(10.0**exponent for exponent in range(-6, 2))},
         by_blocks=True,
+        weighted=True,
         cost=lambda n, d, k: 300 * n * d * k,
     )
     model_class: ClassVar[type[FittedModel]] = OneVsRestModel
@@ -108,7 +110,7 @@ class SGDHead(IndependentHead):
 
     def _learn(self, X: Features, targets: Targets, monitor: Monitor) -> Learned:
         del monitor  # scikit-learn reports no epochs
-        scaling = Scaling.from_rows(X, standardize=self.standardize)
+        scaling = Scaling.from_rows(X, standardize=self.standardize, weights=self.weights_)
         coef, intercept, notices = (self._by_windows if large(X) else self._as_a_whole)(X, scaling, targets)
         if len(coef) == 1:
             coef, intercept = np.concatenate([-coef, coef]), np.concatenate([-intercept, intercept])
@@ -125,20 +127,23 @@ class SGDHead(IndependentHead):
             max_iter=self.max_iter,
             tol=self.tol,
             average=self.average,
-            class_weight=None if self.class_weight == "none" else self.class_weight,
+            class_weight=dict(enumerate(self._of_classes(targets))),
             random_state=self.seed,
         )
         rows = scaling.applied(X) if self.standardize or X.dtype == np.float16 else np.asarray(X)
         with recorded() as said:
-            classifier.fit(rows, targets)
+            classifier.fit(rows, targets, sample_weight=self.weights_)
         return classifier.coef_, classifier.intercept_, tuple(notices_of(said, self._not_converged()))
+
+    def _of_classes(self, targets: Targets) -> Floats:
+        return class_weights(targets, len(self.classes_), self.class_weight, self.weights_)
 
     def _by_windows(self, X: Features, scaling: Scaling, targets: Targets) -> _Fitted:
         """Return what is learned from windows of shuffled rows."""
         from threadpoolctl import threadpool_limits
 
         k, generator = len(self.classes_), np.random.default_rng([self.seed, 1])
-        weights = class_weights(targets, k, self.class_weight)
+        weights = self._of_classes(targets)
         positions = np.arange(1 if k == 2 else 0, k)  # noqa: PLR2004 - one hyperplane separates two classes
         # as scikit-learn weighs them: among several classes, the rest of a class has no weights
         rest = weights[:1] if k == 2 else np.ones(k)  # noqa: PLR2004
@@ -153,6 +158,7 @@ class SGDHead(IndependentHead):
                 average=self.average,
                 tol=self.tol,
                 max_iter=self.max_iter,
+                weights=self.weights_,
             )
         return found.coef, found.intercept, () if found.settled else (self._not_converged(),)
 

@@ -14,7 +14,7 @@ from heads.families.affine import AffineNumberModel, OneVsRestModel
 from heads.families.platt import Hyperplane, Signs, calibrated, class_signs
 from heads.families.shared_parameters import ALPHA_GRID, CLASS_WEIGHT, STANDARDIZE
 from heads.parameters import HeadSpec, Parameter
-from heads.rows import Features, Floats, Scaling, Targets, class_weights, finite, row_blocks
+from heads.rows import Features, Floats, Scaling, Targets, finite, row_blocks
 
 _AUTO = "auto"
 _CHOSEN_FROM = np.logspace(-3, 7, 21)
@@ -53,6 +53,7 @@ class RidgeHead(Head):
         grid={"alpha": ALPHA_GRID},
         number_defaults={"alpha": _AUTO},
         by_blocks=True,
+        weighted=True,
         cost=lambda n, d, k: n * d * (min(n, d) + k),
     )
     model_class: ClassVar[type[FittedModel]] = OneVsRestModel
@@ -65,8 +66,9 @@ class RidgeHead(Head):
     def _learn_numbers(self, X: Features, y: Floats, monitor: Monitor) -> Learned:
         """Fit the numbers, as scikit-learn's ``Ridge``."""
         del monitor  # there are no epochs
-        scaling = Scaling.from_rows(X, standardize=self.standardize)
-        problem = (_ByFeatures if len(X) > X.shape[1] else _ByRows)(X, scaling, y[:, None], np.ones(len(y)))
+        scaling = Scaling.from_rows(X, standardize=self.standardize, weights=self.weights_)
+        weights = np.ones(len(y)) if self.weights_ is None else self.weights_
+        problem = (_ByFeatures if len(X) > X.shape[1] else _ByRows)(X, scaling, y[:, None], weights)
         [[plane]] = problem.at([self.alpha])
         return AffineNumberModel.learned(plane.coef[None], np.array([plane.intercept]), scaling), ()
 
@@ -76,8 +78,8 @@ class RidgeHead(Head):
     ) -> list[Learned | TrainingError]:
         del monitors  # there are no epochs
         first, k = heads[0], len(heads[0].classes_)
-        scaling = Scaling.from_rows(X, standardize=first.standardize)
-        signs, weights = class_signs(targets, k), class_weights(targets, k, first.class_weight)[targets]
+        scaling = Scaling.from_rows(X, standardize=first.standardize, weights=first.weights_)
+        signs, weights = class_signs(targets, k), first._weights_of(targets, first.class_weight)
         problem = (_ByFeatures if len(X) > X.shape[1] else _ByRows)(X, scaling, signs, weights)
         found = problem.at([head.alpha for head in heads])
         return [calibrated(of_head, signs, weights, scaling, ()) for of_head in found]

@@ -54,6 +54,7 @@ def descend(
     average: bool,
     tol: float,
     max_iter: int,
+    weights: Floats | None = None,
 ) -> Solutions:
     """Solve problems by passes over all rows, with scikit-learn's learning rate ``optimal``.
 
@@ -73,6 +74,8 @@ def descend(
         Whether the mean of the weights over all steps is the solution.
     tol, max_iter
         As in scikit-learn.
+    weights
+        Weights of the rows, shape (n,); None if all have weight 1.
 
     Raises
     ------
@@ -86,7 +89,8 @@ def descend(
         objective = np.zeros(K)
         with np.errstate(all="ignore"):  # what is not finite is found after the pass
             for rows, X in chunks():
-                objective += state.learn(X, targets[rows]) / len(targets)
+                own = np.ones(len(rows)) if weights is None else weights[rows]
+                objective += state.learn(X, targets[rows], own) / len(targets)
         going = stale < _PATIENCE
         current = state.solution()
         coef[going], intercept[going] = current[0][going], current[1][going]
@@ -110,13 +114,13 @@ class _State:
         self._cuts, self._possible = np.zeros((K, width)), 0.0  # of the l1 penalty: made so far, and the most possible
         self._mean, self._mean_intercept = np.zeros((K, width)), np.zeros(K)
 
-    def learn(self, X: NDArray[np.floating[Any]], targets: Targets) -> Floats:
+    def learn(self, X: NDArray[np.floating[Any]], targets: Targets, own: Floats) -> Floats:
         """Take a step for each row; return the sums of the objectives before the steps, shape (K,)."""
         if not self._steps:
             self._vectors = self._vectors.astype(X.dtype)
         losses, lengths = np.zeros(len(self._intercept)), np.einsum("nd,nd->n", X, X, dtype=np.float64)
         positions, weights, rest = self._problems
-        for x, length, target in zip(X, lengths.tolist(), targets.tolist(), strict=True):
+        for x, length, target, weight in zip(X, lengths.tolist(), targets.tolist(), own.tolist(), strict=True):
             rate = 1 / (self._alpha * (self._begin + self._steps))
             self._steps += 1
             products = (self._vectors @ x).astype(np.float64)
@@ -124,7 +128,7 @@ class _State:
             ridge = self._factor**2 * self._squares / 2
             losses += np.logaddexp(0, scores) - of_class * scores
             losses += self._alpha * ((1 - self._l1_share) * ridge + self._l1_share * self._factor * self._sizes)
-            update = rate * (of_class - np.exp(-np.logaddexp(0, -scores))) * np.where(of_class, weights, rest)
+            update = rate * (of_class - np.exp(-np.logaddexp(0, -scores))) * np.where(of_class, weights, rest) * weight
             products *= self._shrink(1 - (1 - self._l1_share) * rate * self._alpha)
             change = update / self._factor
             self._vectors += change.astype(X.dtype)[:, np.newaxis] * x

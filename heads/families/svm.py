@@ -18,7 +18,7 @@ from heads.families.shared_parameters import C_GRID, CLASS_WEIGHT, MAX_ITER, STA
 from heads.families.svm_solver import Problems, solve
 from heads.notices import Code, Notice, Remedy, not_converged
 from heads.parameters import HeadSpec, Parameter
-from heads.rows import Features, Floats, Scaling, Targets, class_weights
+from heads.rows import Features, Floats, Scaling, Targets
 
 _FOLDS = 5  # scikit-learn's default
 _BATCH_VALUES = 2**20  # of each array of the solver; every thread has a batch
@@ -54,6 +54,7 @@ class SVMHead(Head):
         shared=("C",),
         grid={"C": C_GRID},
         by_blocks=True,
+        weighted=True,
         cost=lambda n, d, k: 600 * n * d * k,
     )
     model_class: ClassVar[type[FittedModel]] = OneVsRestModel
@@ -70,8 +71,8 @@ class SVMHead(Head):
     ) -> list[Learned | TrainingError]:
         del monitors  # there are no epochs
         first, k = heads[0], len(heads[0].classes_)
-        scaling = Scaling.from_rows(X, standardize=first.standardize)
-        signs, weights = class_signs(targets, k), class_weights(targets, k, first.class_weight)[targets]
+        scaling = Scaling.from_rows(X, standardize=first.standardize, weights=first.weights_)
+        signs, weights = class_signs(targets, k), first._weights_of(targets, first.class_weight)
         folds = _folds(targets)
         strengths = [head.C for head in heads]
         single_row = () if folds.any() else (_SINGLE_ROW,)

@@ -160,6 +160,7 @@ def about_head(head: TrainedHead) -> tuple[tuple[str, str], ...]:
         *((("calibration", head.calibration.method),) if head.calibration else ()),
         ("trained on", f"{counted(record.n_train, 'image')}, seed {record.seed}"),
         *about_groups(record.groups),
+        *((("row weights", f"training images were weighed by the column {record.weight}"),) if record.weight else ()),
         *about_features(head.recipe, head.tap),
     )
 

@@ -11,6 +11,7 @@ from featurecache.text import did_you_mean
 from heads.catalog import HEADS, head_spec
 from heads.errors import ParameterError
 from heads.parameters import HeadSpec, Parameter, Value
+from heads.training import require_weighted
 
 BASELINE = "majority"
 """The head that every sweep includes; it is the majority baseline."""
@@ -51,7 +52,9 @@ class Candidate:
         return {"head": self.head, "tap": self.tap, "params": dict(self.params)}
 
 
-def candidates_of(heads: Sequence[str], taps: Sequence[str], grids: Grids) -> tuple[Candidate, ...]:
+def candidates_of(
+    heads: Sequence[str], taps: Sequence[str], grids: Grids, *, weighted: bool = False
+) -> tuple[Candidate, ...]:
     """Return every candidate: by head, then by tap, then by the values in the order given, the last one fastest.
 
     Parameters
@@ -63,21 +66,26 @@ def candidates_of(heads: Sequence[str], taps: Sequence[str], grids: Grids) -> tu
     grids
         Values that replace those of the catalogue's grid, by head and parameter; a parameter in neither has its
         default.
+    weighted
+        Whether rows have weights: only heads that take them are tried.
 
     Raises
     ------
     UnknownNameError
         If there is no such head.
     ParameterError
-        If a head that was named can take none of the taps, or a parameter does not exist or cannot take a value.
+        If a head that was named takes no weights of rows that have some, or can take none of the taps, or a parameter
+        does not exist or cannot take a value.
     """
-    chosen = tuple(dict.fromkeys(heads or HEADS))
+    chosen = tuple(dict.fromkeys(heads or (name for name in HEADS if head_spec(name).weighted or not weighted)))
     specs = [head_spec(head) for head in dict.fromkeys((*chosen, BASELINE))]
     strangers = [head for head in grids if head not in chosen]
     if strangers:
         raise ParameterError(f"there is a grid for {strangers[0]!r}, which is not tried (heads: {', '.join(chosen)})")
     found: list[Candidate] = []
     for spec in specs:
+        if weighted:
+            require_weighted(spec)
         head = spec.name
         usable = taps[:1] if head == BASELINE else [tap for tap in taps if tap in (spec.taps or taps)]
         if not usable and heads:

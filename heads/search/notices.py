@@ -42,11 +42,12 @@ def notices_on(
         The tasks that there was no time for.
     """
     unfinished = dict.fromkeys(task.candidates[0].head for task in left)
+    groups = validation_groups(images, validation)
     train, valid = usable_rows(images, validation)
     return [
         *_on_time(len(left), unfinished),
-        *few_groups(validation_groups(images, validation)),
-        *_on_noise(leaderboard),
+        *few_groups(groups),
+        *_on_noise(leaderboard, grouped=groups is not None),
         *_on_optimism(leaderboard, images, len(train) if validation.folds else len(valid)),
         *_on_edges(leaderboard, unfinished),
         *_on_failures(leaderboard),
@@ -62,12 +63,12 @@ def _on_time(left: int, heads: Collection[str]) -> list[Notice]:
     return [Notice(Code.TIME_OVER, message)]
 
 
-def _on_noise(leaderboard: Sequence[Entry]) -> list[Notice]:
+def _on_noise(leaderboard: Sequence[Entry], *, grouped: bool = False) -> list[Notice]:
     best, *others = (entry for entry in best_of_each(leaderboard) if not entry.error)
     if not others:
         return []
     near = [entry for entry in others if entry.p_value is not None and entry.p_value > NOISE]
-    test = f"exact McNemar test on the same rows, p > {NOISE}"
+    test = f"exact {'sign-flip test of groups' if grouped else 'McNemar test'} on the same rows, p > {NOISE}"
     if not near:
         message = f"no other head and tap is within noise of the best, {_named(best)} ({test})"
         return [Notice(Code.BEYOND_NOISE, message)]

@@ -16,7 +16,7 @@ from featurecache.cache import FeatureCache
 from featurecache.rows import selected
 from featurecache.storage.publish import Draft, publishing
 from heads.errors import TrainingError
-from heads.rows import Features, Labels, Scaling, Targets, first_not_finite, row_blocks
+from heads.rows import Features, Floats, Labels, Scaling, Targets, first_not_finite, row_blocks
 from heads.search.validation_plan import ValidationPlan, identity, rows_of
 from heads.splits import labelled_images
 
@@ -40,6 +40,8 @@ class CacheRows:
         may be others than those of the file.
     groups
         The group of every row, shape (n,); None without groups.
+    weights
+        The weight of every row in training, shape (n,); None if all have weight 1.
     """
 
     path: Path
@@ -49,11 +51,13 @@ class CacheRows:
     y: NDArray[np.int64]
     parts: NDArray[np.int32]
     groups: NDArray[np.object_] | None = None
+    weights: NDArray[np.float64] | None = None
 
     def open(self, tap: str) -> FeatureCache:
         """Open the cache; raise `TrainingError` if it no longer holds these rows."""
         cache = FeatureCache.open(self.path)
-        images = replace(labelled_images(cache, tap), y=self.y, classes=self.classes, groups=self.groups)
+        images = labelled_images(cache, tap)
+        images = replace(images, y=self.y, classes=self.classes, groups=self.groups, weights=self.weights)
         if len(cache) != len(self.y) or identity(images, self.validation) != self.identity:
             raise TrainingError(f"{self.path} was replaced while a sweep was at work on it; start another sweep")
         return cache
@@ -87,6 +91,11 @@ class Prepared:
         """Return the labels of the training rows, shape (n,), and of the validation rows, (m,)."""
         train, valid = rows_of(self.cache_rows.parts, self.kind.part)
         return self.cache_rows.y[train], self.cache_rows.y[valid]
+
+    def weights(self) -> Floats | None:
+        """Return the weights of the training rows, shape (n,); None if all have weight 1."""
+        train, _ = rows_of(self.cache_rows.parts, self.kind.part)
+        return None if self.cache_rows.weights is None else self.cache_rows.weights[train]
 
     def features(self) -> tuple[Features, Features]:
         """Map the features of the training rows, shape (n, d), and of the validation rows, (m, d); read-only."""
@@ -143,7 +152,8 @@ def prepare(cache_rows: CacheRows, kind: Kind, folder: Path) -> Prepared:
     with publishing(scratch, durable=False) as draft:
         _copy(cache_rows, kind.tap, numbers, draft)  # the cache is unmapped when it returns
         if kind.standardize:
-            _standardise(_as_rows(draft.map(), sum(map(len, numbers))), len(numbers[0]), draft)
+            weights = None if cache_rows.weights is None else cache_rows.weights[numbers[0]]
+            _standardise(_as_rows(draft.map(), sum(map(len, numbers))), len(numbers[0]), draft, weights)
     return Prepared(cache_rows, kind, scratch)
 
 
@@ -182,9 +192,9 @@ def _require_finite(cache: FeatureCache, X: Features, rows: Targets) -> None:
         raise TrainingError(f"{path}: row {rows[row]} holds features that are not finite; extract them again", row)
 
 
-def _standardise(X: NDArray[np.float32], n_train: int, draft: Draft) -> None:
+def _standardise(X: NDArray[np.float32], n_train: int, draft: Draft, weights: Floats | None) -> None:
     """Write the mapped rows of a draft again, standardised by the first ``n_train`` of them."""
-    scaling = Scaling.from_rows(X[:n_train], standardize=True)
+    scaling = Scaling.from_rows(X[:n_train], standardize=True, weights=weights)
     for rows in row_blocks(X):
         block = scaling.applied(X[rows])
         draft.write(block.data, rows.start * block.strides[0])

@@ -106,7 +106,8 @@ def sweep(
         The directory to make: ``leaderboard.json``, ``leaderboard.csv``, and the best head in ``best``. What is
         finished meanwhile is kept in ``SWEEP_DIR.work`` beside it.
     heads
-        Names in the catalogue; none for all. ``majority`` is tried in any case, as the majority baseline.
+        Names in the catalogue; none for all, or for all that take weights if the rows have some. ``majority`` is tried
+        in any case, as the majority baseline.
     taps
         Layers of the cache; none for all.
     grids
@@ -150,7 +151,7 @@ def sweep(
     if seconds is not None and not 0 < seconds < math.inf:
         raise ParameterError(f"seconds is {seconds}, expected a number above 0")
     taps = list(dict.fromkeys(cache.require_tap(tap) for tap in taps or cache.taps))
-    candidates = candidates_of(heads, taps, grids or {})
+    candidates = candidates_of(heads, taps, grids or {}, weighted=cache.weights is not None)
     if folds and any(each.params.get("patience") or each.params.get("keep") == "best" for each in candidates):
         raise ParameterError("patience and keep=best choose an epoch by valid rows, and with folds there are none")
     images = labelled_images(cache, taps[0])
@@ -168,7 +169,9 @@ def sweep(
             until = None if seconds is None else began + seconds
             with suppress(TimeOverError), Workers(jobs, most=len(executor.missing), until=until) as workers:
                 executor.run(
-                    CacheRows(cache.path, validation, rows, images.classes, images.y, parts, images.groups),
+                    CacheRows(
+                        cache.path, validation, rows, images.classes, images.y, parts, images.groups, images.weights
+                    ),
                     workers,
                     lambda task: task.cost(n, cache.taps[task.kind.tap], k),
                     cheap_first=until is not None,

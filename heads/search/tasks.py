@@ -114,7 +114,9 @@ def run_task(task: Task, rows: Prepared) -> list[Outcome]:
     faults: Sequence[Exception | None]
     try:
         require_memory(heads[0].spec, X)
-        faults = fit_together(heads, X, y, names=rows.cache_rows.classes, monitors=monitors)
+        faults = fit_together(
+            heads, X, y, sample_weight=rows.weights(), names=rows.cache_rows.classes, monitors=monitors
+        )
     except (TrainingError, EvaluationError) as e:
         faults = [e] * len(heads)
     share = (time.perf_counter() - began) / len(heads)

@@ -132,11 +132,13 @@ def validation_groups(images: FeatureSet, validation: ValidationPlan) -> NDArray
 
 
 def identity(images: FeatureSet, validation: ValidationPlan) -> str:
-    """Return the SHA-256 of the training and validation rows: recipe, classes, places, contents, labels, groups."""
+    """Return the SHA-256 of the training and validation rows: recipe, classes, places, contents, labels, and more."""
     train, valid = usable_rows(images, validation)
     digest = hashlib.sha256(json.dumps([images.fingerprint, images.classes, len(images)]).encode())
     if images.groups is not None:
         digest.update(json.dumps(images.groups.tolist()).encode())
+    if images.weights is not None:
+        digest.update(images.weights.tobytes())
     for role, rows in ((TRAIN, train), (VALID, valid)):
         for row, sha256, label in zip(rows.tolist(), images.sha256[rows], images.y[rows].tolist(), strict=True):
             digest.update(f"{role} {row} {sha256} {label}\n".encode())

@@ -446,3 +446,35 @@ def test_each_command_refuses_a_column_that_cannot_group(
     assert message in " ".join(done.err.split())
     assert "Traceback" not in done.err
     assert [each.name for each in tmp_path.iterdir()] == ["groups.csv"]
+
+
+def weighted_table(path, cache, weight):
+    """Write a table of the labels of the images and a weight of each."""
+    rows = [(each, each.split("/")[1], weight(number)) for number, each in enumerate(cache.paths)]
+    return written(path, rows, ("path", "label", "trust"))
+
+
+@pytest.mark.parametrize("name", ["train", "sweep", "audit", "curve"], indirect=True)
+def test_rows_weigh(arguments, invoke, name, fake_cache, tmp_path):
+    table = weighted_table(tmp_path / "weights.csv", FeatureCache.open(fake_cache), lambda number: 1 + number % 3)
+    done = invoke(*arguments(fake_cache), "--labels", table, "--weight", "trust")
+    assert done.code == 0, done.err
+    if name in {"train", "sweep"}:
+        head = heads.TrainedHead.load(tmp_path / {"train": "head", "sweep": "sweep/best"}[name])
+        assert head.training.weight == "trust"
+    assert name != "train" or "training rows were weighed by the column 'trust'" in done.out
+    wrong = weighted_table(tmp_path / "weights.csv", FeatureCache.open(fake_cache), lambda number: number - 1)
+    (tmp_path / "other").mkdir()
+    done = invoke(*arguments(fake_cache, tmp_path / "other"), "--labels", wrong, "--weight", "trust")
+    assert done.code != 0
+    assert "has no finite number of at least 0 for 1 of 40 labelled rows, first '-1'" in " ".join(done.err.split())
+    assert not [*(tmp_path / "other").iterdir()]
+
+
+def test_a_head_without_weights_is_refused(invoke, fake_cache, tmp_path):
+    table = weighted_table(tmp_path / "weights.csv", FeatureCache.open(fake_cache), lambda _: 1)
+    done = invoke(
+        "train", fake_cache, tmp_path / "head", "--head", "knn", *FEATURES, "--labels", table, "--weight", "trust"
+    )
+    assert done.code != 0
+    assert "the head 'knn' takes no weights of rows; these do: softmax" in " ".join(done.err.split())

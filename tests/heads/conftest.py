@@ -25,8 +25,8 @@ class MemoryCache:
     sets: Mapping[str, FeatureSet]
     provenance: Mapping[str, object] = field(default_factory=dict)
     given_labels: Mapping[str, str | None] = field(default_factory=dict)
-    group_column = None
-    groups = None
+    group_column = weight_column = None
+    groups = weights = None
 
     @property
     def made_by(self):

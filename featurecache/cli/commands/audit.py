@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurecache.cli.console.labels import Group, Labels, open_labelled, sources
+from featurecache.cli.console.labels import Group, Labels, Weight, open_labelled, sources
 from featurecache.cli.console.options import CacheFile, Params, Seed, Tap
 from featurecache.cli.console.output import Json, print_table, show
 from featurecache.cli.console.progress import progress
@@ -31,6 +31,7 @@ def audit(
     seed: Seed = 0,
     labels: Labels = None,
     group: Group = None,
+    weight: Weight = None,
     report: ReportPath = None,
     form: Format = None,
     images: ImageRoot = None,
@@ -43,7 +44,7 @@ def audit(
 
     planned = ReportFile.planned(report, form, images, thumbnails=thumbnails)
     params = parse_parameters(head_spec(head), param or [])
-    opened = open_labelled(cache, labels, group)
+    opened = open_labelled(cache, labels, group, weight)
     with progress("auditing") as update:
         found = look(opened, tap=tap, head=head, params=params, folds=folds, near=near, seed=seed, progress=update)
     tell(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurecache.cli.console.labels import Group, Labels, open_labelled, sources
+from featurecache.cli.console.labels import Group, Labels, Weight, open_labelled, sources
 from featurecache.cli.console.options import CacheFile, Params, Seed, Tap
 from featurecache.cli.console.output import Json, print_table, show
 from featurecache.cli.console.progress import progress
@@ -27,6 +27,7 @@ def curve(
     seed: Seed = 0,
     labels: Labels = None,
     group: Group = None,
+    weight: Weight = None,
     report: ReportPath = None,
     form: Format = None,
     json: Json = False,
@@ -36,7 +37,7 @@ def curve(
 
     planned = ReportFile.planned(report, form, None, thumbnails=False)
     params = parse_parameters(head_spec(head), param or [])
-    opened = open_labelled(cache, labels, group)
+    opened = open_labelled(cache, labels, group, weight)
     with progress("training", "head") as update:
         found = learning_curve(
             opened, head, tap=tap, params=params, repeats=repeats, holdout=holdout, seed=seed, progress=update

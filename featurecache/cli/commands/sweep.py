@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurecache.cli.console.labels import Group, Labels, open_labelled
+from featurecache.cli.console.labels import Group, Labels, Weight, open_labelled
 from featurecache.cli.console.output import Json, print_json, print_table, say, show
 from featurecache.cli.console.progress import progress
 from featurecache.text import number
@@ -70,6 +70,7 @@ def sweep(
     ] = None,
     labels: Labels = None,
     group: Group = None,
+    weight: Weight = None,
     json: Json = False,
 ) -> None:
     """Try heads, taps and parameters; rank them on the valid rows, and keep the best head.
@@ -82,7 +83,7 @@ def sweep(
     from heads import sweep as run
 
     grids = parse_grids(param or [], head or [])
-    opened = open_labelled(cache, labels, group)
+    opened = open_labelled(cache, labels, group, weight)
     with progress("sweeping", "fit", limit=time) as update:
         found = run(
             opened,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurecache.cli.console.labels import Group, Labels, open_labelled
+from featurecache.cli.console.labels import Group, Labels, Weight, open_labelled
 from featurecache.cli.console.options import CacheFile
 from featurecache.cli.console.output import Json, print_json, say, show
 from featurecache.cli.console.progress import progress
@@ -65,6 +65,7 @@ def train(
     ] = None,
     labels: Labels = None,
     group: Group = None,
+    weight: Weight = None,
     target: Annotated[
         str,
         typer.Option(help="What the labels are: a class, several labels (cat|indoors), or a number.", metavar="KIND"),
@@ -78,7 +79,7 @@ def train(
     require_free(head_dir)
     begun = None if start is None else TrainedHead.load(start)
     params = parse_parameters(head_spec(head or (begun.name if begun else default_head(target))), param or [])
-    opened = open_labelled(cache, labels, group)
+    opened = open_labelled(cache, labels, group, weight)
     with progress("training", bar=False):  # epochs are printed
         trained = fit(
             opened,
@@ -103,6 +104,8 @@ def train(
     record = trained.training
     rows = f"{record.n_train:,} train and {record.n_valid:,} valid rows"
     show(f"{head_dir}: {trained.name} on {trained.tap}, {rows}, {record.seconds:.2f} s")
+    if record.weight is not None:
+        show(f"training rows were weighed by the column {record.weight!r}")
     if record.groups is not None:
         groups = f"{record.groups.n_train:,} train and {record.groups.n_valid:,} valid groups"
         show(f"rows were kept together by the column {record.groups.column!r}: {groups}")

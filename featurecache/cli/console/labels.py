@@ -68,8 +68,21 @@ Group = Annotated[
 ]
 
 
-def open_labelled(path: Path, labels: LabelsOption | None, group: str | None = None) -> "FeatureCache":
-    """Open a cache with the labels of a table or a column, and in groups, if given; say for how many rows it has some.
+Weight = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Weigh training rows by this column: a row of weight 2 counts as two. Scores count every row once.",
+    ),
+]
+
+
+def open_labelled(
+    path: Path, labels: LabelsOption | None, group: str | None = None, weight: str | None = None
+) -> "FeatureCache":
+    """Open a cache with the labels of a table or a column, in groups and with weights, if given.
+
+    Says for how many rows it has labels.
 
     Raises
     ------
@@ -82,7 +95,7 @@ def open_labelled(path: Path, labels: LabelsOption | None, group: str | None = N
 
     cache = FeatureCache.open(path)
     if labels is None:
-        return _grouped(cache, group)
+        return _asked(cache, group, weight)
     table = None if labels.path is None else read_labels(labels.path, labels.column)
     relabelled = cache.with_labels(_texts(cache, labels.column) if table is None else table)
     given, paths = relabelled.given_labels, cache.paths.tolist()
@@ -107,7 +120,7 @@ def open_labelled(path: Path, labels: LabelsOption | None, group: str | None = N
     if table is not None and table.ambiguous:
         facts.append(f"left out, with different texts for one image: {listed(table.ambiguous, quoted=False)}")
     say("; ".join(facts))
-    return _grouped(relabelled, group)
+    return _asked(relabelled, group, weight)
 
 
 def _texts(cache: "FeatureCache", column: str) -> "NDArray[np.object_]":
@@ -119,8 +132,9 @@ def _texts(cache: "FeatureCache", column: str) -> "NDArray[np.object_]":
     return join_flags({name: cache.column(name).tolist() for name in map(str.strip, column.split(","))})
 
 
-def _grouped(cache: "FeatureCache", group: str | None) -> "FeatureCache":
-    return cache if group is None else cache.with_groups(group)
+def _asked(cache: "FeatureCache", group: str | None, weight: str | None) -> "FeatureCache":
+    grouped = cache if group is None else cache.with_groups(group)
+    return grouped if weight is None else grouped.with_weights(weight)
 
 
 def sources(cache: Path, labels: LabelsOption | None) -> dict[str, str]:

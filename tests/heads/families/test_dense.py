@@ -118,6 +118,23 @@ def test_rare_classes_weigh_more_as_in_keras_fit(blobs):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+def test_rows_weigh_as_in_keras_fit(blobs):
+    X, y = blobs(75, 6, 3)
+    weights = np.random.default_rng(2).uniform(0.1, 3, 75)
+    params = {"standardize": False, "batch_size": 16}
+    monitor = Monitor()
+    head = make_head("softmax", lr=0.05, epochs=1, **params).fit(X, y, sample_weight=weights, monitor=monitor)
+    model = keras_model(start_of("softmax", X, y, **params), keras.optimizers.Adam(0.05))
+    order = orders(len(y), 1)[0]
+    one_hot = np.eye(3, dtype=np.float32)[y]
+    model.fit(X[order], one_hot[order], batch_size=16, shuffle=False, verbose=0, sample_weight=weights[order])
+    for ours, theirs in zip(weights_of(head), model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    by_keras = make_head("softmax", lr=0.05, epochs=1, trainer="keras", **params).fit(X, y, sample_weight=weights)
+    for ours, theirs in zip(weights_of(head), weights_of(by_keras), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "linear"])
 def test_probabilities_are_those_of_the_keras_model_with_these_weights(activation, blobs):
     X, y = blobs(200, 30, 5)

@@ -113,9 +113,9 @@ def test_other_warnings_of_the_library_are_kept_too(blobs, monkeypatch):
     X, y = blobs(60, 4, 2)
     plain = SGDClassifier.fit
 
-    def noisy(self, X, y):
+    def noisy(self, X, y, **options):
         warnings.warn("something is odd", RuntimeWarning, stacklevel=2)
-        return plain(self, X, y)
+        return plain(self, X, y, **options)
 
     monkeypatch.setattr(SGDClassifier, "fit", noisy)
     assert tuple(map(str, make_head("sgd").fit(X, y).warnings_)) == ("RuntimeWarning: something is odd",)

@@ -1,4 +1,4 @@
-"""Rows in groups: no use case separates them, and heads remember the column that names them."""
+"""Rows in groups and with weights: no use case separates groups, and heads are trained with the weights."""
 
 import importlib
 import json
@@ -20,6 +20,7 @@ from heads.curves.curve import drawn_order
 from heads.errors import MismatchError, ParameterError, TrainingError
 from heads.evaluation.intervals import group_numbers, wilson
 from heads.notices import Code
+from heads.search.grid import candidates_of
 from heads.search.validation_plan import ValidationPlan, identity, parts_of, validation_groups
 from heads.splits import TRAIN, VALID, Holdout, folds_of, kept_together, labelled_images, roles
 
@@ -229,6 +230,7 @@ def test_a_sweep_ranks_by_groups(grouped, tmp_path, folds):
     entry = next(entry for entry in found.leaderboard if entry.candidate.head == "centroid")
     assert found.best.training.groups.column == PATIENT
     assert entry.accuracy.value != 1
+    assert "exact sign-flip test of groups on the same rows" in " ".join(map(str, found.notes))
     if folds:
         assert entry.accuracy != wilson(round(entry.accuracy.value * N), N)
     else:  # the head was trained on the same rows, and is evaluated as it was ranked
@@ -313,3 +315,104 @@ def test_a_comparison_takes_the_groups(grouped, plain):
     other = heads.evaluate_table(replace(table, groups=None))
     with pytest.raises(MismatchError, match="different groups; evaluate both with the same --group"):
         heads.compare({"centroid": evaluations["centroid"], "majority": other})
+
+
+def weighted_cache(cache, texts):
+    return with_column(cache, texts, "trust").with_weights("trust")
+
+
+@pytest.fixture(scope="module")
+def weighted(divided):
+    return weighted_cache(divided, [str(number % 4) for number in range(N)])
+
+
+def test_a_cache_has_the_weights_of_a_column(weighted, divided):
+    features = weighted.features("features", "train")
+    assert features.weights.tolist() == [float(number % 4) for number in range(62)]
+    assert features.take(np.array([3, 1])).weights.tolist() == [3, 1]
+    assert pickle.loads(pickle.dumps(weighted)).weights.tolist() == weighted.weights.tolist()  # noqa: S301
+    grouped = with_column(weighted, patients(divided)).with_groups(PATIENT)
+    assert grouped.features("features").weights is not None
+    assert divided.features("features").weights is None
+    empty = divided.with_labels({"000.png": None})
+    assert weighted_cache(empty, ["", *["1"] * (N - 1)]).weights[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (
+            ["-1", "x", *["1"] * (N - 2)],
+            "no finite number of at least 0 for 2 of 120 labelled rows, first '-1' for '000",
+        ),
+        (["1", "", *["1"] * (N - 2)], "for 1 of 120 labelled rows, first '' for '001.png'"),
+        (["inf"] * N, "for 120 of 120 labelled rows, first 'inf'"),
+        (["nan"] * N, "for 120 of 120 labelled rows, first 'nan'"),
+        (["0"] * N, "all 120 labelled rows have the weight 0 in the column 'trust'"),
+    ],
+)
+def test_columns_that_cannot_weigh_are_refused(divided, texts, message):
+    with pytest.raises(OptionError, match=message):
+        weighted_cache(divided, texts)
+
+
+def test_a_column_of_weights_that_is_not_there(weighted):
+    with pytest.raises(UnknownNameError, match="unknown column 'trsut'; did you mean 'trust'"):
+        weighted.with_weights("trsut")
+
+
+def test_training_takes_the_weights_and_says_so(weighted, tmp_path):
+    head = heads.train(weighted, "logreg", tap="features")
+    features = weighted.features("features", "train")
+    expected = heads.make_head("logreg").fit(features.X, features.y, sample_weight=features.weights)
+    np.testing.assert_array_equal(head.predict_proba(features.X), expected.predict_proba(features.X))
+    head.save(tmp_path / "head")
+    assert json.loads((tmp_path / "head" / "head.json").read_text())["training"]["weight"] == "trust"
+    assert heads.TrainedHead.load(tmp_path / "head").training.weight == "trust"
+    evaluation = heads.evaluate(head, heads.select_rows(weighted, head, "valid"), cache=weighted)
+    assert evaluation.accuracy.value == head.training.valid_accuracy == evaluation.table.correct.mean()
+    trained = heads.select_rows(weighted, head, "train")
+    assert Code.TRAINING_ROWS in {notice.code for notice in heads.evaluate(head, trained, cache=weighted).warnings}
+
+
+def test_heads_without_weights_are_refused_and_the_others_named(weighted, tmp_path):
+    for call in (
+        lambda: heads.train(weighted, "knn", tap="features"),
+        lambda: heads.audit(weighted, head="knn", tap="features"),
+        lambda: heads.learning_curve(weighted, "knn", tap="features"),
+        lambda: heads.sweep(weighted, tmp_path / "sweep", heads=["knn"]),
+    ):
+        with pytest.raises(ParameterError, match=r"the head .knn. takes no weights of rows; these do: .*logreg"):
+            call()
+
+
+def test_a_sweep_takes_the_weights_and_leaves_out_heads_without(weighted, divided, tmp_path):
+    candidates = candidates_of([], ["features"], {}, weighted=True)
+    assert {"knn", "imagenet_map"} & {candidate.head for candidate in candidates} == set()
+    for standardize in ("true", "false"):
+        grids = {"lda": {"shrinkage": [0.5], "standardize": [standardize == "true"]}}
+        found = heads.sweep(weighted, tmp_path / standardize, heads=["lda"], taps=["features"], grids=grids, jobs=1)
+        (entry,) = (entry for entry in found.leaderboard if entry.candidate.head == "lda")
+        params = {"shrinkage": 0.5, "standardize": standardize == "true"}
+        head = heads.train(weighted, "lda", tap="features", params=params)
+        valid = divided.features("features", "valid")
+        loss = -np.log(head.predict_proba(valid.X)[np.arange(20), valid.y]).mean()
+        assert entry.loss == pytest.approx(loss, rel=1e-4)
+        unweighted = heads.train(divided, "lda", tap="features", params=params)
+        other = -np.log(unweighted.predict_proba(valid.X)[np.arange(20), valid.y]).mean()
+        assert entry.loss != pytest.approx(other, rel=1e-4)
+    images = labelled_images(weighted, "features")
+    plan = ValidationPlan(0, 0.2, 0)
+    assert identity(images, plan) != identity(labelled_images(divided, "features"), plan)
+
+
+def test_a_curve_and_an_audit_take_the_weights(weighted, divided):
+    ours, plain = (heads.learning_curve(cache, "lda", tap="features", repeats=1) for cache in (weighted, divided))
+    head = heads.train(weighted, "lda", tap="features")
+    assert ours.points[-1].accuracy.value == head.training.valid_accuracy
+    assert ours.points[-1].n == plain.points[-1].n
+    found, other = (heads.audit(cache, tap="features", head="lda", near=1.0) for cache in (weighted, divided))
+    assert not np.allclose(found.table.probabilities, other.table.probabilities)
+    ones = weighted_cache(divided, ["1"] * N)
+    same = heads.audit(ones, tap="features", head="lda", near=1.0)
+    np.testing.assert_allclose(same.table.probabilities, other.table.probabilities, rtol=0, atol=1e-9)
