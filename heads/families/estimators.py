@@ -196,8 +196,8 @@ def _described(kind: Any, name: str) -> str:  # noqa: ANN401 - scikit-learn has 
     """Return the first sentence on a parameter in the documentation of its class."""
     text = inspect.getdoc(kind) or ""
     found = re.search(rf"^{name} : .*\n((?:\s+.*\n|\n)+)", text, re.MULTILINE)
-    words = " ".join(found[1].split()) if found else f"See scikit-learn's {kind.__name__}."
-    return f"{re.split(r'[.:] ', words, maxsplit=1)[0].rstrip('.:')}."
+    words = re.sub("[`*]", "", " ".join(found[1].split())) if found else f"See scikit-learn's {kind.__name__}."
+    return f"{words.partition('. ')[0].rstrip('.:')}."
 
 
 def _refusal(name: str) -> HeadError:

@@ -49,7 +49,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, left
 
 
 def print_beside(label: str, text: str) -> None:
-    """Print a label, and a wrapped text in the column to its right."""
+    """Print a label, and a wrapped text in the column to its right, below a label that is too long."""
+    if len(label) >= LABEL_WIDTH:
+        show(label)
+        label = ""
     lines = wrap(text, WIDTH - LABEL_WIDTH)
     for beside, line in zip([label, *[""] * len(lines)], lines, strict=False):
         show(f"{beside:{LABEL_WIDTH}}{line}")
