@@ -33,6 +33,9 @@ VARIANTS = [
 ]
 
 
+MISSING = {"imagenet_map", "extra_trees", "hist_gradient_boosting"}
+
+
 @pytest.fixture(scope="module", params=[2, 3], ids=["two classes", "three classes"])
 def rows(request, blobs):
     """Training rows and others, of classes that are not all there are: 0 and 2 of three, or 0, 2 and 3 of four."""
@@ -64,16 +67,29 @@ def test_scikit_learn_says_what_the_head_says(rows, trained, name, params, kind)
 
 def test_every_head_is_tried_or_has_no_estimator(trained, rows):
     missing = set(HEADS) - {name for name, *_ in VARIANTS}
-    assert missing == {"imagenet_map"}
+    assert missing == MISSING
 
 
 def test_a_head_that_scikit_learn_has_nothing_for_is_refused_with_those_that_it_has(rows, make_cache, make_features):
     X, y, _, names = rows
     cache = make_cache(make_features(np.abs(X), y, classes=names, tap="predictions"))
     head = train(cache, "imagenet_map", holdout=0)
-    others = ", ".join(name for name in HEADS if name != "imagenet_map")
-    with pytest.raises(HeadError, match=rf"the head imagenet_map; .* to it: {others}$"):
+    others = ", ".join(name for name in HEADS if name not in MISSING)
+    with pytest.raises(HeadError, match=rf"the head imagenet_map cannot be made a .*; heads that can: {others}$"):
         require_estimator(head)
+
+
+def test_trees_are_not_exported(trained):
+    for name in ("extra_trees", "sklearn:tree.DecisionTreeClassifier"):
+        with pytest.raises(HeadError, match=f"the head {name} cannot be made a scikit-learn object"):
+            require_estimator(trained(name, {"max_depth": 2}))
+
+
+def test_a_linear_classifier_of_scikit_learn_is_exported(trained, rows):
+    head = trained("sklearn:linear_model.LogisticRegression", {"C": 0.5})
+    _, _, new, _ = rows
+    expected = head.predict_proba(new)[:, list(head.trained_classes)]
+    np.testing.assert_allclose(estimator_of(head).predict_proba(new), expected, rtol=0, atol=1e-6)
 
 
 def test_neighbours_with_class_weights_are_refused(trained):
