@@ -112,6 +112,8 @@ class Code(StrEnum):
     """The rule that held rows out of the head's training chose the rows of another cache."""
     TIME_OVER = "time_over"
     """The time of the sweep was over before all candidates were tried."""
+    STOPPED_EARLY = "stopped_early"
+    """Heads were tried on a sample of the training rows only, since others were better there."""
     OTHER_ACCURACY = "other_accuracy"
     """The best head, trained again, has another accuracy than in the sweep."""
 

@@ -83,7 +83,7 @@ class SGDHead(IndependentHead):
         name="sgd",
         summary="Logistic regression, each class against the rest, by scikit-learn's stochastic gradient descent.",
         parameters=(
-            Parameter("alpha", "float", 1e-4, "Strength of the penalty.", above=0),
+            Parameter("alpha", "float", 0.01, "Strength of the penalty.", above=0),
             Parameter("penalty", "choice", "l2", "Kind of the penalty.", choices=("l2", "l1", "elasticnet")),
             Parameter("max_iter", "int", 1000, "Largest number of passes over the rows.", low=1, high=LARGEST_INT),
             Parameter("tol", "float", 1e-3, "Stop when a pass lowers the loss by less than this.", above=0),

@@ -24,7 +24,9 @@ def notices_on(
     best: TrainedHead,
     images: FeatureSet,
     validation: ValidationPlan,
+    *,
     left: Collection[Task] = (),
+    stopped: Sequence[tuple[str, str]] = (),
 ) -> list[Notice]:
     """Return the notices on a leaderboard.
 
@@ -40,6 +42,8 @@ def notices_on(
         The rows that train and validate.
     left
         The tasks that there was no time for.
+    stopped
+        The heads and taps that were not tried on all rows.
     """
     unfinished = dict.fromkeys(task.candidates[0].head for task in left)
     groups = validation_groups(images, validation)
@@ -47,6 +51,7 @@ def notices_on(
     return [
         *_on_time(len(left), unfinished),
         *few_groups(groups),
+        *_on_stopped(stopped, leaderboard),
         *_on_noise(leaderboard, grouped=groups is not None),
         *_on_optimism(leaderboard, images, len(train) if validation.folds else len(valid)),
         *_on_edges(leaderboard, unfinished),
@@ -61,6 +66,19 @@ def _on_time(left: int, heads: Collection[str]) -> list[Notice]:
     tasks = "1 task was" if left == 1 else f"{left} tasks were"
     message = f"{tasks} left when the time was over ({', '.join(heads)}); the same command continues the sweep"
     return [Notice(Code.TIME_OVER, message)]
+
+
+def _on_stopped(stopped: Sequence[tuple[str, str]], leaderboard: Sequence[Entry]) -> list[Notice]:
+    if not stopped:
+        return []
+    tried = [entry for entry in leaderboard if (entry.candidate.head, entry.candidate.tap) in set(stopped)]
+    few, most = max(entry.n_train for entry in tried), max(entry.n_train for entry in leaderboard)
+    names = ", ".join(f"{head} on {tap}" for head, tap in stopped)
+    message = (
+        f"stopped after a trial on {few:,} of {most:,} training rows, where others were better beyond noise: {names}; "
+        "a head that is named, with --head HEAD, is tried on all"
+    )
+    return [Notice(Code.STOPPED_EARLY, message)]
 
 
 def _on_noise(leaderboard: Sequence[Entry], *, grouped: bool = False) -> list[Notice]:

@@ -42,6 +42,8 @@ class CacheRows:
         The group of every row, shape (n,); None without groups.
     weights
         The weight of every row in training, shape (n,); None if all have weight 1.
+    sample
+        Which rows are in the sample of the training rows, shape (n,); None if there is none.
     """
 
     path: Path
@@ -52,6 +54,14 @@ class CacheRows:
     parts: NDArray[np.int32]
     groups: NDArray[np.object_] | None = None
     weights: NDArray[np.float64] | None = None
+    sample: NDArray[np.bool_] | None = None
+
+    def rows_of(self, kind: "Kind") -> tuple[Targets, Targets]:
+        """Return the numbers of the training rows and of the validation rows of a kind, both ascending."""
+        train, valid = rows_of(self.parts, kind.part)
+        if kind.sampled and self.sample is not None:
+            train = train[self.sample[train]]
+        return train, valid
 
     def open(self, tap: str) -> FeatureCache:
         """Open the cache; raise `TrainingError` if it no longer holds these rows."""
@@ -64,11 +74,15 @@ class CacheRows:
 
 
 class Kind(NamedTuple):
-    """Which rows a head takes, and how: the part that validates it, the tap, and whether features are standardised."""
+    """Which rows a head takes, and how: the part that validates it, the tap, and whether features are standardised.
+
+    ``sampled`` are trainings on the sample of the training rows.
+    """
 
     part: int
     tap: str
     standardize: bool
+    sampled: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,17 +103,17 @@ class Prepared:
 
     def labels(self) -> tuple[Labels, Labels]:
         """Return the labels of the training rows, shape (n,), and of the validation rows, (m,)."""
-        train, valid = rows_of(self.cache_rows.parts, self.kind.part)
+        train, valid = self.cache_rows.rows_of(self.kind)
         return self.cache_rows.y[train], self.cache_rows.y[valid]
 
     def weights(self) -> Floats | None:
         """Return the weights of the training rows, shape (n,); None if all have weight 1."""
-        train, _ = rows_of(self.cache_rows.parts, self.kind.part)
+        train, _ = self.cache_rows.rows_of(self.kind)
         return None if self.cache_rows.weights is None else self.cache_rows.weights[train]
 
     def features(self) -> tuple[Features, Features]:
         """Map the features of the training rows, shape (n, d), and of the validation rows, (m, d); read-only."""
-        numbers = rows_of(self.cache_rows.parts, self.kind.part)
+        numbers = self.cache_rows.rows_of(self.kind)
         if self.scratch is None:
             cache = self.cache_rows.open(self.kind.tap)
             train, valid = (_Located.from_rows(cache, self.kind.tap, rows).whole() for rows in numbers)
@@ -145,7 +159,7 @@ def prepare(cache_rows: CacheRows, kind: Kind, folder: Path) -> Prepared:
     OutputError
         If the scratch file cannot be written; its space is claimed before any row is.
     """
-    numbers = rows_of(cache_rows.parts, kind.part)
+    numbers = cache_rows.rows_of(kind)
     if not kind.standardize and _mappable(cache_rows, kind.tap, numbers):
         return Prepared(cache_rows, kind, None)
     scratch = folder / "rows.f32"

@@ -18,7 +18,7 @@ from heads.search.tasks import Outcome
 NOISE = 0.05
 """A p-value above it is no evidence that two candidates differ."""
 
-_NUMBERS = ("valid_accuracy", "low", "high", "valid_loss", "seconds", "p_value")
+_NUMBERS = ("valid_accuracy", "low", "high", "valid_loss", "seconds", "p_value", "n_train", "n_valid")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +43,9 @@ class Entry:
         The warnings of its trainings, without repetition.
     error
         Why it failed; empty if it did not.
+    n_train, n_valid
+        The number of rows that it was trained on, with folds that of the largest training, and of the rows that it was
+        validated on.
     """
 
     rank: int
@@ -53,6 +56,8 @@ class Entry:
     p_value: float | None
     warnings: tuple[Notice, ...]
     error: str
+    n_train: int = 0
+    n_valid: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
@@ -66,23 +71,31 @@ class Entry:
             "valid_loss": self.loss,
             "seconds": self.seconds,
             "p_value": self.p_value,
+            "n_train": self.n_train,
+            "n_valid": self.n_valid,
             "warnings": to_dicts(self.warnings),
             "error": self.error or None,
         }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _CandidateResult:
-    """What came of one candidate on all parts."""
+class CandidateResult:
+    """What came of one candidate on all parts; ``n_train`` is the number of rows of its largest training."""
 
     correct: NDArray[np.bool_]
     loss: float
     seconds: float
     warnings: tuple[Notice, ...]
     error: str
+    n_train: int
+
+    @property
+    def order(self) -> tuple[bool, int, float]:
+        """What ranks candidates, the best one lowest: errors last, then by correct rows, then by cross-entropy."""
+        return bool(self.error), -int(np.count_nonzero(self.correct)), self.loss
 
     @classmethod
-    def from_outcomes(cls, outcomes: Sequence[Outcome]) -> "_CandidateResult":
+    def from_outcomes(cls, outcomes: Sequence[Outcome]) -> "CandidateResult":
         """Join the outcomes of all parts, in their order."""
         errors = [
             f"fold {part} of {len(outcomes)}: {outcome.error}" if len(outcomes) > 1 else outcome.error
@@ -96,6 +109,7 @@ class _CandidateResult:
             sum(outcome.seconds for outcome in outcomes),
             tuple(dict.fromkeys(notice for outcome in outcomes for notice in outcome.warnings)),
             errors[0] if errors else "",
+            max(outcome.n_train for outcome in outcomes),
         )
 
 
@@ -115,16 +129,8 @@ def ranked(
     groups
         The group of each validation row, shape (m,), part by part; None without groups.
     """
-    joined = [_CandidateResult.from_outcomes(parts) for parts in outcomes]
-    order = sorted(
-        range(len(joined)),
-        key=lambda number: (
-            bool(joined[number].error),
-            -np.count_nonzero(joined[number].correct),
-            joined[number].loss,
-            number,
-        ),
-    )
+    joined = [CandidateResult.from_outcomes(parts) for parts in outcomes]
+    order = sorted(range(len(joined)), key=lambda number: (*joined[number].order, number))
     best, sound = joined[order[0]].correct, [number for number in order if not joined[number].error]
     right = np.array([joined[number].correct for number in sound])
     accuracies = dict(zip(sound, proportions(right, groups) if sound else (), strict=True))
@@ -138,6 +144,8 @@ def ranked(
             p_value=None if result.error else mcnemar(best, result.correct, groups),
             warnings=result.warnings,
             error=result.error,
+            n_train=result.n_train,
+            n_valid=len(result.correct),
         )
         for rank, number in enumerate(order, start=1)
         for result in [joined[number]]

@@ -6,10 +6,11 @@ import errno
 import json
 import math
 import time
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,15 +18,18 @@ from featurecache.errors import OutputError
 from featurecache.processors import processor_count
 from featurecache.storage.output_errors import require_place
 from featurecache.storage.publish import name_directory, publish, remove_directory
+from featurecache.text import counted
+from heads.catalog import head_spec
 from heads.errors import ParameterError, TrainingError
 from heads.notices import to_dicts
 from heads.search.grid import BASELINE, candidates_of
 from heads.search.notices import notices_on
 from heads.search.prepared import CacheRows
 from heads.search.ranking import ranked, to_csv
+from heads.search.refinement import Refinement, long_parameters
 from heads.search.sweep_executor import SweepExecutor, SweepProgress
 from heads.search.tasks import tasks_of
-from heads.search.validation_plan import ValidationPlan, identity, parts_of, validation_groups
+from heads.search.validation_plan import ValidationPlan, identity, parts_of, sample_of, validation_groups
 from heads.search.work import BEST, LEADERBOARD, TABLE, is_unfinished, locked, plan_of
 from heads.search.workers import TimeOverError, Workers, single_threaded
 from heads.splits import labelled_images
@@ -34,13 +38,18 @@ from heads.training import DEFAULT_HOLDOUT, train
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from os import PathLike
+    from types import TracebackType
 
     from featurecache.cache import FeatureCache
     from heads.artifact import TrainedHead
     from heads.notices import Notice
     from heads.search.grid import Grids
     from heads.search.ranking import Entry
+    from heads.search.tasks import Task
     from heads.search.work import Work
+
+
+_SAMPLE_SHARE = 0.25  # about the part of the training rows that a sample is
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +99,10 @@ def sweep(
     progress: Callable[[SweepProgress], object] = lambda _: None,
 ) -> Sweep:
     """Try heads, taps and parameters on the training rows of a cache; save the best as a trained head.
+
+    Of parameters with many values in the catalogue's grid, a few are tried first, then others around the best. With
+    more than 4,000 training rows, costly heads are tried on a sample of them first, and those that are worse than
+    others beyond noise are stopped, unless ``heads`` names them. Values in ``grids`` are all tried.
 
     Candidates are validated on the valid split; where there is none, training rows are held out as in `heads.train`.
     With folds, every training row is predicted by a head that was not trained on it. Groups
@@ -156,35 +169,40 @@ def sweep(
         raise ParameterError("patience and keep=best choose an epoch by valid rows, and with folds there are none")
     images = labelled_images(cache, taps[0])
     rows = identity(images, validation)
-    plan = plan_of(images.fingerprint, rows, validation, candidates)
+    given = {each.head: (grids or {}).get(each.head, {}) for each in candidates}
+    refined = {head: long_parameters(head_spec(head), values) for head, values in given.items()}
+    plan = plan_of(images.fingerprint, rows, validation, candidates, {"stops": not heads, "refined": refined})
     threads = single_threaded() if (jobs or processor_count()) == 1 else nullcontext()
     with threads, locked(unfinished, plan) as work:
-        executor = SweepExecutor(tasks_of(candidates, validation.parts), work, progress)
-        executor.recall()
-        if executor.outcomes:
-            notify(f"known from before and kept: {len(executor.outcomes)} of {len(executor.tasks)} tasks")
-        if executor.missing:
-            parts = parts_of(images, validation)
-            n, k = int(np.count_nonzero(parts >= 0)), len(images.classes)
-            until = None if seconds is None else began + seconds
-            with suppress(TimeOverError), Workers(jobs, most=len(executor.missing), until=until) as workers:
-                executor.run(
-                    CacheRows(
-                        cache.path, validation, rows, images.classes, images.y, parts, images.groups, images.weights
-                    ),
-                    workers,
-                    lambda task: task.cost(n, cache.taps[task.kind.tap], k),
-                    cheap_first=until is not None,
-                )
-        done = executor.by_candidate()
+        parts = parts_of(images, validation)
+        n, k = int(np.count_nonzero(parts >= 0)), len(images.classes)
+        sample = sample_of(images, parts, validation, k)
+        source = CacheRows(
+            cache.path, validation, rows, images.classes, images.y, parts, images.groups, images.weights, sample
+        )
+        costs = {(each.head, each.tap): head_spec(each.head).cost(n, cache.taps[each.tap], k) for each in candidates}
+        groups = validation_groups(images, validation)
+        search = Refinement(candidates, grids or {}, costs, sampled=sample is not None, stops=not heads, groups=groups)
+        executor = SweepExecutor([], work, progress)
+        until = None if seconds is None else began + seconds
+        if known := work.count():
+            notify(f"known from before and kept: {counted(known, 'task')}")
+        with suppress(TimeOverError), _Pools(jobs, until) as pools, closing(executor):
+            while any(wanted := search.after(executor.results(sampled=True), executor.results(sampled=False))):
+                for sampled, chosen in zip((True, False), wanted, strict=True):
+                    executor.add(tasks_of(candidates, validation.parts, chosen, sampled=sampled))
+                if executor.missing:
+                    workers = pools.workers(len(executor.missing))
+                    executor.run(source, workers, partial(_cost, costs), cheap_first=until is not None)
+        done = dict(sorted((executor.by_candidate(sampled=True) | executor.by_candidate(sampled=False)).items()))
         if not done:
             raise TrainingError(f"no candidate was done after {seconds:g} s; give the sweep more time")
-        groups = validation_groups(images, validation)
         leaderboard = ranked([candidates[number] for number in done], list(done.values()), groups)
         best, final = _trained(leaderboard, cache, validation, executor)
         spent = {"total": time.monotonic() - began, "preparing": executor.preparing, "final": final}
-        notes = notices_on(leaderboard, best, images, validation, executor.missing)
-        found = Sweep(leaderboard, best, tuple(notes), spent | {"heads": _seconds_by_head(leaderboard)})
+        stopped = search.stopped(executor.results(sampled=True))
+        notes = notices_on(leaderboard, best, images, validation, left=executor.missing, stopped=stopped)
+        found = Sweep(leaderboard, best, tuple(notes), spent | {"heads": executor.seconds_by_head()})
         _publish(found, work, directory)
         if not executor.missing:
             remove_directory(work.directory)
@@ -211,12 +229,38 @@ def _trained(
     return best, time.monotonic() - began
 
 
-def _seconds_by_head(leaderboard: Sequence[Entry]) -> dict[str, float]:
-    seconds: dict[str, float] = {}
-    for entry in leaderboard:
-        head = entry.candidate.head
-        seconds[head] = seconds.get(head, 0.0) + entry.seconds
-    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+def _cost(costs: Mapping[tuple[str, str], float], task: Task) -> float:
+    """Return about how many products a task takes, up to what all tasks have in common."""
+    first = task.candidates[0]
+    return costs[first.head, first.tap] * len(task.candidates) * (_SAMPLE_SHARE if task.sampled else 1)
+
+
+class _Pools:
+    """The worker processes of a sweep, started when they are needed; a context manager.
+
+    A single task is computed by this process, with all threads, if it needs not be given up.
+    """
+
+    def __init__(self, jobs: int | None, until: float | None) -> None:
+        self._jobs, self._until = jobs, until
+        self._stack = ExitStack()
+        self._started: Workers | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def workers(self, tasks: int) -> Workers:
+        """Return workers for this number of tasks."""
+        if tasks == 1 and self._until is None:
+            return self._stack.enter_context(Workers(1))
+        if self._started is None:
+            self._started = self._stack.enter_context(Workers(self._jobs, until=self._until))
+        return self._started
 
 
 def _publish(found: Sweep, work: Work, directory: Path) -> None:

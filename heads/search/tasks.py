@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featurecache.storage.publish import publish
 from heads.artifact.description import checksum
 from heads.base import Head, fit_together
-from heads.catalog import head_spec, make_head
+from heads.catalog import make_head
 from heads.epochs import Monitor
 from heads.errors import EvaluationError, TrainingError
 from heads.notices import Notice, to_dicts
@@ -36,30 +36,51 @@ class Task:
         See `heads.search.validation_plan`.
     numbers, candidates
         The candidates, all of one family, with their places in the plan.
+    sampled
+        Whether they are trained on the sample of the training rows.
     """
 
     name: str
     part: int
     numbers: tuple[int, ...]
     candidates: tuple[Candidate, ...]
+    sampled: bool = False
 
     @property
     def kind(self) -> Kind:
         """The rows that all of them take."""
-        return Kind(self.part, self.candidates[0].tap, self.candidates[0].standardize)
-
-    def cost(self, n: int, d: int, k: int) -> float:
-        """Return about how many products it takes with n rows, d features and k classes."""
-        return head_spec(self.candidates[0].head).cost(n, d, k) * len(self.candidates)
+        return Kind(self.part, self.candidates[0].tap, self.candidates[0].standardize, self.sampled)
 
 
-def tasks_of(candidates: Sequence[Candidate], parts: Iterable[int]) -> list[Task]:
-    """Return the tasks that are all candidates on all parts: one for each family and part, in plan order."""
+def tasks_of(
+    candidates: Sequence[Candidate],
+    parts: Iterable[int],
+    chosen: Iterable[int] | None = None,
+    *,
+    sampled: bool = False,
+) -> list[Task]:
+    """Return the tasks that are candidates on all parts: one for each family and part, in plan order.
+
+    Parameters
+    ----------
+    candidates, parts
+        All of them.
+    chosen
+        The numbers of the candidates to take; None for all.
+    sampled
+        Whether they are trained on the sample of the training rows.
+    """
     families: dict[object, list[int]] = {}
-    for number, candidate in enumerate(candidates):
-        families.setdefault(candidate.family, []).append(number)
+    for number in range(len(candidates)) if chosen is None else chosen:
+        families.setdefault(candidates[number].family, []).append(number)
     return [
-        Task(f"{part}-{numbers[0]}.json", part, tuple(numbers), tuple(candidates[number] for number in numbers))
+        Task(
+            f"{part}-{numbers[0]}{'-sample' if sampled else ''}.json",
+            part,
+            tuple(numbers),
+            tuple(candidates[number] for number in numbers),
+            sampled,
+        )
         for part in parts
         for numbers in families.values()
     ]
@@ -81,6 +102,8 @@ class Outcome:
         The warnings of its training.
     error
         Why it failed; empty if it did not.
+    n_train
+        The number of rows that it was trained on.
     """
 
     correct: NDArray[np.bool_]
@@ -88,6 +111,7 @@ class Outcome:
     seconds: float
     warnings: tuple[Notice, ...] = ()
     error: str = ""
+    n_train: int = 0
 
 
 def run_task(task: Task, rows: Prepared) -> list[Outcome]:
@@ -124,6 +148,7 @@ def run_task(task: Task, rows: Prepared) -> list[Outcome]:
         _failed(fault, share) if fault else _validated(head, X_valid, y_valid, share)
         for head, fault in zip(heads, faults, strict=True)
     ]
+    outcomes = [replace(outcome, n_train=len(y)) for outcome in outcomes]
     return [_without_advice(outcome) for outcome in outcomes] if task.kind.standardize else outcomes
 
 
@@ -166,6 +191,7 @@ def encode(outcomes: Iterable[Outcome], plan: str) -> bytes:
                 "seconds": outcome.seconds,
                 "warnings": to_dicts(outcome.warnings),
                 "error": outcome.error,
+                "n_train": outcome.n_train,
             }
             for outcome in outcomes
         ],
@@ -186,6 +212,7 @@ def decode(content: bytes, plan: str) -> list[Outcome] | None:
                 float(stored["seconds"]),
                 tuple(map(Notice.from_dict, stored["warnings"])),
                 str(stored["error"]),
+                int(stored["n_train"]),
             )
             for stored in data["outcomes"]
         ]

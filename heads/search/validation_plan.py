@@ -13,6 +13,7 @@ from heads.rows import Targets
 from heads.splits import FEWEST_FOLDS, TRAIN, VALID, Holdout, count_text, folds_of, kept_together, roles
 
 _SEEDS = 2**32
+_SAMPLE_ROWS, _SAMPLE_ROWS_PER_CLASS = 2_000, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,27 @@ def validation_groups(images: FeatureSet, validation: ValidationPlan) -> NDArray
         return None
     parts = parts_of(images, validation)
     return np.concatenate([images.groups[parts == part] for part in validation.parts])
+
+
+def sample_of(
+    images: FeatureSet, parts: NDArray[np.int32], validation: ValidationPlan, k: int
+) -> NDArray[np.bool_] | None:
+    """Return which rows are in the sample of the training rows, shape (n,); None if it would be more than half of them.
+
+    It has 2,000 rows, or 20 of each of k classes. Each class has its share, and at least two of its rows. Rows are
+    chosen by their content and the seed.
+    """
+    train = np.flatnonzero((parts >= 0) if validation.folds else (parts == 1))
+    size = max(_SAMPLE_ROWS, _SAMPLE_ROWS_PER_CLASS * k)
+    if 2 * size > len(train):
+        return None
+    sample = np.zeros(len(parts), np.bool_)
+    for label in np.unique(images.y[train]):
+        rows = train[images.y[train] == label]
+        keys = [hashlib.sha256(f"{validation.seed}:{images.sha256[row]}".encode()).hexdigest() for row in rows]
+        count = max(2, round(len(rows) * size / len(train)))
+        sample[rows[np.argsort(keys, kind="stable")[:count]]] = True
+    return sample
 
 
 def identity(images: FeatureSet, validation: ValidationPlan) -> str:

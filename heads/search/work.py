@@ -22,7 +22,7 @@ from heads.search.validation_plan import ValidationPlan
 LEADERBOARD, TABLE, BEST = "leaderboard.json", "leaderboard.csv", "best"
 """What the directory of a finished sweep holds."""
 
-_FORMAT, _FORMAT_VERSION = "featurecache-sweep-plan", 2  # version 1 had other folds
+_FORMAT, _FORMAT_VERSION = "featurecache-sweep-plan", 3  # version 1 had other folds, 2 tried all candidates
 _MAX_BYTES = 2**28  # of a file that is read back
 
 
@@ -58,12 +58,12 @@ class Work:
 
     def outcomes(self, task: Task) -> list[Outcome] | None:
         """Return the saved outcomes of a task; None if there are none, or their file is damaged."""
-        try:
-            with self.result(task).open("rb") as stream:
-                found = decode(stream.read(_MAX_BYTES), self.digest)
-        except OSError:
-            return None
+        found = self._saved(self.result(task))
         return found if found and len(found) == len(task.candidates) else None
+
+    def count(self) -> int:
+        """Return the number of tasks with saved outcomes."""
+        return sum(1 for path in (self.directory / "results").iterdir() if self._saved(path))
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -74,6 +74,13 @@ class Work:
             yield path
         finally:
             remove_directory(path)
+
+    def _saved(self, path: Path) -> list[Outcome] | None:
+        try:
+            with path.open("rb") as stream:
+                return decode(stream.read(_MAX_BYTES), self.digest)
+        except OSError:
+            return None
 
     def _require_own(self, plan: Mapping[str, Any]) -> None:
         """Raise `OutputError` if the directory holds another plan, naming what differs."""
@@ -133,9 +140,13 @@ def is_unfinished(directory: Path) -> bool:
 
 
 def plan_of(
-    fingerprint: str, identity: str, validation: ValidationPlan, candidates: Sequence[Candidate]
+    fingerprint: str,
+    identity: str,
+    validation: ValidationPlan,
+    candidates: Sequence[Candidate],
+    search: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return everything that determines the result of a sweep, ready for JSON."""
+    """Return all that determines the result of a sweep, ready for JSON; ``search`` is what chooses candidates."""
     return {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
@@ -144,6 +155,7 @@ def plan_of(
         "seed": validation.seed,
         "folds": validation.folds,
         "holdout": validation.holdout,
+        "search": search,
         "candidates": [candidate.to_dict() for candidate in candidates],
     }
 
@@ -163,6 +175,8 @@ def _differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     ]
     if there.get("candidates") != wanted["candidates"]:
         found.append(_grid_difference(there, wanted))
+    if not found and there.get("search") != wanted["search"]:
+        found.append("which heads or values were asked for by name")
     return found
 
 

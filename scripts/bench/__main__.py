@@ -22,6 +22,7 @@ BENCHMARKS = {
     "store": "what publishing costs at 1,000 images a second",
     "heads": "training and judging heads on 23,000 x 4096, beside Keras and scikit-learn",
     "sweep": "peak memory of a sweep on 23,000 x 4096, and 32 settings beside one",
+    "refine": "what a sweep finds with few values of long grids, beside all values, on small data sets",
     "report": "judging a head on 25,000 x 4096 of ten classes, and the report of it without thumbnails",
     "audit": "an audit of 25,000 x 4096 of ten classes: seconds of its stages, and peak memory",
     "serve": "the head service under load, beside FastAPI with Keras by hand, LitServe, BentoML and MLServer",

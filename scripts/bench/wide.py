@@ -47,6 +47,30 @@ def write_cache(path: Path, centres: NDArray[np.float32], labels: Sequence[int],
         Of each row, which is named by its number.
     """
     classes, width = centres.shape
+    _write(path, _Features(centres), (classes, width), labels, splits)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A source of rows (n, d) that lie in memory."""
+
+    X: NDArray[np.float32]
+
+    def read(self, tap: str, start: int, count: int) -> NDArray[np.float32]:
+        """Return rows (count, d)."""
+        del tap
+        return self.X[start : start + count]
+
+
+def write_rows(path: Path, X: NDArray[np.float32], labels: Sequence[int], splits: Sequence[str]) -> None:
+    """Write a cache of one tap, fc2, of given features (n, d), float32, whose rows are ordered by split."""
+    _write(path, _Rows(X), (max(labels) + 1, X.shape[1]), labels, splits)
+
+
+def _write(
+    path: Path, source: _Features | _Rows, shape: tuple[int, int], labels: Sequence[int], splits: Sequence[str]
+) -> None:
+    classes, width = shape
     recipe = Recipe(
         decode_version=DECODE_VERSION,
         resize="squash",
@@ -68,5 +92,5 @@ def write_cache(path: Path, centres: NDArray[np.float32], labels: Sequence[int],
         images=image_columns(entries, found, np.arange(len(entries))),
         failures=failure_columns(entries, found, np.arange(0)),
     )
-    places = RowPlaces.in_one(_Features(centres), 0, len(entries))
+    places = RowPlaces.in_one(source, 0, len(entries))
     pack(path, index, places, replace=False, scratch=path.parent)

@@ -77,6 +77,10 @@ def sweep(
 
     Rows of the test split are not used.
 
+    Of parameters with long grids, few values are tried, then others around the best; values given with -p are all
+    tried. With more than 4,000 training rows, costly heads are tried on a sample of them first, and the worse ones are
+    stopped, unless --head names them.
+
     The same command continues an interrupted sweep, and one whose time was over.
     """
     from heads import parse_grids
@@ -113,8 +117,13 @@ def _print_sweep(found: "Sweep", sweep_dir: Path) -> None:
     for entry in found.leaderboard:
         key = (entry.candidate.head, entry.candidate.tap)
         seconds[key] = seconds.get(key, 0.0) + entry.seconds
+    best = best_of_each(found.leaderboard)
+    sampled = len({entry.n_train for entry in best}) > 1
     print_table(
-        ("head", "tap", "parameters", "accuracy", "95 % interval", "loss", "seconds, all tried"),
+        (
+            *("head", "tap", "parameters", "accuracy", "95 % interval", "loss", "seconds, all tried"),
+            *(["trained on"] if sampled else []),
+        ),
         [
             (
                 entry.candidate.head,
@@ -124,8 +133,9 @@ def _print_sweep(found: "Sweep", sweep_dir: Path) -> None:
                 _interval(entry),
                 number(entry.loss),
                 f"{seconds[entry.candidate.head, entry.candidate.tap]:.2f}",
+                *([f"{entry.n_train:,}"] if sampled else []),
             )
-            for entry in best_of_each(found.leaderboard)
+            for entry in best
         ],
         left=(0, 1, 2),
     )
@@ -137,8 +147,8 @@ def _print_sweep(found: "Sweep", sweep_dir: Path) -> None:
         show(f"notice: {notice}")
     show()
     show(_spent(found.seconds))
-    best = found.leaderboard[0].candidate
-    show(f"{sweep_dir}: leaderboard.csv and leaderboard.json; best: {best.head} on {best.tap}")
+    first = found.leaderboard[0].candidate
+    show(f"{sweep_dir}: leaderboard.csv and leaderboard.json; best: {first.head} on {first.tap}")
 
 
 def _shown(candidate: "Candidate") -> str:

@@ -38,7 +38,7 @@ def notes(make_features):
         y = np.arange(len(splits)) % 2
         images = make_features(np.empty((len(y), 0), np.float32), y, splits=splits)
         best = SimpleNamespace(training=SimpleNamespace(warnings=warnings, valid_accuracy=valid_accuracy))
-        return [*map(str, notices_on(entries, best, images, validation, left))]
+        return [*map(str, notices_on(entries, best, images, validation, left=left))]
 
     return notes
 

@@ -126,6 +126,8 @@ def test_an_entry_as_json_is_complete():
         "valid_loss": None,
         "seconds": 3.0,
         "p_value": None,
+        "n_train": 0,
+        "n_valid": 0,
         "warnings": [],
         "error": "diverged",
     }

@@ -136,7 +136,7 @@ def test_tasks_are_all_candidates_on_all_parts_once():
 def test_cheap_tasks_of_all_taps_come_first_where_time_is_short_and_else_the_costly_ones_of_a_tap():
     heads = ["svm", "logreg", "centroid", "lda", "knn"]
     tasks = tasks_of(candidates_of(heads, ["fc1", "fc2"], {"logreg": {"C": [1]}, "svm": {"C": [1]}}), range(1))
-    costs = {task.name: task.cost(9000, 1280, 100) for task in tasks}
+    costs = {task.name: head_spec(task.candidates[0].head).cost(9000, 1280, 100) for task in tasks}
     cheap, costly = (list(groups_of(tasks, costs, cheap_first=first)) for first in (True, False))
     order = list(dict.fromkeys(task.candidates[0].head for _, group in cheap for task in group))
     assert order == ["majority", "centroid", "knn", "lda", "logreg", "svm"]

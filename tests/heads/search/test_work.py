@@ -15,7 +15,7 @@ GRID = {"logreg": {"C": [1, 2]}, "softmax": {"lr": [0.1], "l2": [0]}}
 
 
 def plan(heads=("logreg", "softmax"), taps=("fc1",), grids=GRID, rows="aa", folds=0, holdout=0.2, seed=0, recipe="ff"):
-    return plan_of(recipe, rows, ValidationPlan(folds, holdout, seed), candidates_of(heads, taps, grids))
+    return plan_of(recipe, rows, ValidationPlan(folds, holdout, seed), candidates_of(heads, taps, grids), {})
 
 
 @pytest.fixture

@@ -1,0 +1,73 @@
+"""What a sweep finds by trying few values of long grids, compared with the same heads on all values of them."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache import FeatureCache
+from heads import head_spec, sweep
+from heads.search.refinement import long_parameters
+from scripts.bench.wide import write_rows
+
+HEADS = ("logreg", "ridge", "softmax", "sgd", "naive_bayes", "svm")
+_VALID = 0.3
+
+
+def run() -> dict[str, Any]:
+    """Return, for each data set and head: accuracies with few and with all values, rows that differ, tries, seconds."""
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (X, y) in data_sets().items():
+            cache = Path(folder) / f"{name}.h5"
+            valid = np.random.default_rng(0).random(len(y)) < _VALID
+            order = np.argsort(valid, kind="stable")
+            write_rows(cache, X[order], y[order].tolist(), np.where(valid[order], "valid", "train").tolist())
+            rows += [{"data": name} | row for row in compared(FeatureCache.open(cache), Path(folder))]
+    return {"heads": rows}
+
+
+def data_sets() -> dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """Return features and labels: scikit-learn's, and overlapping clusters of several widths and numbers of classes."""
+    from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+
+    loaded = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}
+    given = {name: load(return_X_y=True) for name, load in loaded.items()}
+    drawn = {"clusters_1000x64_12": _clusters(1000, 64, 12), "clusters_800x300_3": _clusters(800, 300, 3)}
+    return {name: (X.astype(np.float32), y.astype(np.int64)) for name, (X, y) in (given | drawn).items()}
+
+
+def compared(cache: FeatureCache, folder: Path) -> list[dict[str, Any]]:
+    """Sweep twice, with few and with all values; return both for each head, and for the best of all."""
+    given = {
+        name: {each: head_spec(name).grid[each] for each in long_parameters(head_spec(name), {})} for name in HEADS
+    }
+    found = [
+        sweep(cache, folder / f"{cache.path.stem}-{kind}", heads=HEADS, grids=grids, jobs=1)
+        for kind, grids in (("few", {}), ("all", given))
+    ]
+    rows = []
+    for name in (*HEADS, "best"):
+        boards = [[each for each in one.leaderboard if name in {each.candidate.head, "best"}] for one in found]
+        row: dict[str, Any] = {"head": name, "rows": boards[0][0].n_valid}
+        for kind, board, one in zip(("few", "all"), boards, found, strict=True):
+            accuracy = board[0].accuracy
+            seconds = sum(one.seconds["heads"].values()) if name == "best" else one.seconds["heads"][name]
+            row |= {
+                f"{kind}_accuracy": accuracy and round(accuracy.value, 4),
+                f"{kind}_tries": len(board),
+                f"{kind}_s": round(seconds, 1),
+            }
+        rows.append(row)
+    return rows
+
+
+def _clusters(n: int, d: int, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return rows around k centres in a space of 16 dimensions, seen through d features with noise and a ReLU."""
+    generator = np.random.default_rng(d)
+    mixing = generator.standard_normal((16, d)) / 4
+    y = generator.integers(0, k, n)
+    rows = generator.standard_normal((k, 16))[y] + 0.8 * generator.standard_normal((n, 16))
+    return np.maximum(rows @ mixing + 0.3 * generator.standard_normal((n, d)), 0), y
