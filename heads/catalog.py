@@ -18,6 +18,7 @@ from heads.families.discriminant import CentroidHead, LDAHead, NaiveBayesHead
 from heads.families.ensembles import ExtraTreesHead, HistGradientBoostingHead
 from heads.families.estimator_forms import FORMS
 from heads.families.estimators import PREFIX, estimator_head, form_of, is_estimator, stored_values
+from heads.families.keras_head import is_keras_head, keras_head, stored_keras_head
 from heads.families.linear import LogisticHead, SGDHead
 from heads.families.neighbors import NeighborsHead
 from heads.families.ridge import RidgeHead
@@ -92,7 +93,7 @@ def head_spec(name: str) -> HeadSpec:
     UnknownNameError
         If there is no such head.
     HeadError
-        If scikit-learn has no such classifier, or it cannot be a head.
+        If scikit-learn has no such classifier, or it cannot be a head, or the function of a Keras head cannot be used.
     EntryPointError
         If an installed package adds it, but cannot be loaded.
 
@@ -123,7 +124,8 @@ def make_head(name: str, *, seed: int = 0, **params: object) -> Head:
     Parameters
     ----------
     name
-        The name of the head: a key of `HEADS`, or ``sklearn:`` and a classifier of scikit-learn.
+        The name of the head: a key of `HEADS`; ``sklearn:`` and a classifier of scikit-learn; or
+        ``keras:MODULE:FUNCTION``, whose module is imported.
     seed
         The seed of its random choices, from 0 to 2**32 - 1; not used by heads that have none.
     **params
@@ -145,7 +147,11 @@ def make_head(name: str, *, seed: int = 0, **params: object) -> Head:
     >>> make_head("sgd", seed=3).seed
     3
     """
-    head = _head_class(name)
+    return untrained_head(_head_class(name), seed, params)
+
+
+def untrained_head(head: type[Head], seed: int, params: Mapping[str, object]) -> Head:
+    """Make an untrained head of a class; see `make_head`."""
     if not 0 <= seed < _SEEDS:
         raise ParameterError(f"the seed is {seed}, expected a whole number from 0 to {_SEEDS - 1}")
     values: dict[str, object] = {**head.spec.values(params)}
@@ -167,7 +173,7 @@ def model_class(name: str, target: Target = "class") -> type[FittedModel]:
     if is_estimator(name):
         model, number_model = form_of(name).model, None
     else:
-        head = REGISTRY.find(name)
+        head = stored_head_class(name, {})
         model, number_model = head.model_class, head.number_model_class
     if target != "number":
         return model
@@ -179,11 +185,11 @@ def model_class(name: str, target: Target = "class") -> type[FittedModel]:
 
 def stored_parameters(name: str, params: Mapping[str, Value]) -> dict[str, Value]:
     """Return the parameters that a file of a head has; see `heads.parameters.HeadSpec.stored`."""
-    return dict(params) if is_estimator(name) else head_spec(name).stored(params)
+    return dict(params) if is_estimator(name) else stored_head_class(name, params).spec.stored(params)
 
 
 def read_parameters(name: str, params: Mapping[str, object]) -> dict[str, Value]:
-    """Return the checked parameters of a stored head; imports no scikit-learn.
+    """Return the checked parameters of a stored head; imports no scikit-learn, and no module that the name has.
 
     Raises
     ------
@@ -193,7 +199,9 @@ def read_parameters(name: str, params: Mapping[str, object]) -> dict[str, Value]
         If a parameter does not exist or cannot have its value; those of scikit-learn are checked for their types, since
         they change from version to version.
     """
-    return stored_values(name, params) if is_estimator(name) else head_spec(name).values(params)
+    if is_estimator(name):
+        return stored_values(name, params)
+    return stored_head_class(name, params).spec.values(params)
 
 
 def estimator_names() -> tuple[str, ...]:
@@ -207,8 +215,24 @@ def estimator_names() -> tuple[str, ...]:
     return tuple(f"{PREFIX}{name}" for name in FORMS)
 
 
+def stored_head_class(name: str, params: Mapping[str, object]) -> type[Head]:
+    """Return the class of a stored head with these parameters; imports no module that the name has.
+
+    Raises
+    ------
+    UnknownNameError, EntryPointError
+        As `head_spec`.
+    ParameterError
+        If a parameter has no possible type.
+    """
+    return stored_keras_head(name, params) if is_keras_head(name) else _head_class(name)
+
+
 def _head_class(name: str) -> type[Head]:
-    return estimator_head(name) if is_estimator(name) else REGISTRY.find(name)
+    """Return the class of a head of this name, for training; of a Keras head of one's own, import its module."""
+    if is_estimator(name):
+        return estimator_head(name)
+    return keras_head(name) if is_keras_head(name) else REGISTRY.find(name)
 
 
 def parse_parameters(spec: HeadSpec, texts: Iterable[str]) -> dict[str, Value]:

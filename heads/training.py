@@ -23,7 +23,7 @@ from featurecache.text import counted, did_you_mean, in_units, listed
 from heads.artifact import NumberRange, TrainedHead, TrainingGroups, TrainingRecord
 from heads.calibrate import fit_calibration
 from heads.calibration import METHODS, NONE
-from heads.catalog import head_spec, load_heads, make_head, model_class
+from heads.catalog import head_spec, load_heads, make_head, model_class, stored_head_class, untrained_head
 from heads.epochs import Monitor
 from heads.errors import EvaluationError, MismatchError, ParameterError, TrainingError
 from heads.notices import Code, Notice
@@ -220,7 +220,7 @@ class Training:
     ) -> Self:
         """Check what a caller asks for; see `train`, also for errors."""
         wanted = require_target(target)
-        spec = head_spec(head or (start.name if start else default_head(wanted)))
+        spec = start.spec if start and head in {None, start.name} else head_spec(head or default_head(wanted))
         _require_able(spec, wanted)
         if start is not None and (start.target != "class" or wanted != "class"):
             raise ParameterError("a head of several labels, or of a number, cannot be continued; train a new one")
@@ -239,6 +239,8 @@ class Training:
 
     def untrained(self) -> Head:
         """Return the head, untrained."""
+        if self.start is not None:  # a file of a head imports nothing
+            return untrained_head(stored_head_class(self.start.name, self.start.params), self.seed, self.values)
         return make_head(self.spec.name, seed=self.seed, **self.values)
 
     def on(

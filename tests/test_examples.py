@@ -53,7 +53,7 @@ def test_a_head_is_trained_on_images_that_the_example_makes(first):
 def test_an_own_keras_model_is_evaluated_like_a_head(first):
     folder, _ = first
     assert accuracy(run("own_keras_head.py", folder)) > 0.3
-    assert (folder / "own_head.keras").exists()
+    assert (folder / "digits-own-layers" / "head.json").exists()
 
 
 def test_requests_are_answered_by_a_network_that_is_started_once(first):

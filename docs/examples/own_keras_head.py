@@ -1,52 +1,39 @@
-"""Train a Keras model of your own on a feature set, and evaluate it like a head of this project.
+"""Train Keras layers of your own as a head: it is evaluated, stored and served like any other.
 
 Run extract_and_train.py first; it makes digits.h5.
 """
 
-import keras
-import numpy as np
+from pathlib import Path
 
 import heads
 from featurecache import FeatureCache
 
-# 1. A feature set: X (n, d) float32, y (n,) class numbers, with the paths. X is memory-mapped.
-cache = FeatureCache.open("digits.h5")
-train = cache.features("avg_pool", split="train")
-valid = cache.features("avg_pool", split="valid")
-test = cache.features("avg_pool", split="test")
+# 1. A function that builds the layers above the features, in a module of the current folder or of Python's path.
+Path("my_layers.py").write_text(
+    """
+import keras
 
-# 2. Any model from features to probabilities. Standardise features with statistics of the training rows.
-keras.utils.set_random_seed(0)
-normalise = keras.layers.Normalization()
-normalise.adapt(np.asarray(train.X))
-model = keras.Sequential(
-    [
-        keras.Input((train.X.shape[1],)),
-        normalise,
-        keras.layers.Dense(64, activation="relu"),
-        keras.layers.Dropout(0.3),
-        keras.layers.Dense(len(cache.classes), activation="softmax"),
+def build(width, classes, units=64, dropout=0.3):
+    return [
+        keras.layers.Dense(units, activation="relu"),
+        keras.layers.Dropout(dropout),
+        keras.layers.Dense(classes, activation="softmax"),
     ]
-)
-model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-model.fit(
-    np.asarray(train.X),
-    train.y,
-    epochs=20,
-    verbose=0,
-    validation_data=(np.asarray(valid.X), valid.y),
-    callbacks=[keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)],
+""",
+    "utf-8",
 )
 
-# 3. The same metrics and intervals as for other heads, from a predictions table.
-table = heads.PredictionsTable(
-    paths=test.paths,
-    splits=test.splits,
-    true=test.y,
-    classes=cache.classes,
-    probabilities=model.predict(np.asarray(test.X), verbose=0).astype(np.float64),
+# 2. Keras trains it on the train split, with parameters of the function and of the training.
+cache = FeatureCache.open("digits.h5")
+head = heads.train(
+    cache,
+    "keras:my_layers:build",
+    tap="avg_pool",
+    params={"units": 96, "epochs": 20, "patience": 3, "keep": "best", "schedule": "cosine"},
 )
-evaluation = heads.evaluate_table(table, split="test")
-interval = evaluation.accuracy
+
+# 3. The head is stored as plain arrays. It needs neither the function nor Keras from now on.
+head.save("digits-own-layers")
+loaded = heads.TrainedHead.load("digits-own-layers")
+interval = heads.evaluate(loaded, cache.features("avg_pool", split="test")).accuracy
 print(f"accuracy {interval.value:.3f}, 95 % interval {interval.low:.3f} to {interval.high:.3f}")
-model.save("own_head.keras")

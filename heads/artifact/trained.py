@@ -28,10 +28,10 @@ from heads.artifact.description import DESCRIPTION, FORMAT, FORMAT_VERSION, chec
 from heads.artifact.record import TrainingRecord, read_record
 from heads.base import EachLabelModel, FittedModel
 from heads.calibration import Calibration
-from heads.catalog import model_class, read_parameters, stored_parameters
+from heads.catalog import model_class, read_parameters, stored_head_class, stored_parameters
 from heads.errors import ArtifactError, HeadError, MismatchError
 from heads.notices import to_dicts
-from heads.parameters import Value
+from heads.parameters import HeadSpec, Value
 from heads.rows import Features, Floats
 
 if TYPE_CHECKING:
@@ -248,6 +248,11 @@ class TrainedHead:
                 f"the head was trained on features of another recipe: {found}; "
                 "extract the images with the head's recipe, or train a new head"
             )
+
+    @property
+    def spec(self) -> HeadSpec:
+        """The declaration of the head. Nothing is imported for it that only the files of the head name."""
+        return stored_head_class(self.name, self.params).spec
 
     @property
     def identity(self) -> str:

@@ -24,6 +24,8 @@ from heads.calibration import Temperature
 from heads.catalog import HEADS, model_class
 from heads.errors import HeadError, MismatchError
 from heads.families.affine import AffineModel, OneVsRestModel
+from heads.families.keras_head import keras_layers
+from heads.families.keras_layers import LayerStack, StoredLayer
 from heads.families.layers import Layer, LayersModel
 
 if TYPE_CHECKING:
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
 DESCRIPTION = "featurecache.json"
 FORMAT, FORMAT_VERSION = "featurecache-model", 1
 
-Layered: TypeAlias = AffineModel | OneVsRestModel | LayersModel
-_LAYERED = (AffineModel, OneVsRestModel, LayersModel)
+Layered: TypeAlias = AffineModel | OneVsRestModel | LayersModel | LayerStack
+_LAYERED = (AffineModel, OneVsRestModel, LayersModel, LayerStack)
 _INTERPOLATIONS = {"bilinear": "bilinear", "nearest": "nearest", "bicubic": "bicubic", "lanczos": "lanczos3"}
 _NEVER = -1e9  # the score of a class without training rows: its probability is exactly 0
 _SMALLEST_DEVIATION = 1e-6  # Keras's Normalization accepts none below its epsilon, 1e-7
@@ -203,7 +205,17 @@ def save_model(model: Any, path: Path, description: Mapping[str, Any]) -> None: 
 
 def _layers(fitted: Layered, head: TrainedHead) -> list[Any]:
     """Return the head as a sequence of Keras layers with its weights."""
-    keras_layers = load_keras().layers
+    kinds = load_keras().layers
+    layers = _stack_layers(fitted, head) if isinstance(fitted, LayerStack) else _dense_layers(fitted, head)
+    if isinstance(fitted, OneVsRestModel):  # sigmoids divided by their sum are the softmax of their logarithms
+        layers.append(kinds.Activation("log_sigmoid", name="log_sigmoid"))
+    if head.calibration and isinstance(head.calibration.map, Temperature):
+        layers.append(kinds.Rescaling(1 / head.calibration.map.temperature, name="temperature"))
+    return [*layers, kinds.Softmax(name="probabilities")]
+
+
+def _dense_layers(fitted: AffineModel | OneVsRestModel | LayersModel, head: TrainedHead) -> list[Any]:
+    """Return the layers that give the scores of dense layers."""
     if isinstance(fitted, LayersModel):
         dense, activation = list(fitted.layers), fitted.activation
     else:
@@ -215,11 +227,18 @@ def _layers(fitted: Layered, head: TrainedHead) -> list[Any]:
         layers.append(layer)
     layers += [_dense(hidden, activation, f"hidden_{number}") for number, hidden in enumerate(dense[:-1], start=1)]
     layers.append(_dense(dense[-1], "linear", "scores"))
-    if isinstance(fitted, OneVsRestModel):  # sigmoids divided by their sum are the softmax of their logarithms
-        layers.append(keras_layers.Activation("log_sigmoid", name="log_sigmoid"))
-    if head.calibration and isinstance(head.calibration.map, Temperature):
-        layers.append(keras_layers.Rescaling(1 / head.calibration.map.temperature, name="temperature"))
-    return [*layers, keras_layers.Softmax(name="probabilities")]
+    return layers
+
+
+def _stack_layers(stack: LayerStack, head: TrainedHead) -> list[Any]:
+    """Return the layers of a Keras head of one's own, with a score for every class."""
+    *hidden, last = stack.layers
+    scores = _for_all_classes(Layer(last.arrays["kernel"], last.arrays["bias"]), head)
+    last = StoredLayer(last.kind, last.settings, {"kernel": scores.kernel, "bias": scores.bias})
+    standardizing = load_keras().layers.Normalization(
+        mean=stack.scaling.mean, variance=np.square(stack.scaling.scale), name="standardize"
+    )
+    return [standardizing, *keras_layers(LayerStack((*hidden, last), stack.scaling))]
 
 
 def _dense(layer: Layer, activation: str, name: str) -> Any:  # noqa: ANN401 - a Keras layer

@@ -9,6 +9,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from heads.catalog import HEADS
+from heads.errors import ParameterError
+from heads.families.keras_head import is_keras_head
 from heads.service.documentation import answers
 from heads.service.training import Jobs, TrainingRequest, default_tap, matrix_of
 from heads.service.uploads import JSON_TYPE, parsed
@@ -65,8 +67,13 @@ def training_routes(reader: Reader, corrections: Corrections | None) -> APIRoute
         body = await reader.body(request)
         given = await reader.in_thread(request, parsed, TrainingBody, body or b"{}")
         served = service.heads.snapshot().get(name)
+        family = given.family or (served.head.name if served else None)
+        if family and is_keras_head(family):  # neither a client nor a file of a head imports a module
+            raise ParameterError(
+                f"family: {family} is code of your own, which a service does not run; train it with featurecache train"
+            )
         training = Training.asked(
-            given.family or (served.head.name if served else None),
+            family,
             params=given.parameters,
             seed=given.seed,
             holdout=given.holdout,

@@ -78,7 +78,8 @@ def train(
 
     require_free(head_dir)
     begun = None if start is None else TrainedHead.load(start)
-    params = parse_parameters(head_spec(head or (begun.name if begun else default_head(target))), param or [])
+    spec = begun.spec if begun and head in {None, begun.name} else head_spec(head or default_head(target))
+    params = parse_parameters(spec, param or [])
     opened = open_labelled(cache, labels, group, weight)
     with progress("training", bar=False):  # epochs are printed
         trained = fit(

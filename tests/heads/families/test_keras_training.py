@@ -3,6 +3,9 @@
 All tests that start Keras's ``fit`` for heads are in this file, so that they share one process.
 """
 
+import re
+import sys
+
 import numpy as np
 import pytest
 
@@ -11,9 +14,11 @@ from featurecache.rows import ArraySource, Rows
 from heads.artifact import TrainedHead
 from heads.catalog import head_spec, make_head
 from heads.epochs import Monitor
-from heads.errors import ParameterError, TrainingError
+from heads.errors import ArtifactError, HeadError, ParameterError, TrainingError
 from heads.families import dense_head
 from heads.families.epoch_head import rate_factor
+from heads.families.keras_head import keras_head, keras_layers
+from heads.families.keras_layers import ACTIVATIONS, LayerStack
 from heads.training import train
 
 pytestmark = pytest.mark.filterwarnings(
@@ -298,3 +303,209 @@ print(head.versions_["backend"].split()[0])
         np.testing.assert_allclose(learned["losses"], [epoch.valid_loss for epoch in monitor.epochs], atol=1e-4)
         for name, array in ours.model_.arrays.items():
             np.testing.assert_allclose(learned[name], array, atol=1e-5)
+
+
+# Keras heads of one's own
+
+OWN = """
+import keras
+
+def build(width, classes, units=9, dropout=0.2, activation="gelu", norm=True):
+    layers = keras.layers
+    return [
+        layers.Dense(units, use_bias=False),
+        *([layers.BatchNormalization()] if norm else []),
+        layers.Activation(activation),
+        layers.Dropout(dropout),
+        layers.LayerNormalization(),
+        layers.Dense(8, activation="selu"),
+        layers.LeakyReLU(0.1),
+        layers.GaussianNoise(0.1),
+        layers.Dense(classes, activation="softmax"),
+    ]
+
+def sequential(width, classes):
+    return keras.Sequential([keras.Input((width,)), keras.layers.Dense(classes), keras.layers.Softmax()])
+
+def one_more(width, classes):
+    return [keras.layers.Dense(classes + 1)]
+
+def wrong_width(width, classes):
+    return keras.Sequential([keras.Input((width + 1,)), keras.layers.Dense(classes)])
+
+def convolution(width, classes):
+    return [keras.layers.Reshape((width, 1)), keras.layers.Flatten(), keras.layers.Dense(classes)]
+
+def own_layer(width, classes):
+    class Dense(keras.layers.Dense):
+        def call(self, inputs):
+            return super().call(inputs) + 1
+    return [Dense(4), keras.layers.Dense(classes)]
+
+def own_activation(width, classes):
+    return [keras.layers.Dense(4, activation=lambda x: x + 1), keras.layers.Dense(classes)]
+
+def sigmoid(width, classes):
+    return [keras.layers.Dense(classes, activation="sigmoid")]
+
+def nothing(width, classes):
+    return None
+
+def failing(width, classes):
+    raise ValueError("no\\nidea")
+
+def twice(width, classes):
+    layer = keras.layers.Dense(4)
+    return [keras.layers.Dense(4), layer, layer, keras.layers.Dense(classes)]
+
+def no_default(width, classes, units): ...
+def taken(width, classes, lr=0.1): ...
+def of_a_list(width, classes, units=[3]): ...
+def one_parameter(width): ...
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The current folder has ``own_layers.py``."""
+    (tmp_path / "own_layers.py").write_text(OWN, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("own_layers", None)
+    keras_head.cache_clear()
+
+
+def keras_probabilities(model, X):
+    """Return what Keras computes with the stored layers, rebuilt."""
+    import keras
+
+    outputs = ((X - model.scaling.mean) / model.scaling.scale).astype(np.float32)
+    for layer in keras_layers(model):
+        outputs = layer(outputs)
+    return np.asarray(keras.ops.softmax(outputs))
+
+
+@pytest.mark.usefixtures("own", "step_by_step")
+def test_layers_of_a_function_are_trained_and_stored_as_arrays(rows):
+    X, y, valid_X, valid_y = rows
+    monitor = Monitor(valid_X, valid_y)
+    params = STEPS | {"units": 7, "keep": "best", "schedule": "cosine"}
+    head, again = (
+        make_head("keras:own_layers:build", **params).fit(X, y, monitor=each) for each in (monitor, Monitor(*rows[2:]))
+    )
+    assert monitor.epochs[-1].loss < monitor.epochs[0].loss
+    assert head.model_.arrays["kernel_0"].shape == (12, 7)
+    assert np.abs(head.model_.arrays["moving_mean_1"]).max() > 0
+    np.testing.assert_allclose(head.predict_proba(X), keras_probabilities(head.model_, X), atol=1e-5)
+    np.testing.assert_allclose(head.predict_proba(X), again.predict_proba(X), atol=1e-5)
+    of_truth = head.predict_proba(valid_X)[np.arange(len(valid_y)), valid_y]
+    assert -np.log(of_truth).mean() == pytest.approx(min(epoch.valid_loss for epoch in monitor.epochs), abs=1e-5)
+
+
+@pytest.mark.usefixtures("own", "step_by_step")
+@pytest.mark.parametrize("function", ["sequential", "build"])
+def test_a_stored_head_is_loaded_and_goes_on_without_its_code(function, blob_cache, own, fresh_python, monkeypatch):
+    params = {"epochs": 1} | ({"units": 5} if function == "build" else {})
+    name = f"keras:own_layers:{function}"
+    trained = train(blob_cache, name, params=params)
+    trained.save(own / "head")
+    (own / "own_layers.py").write_text("raise RuntimeError('imported')", "utf-8")
+    sys.modules.pop("own_layers")
+    keras_head.cache_clear()
+    loaded = TrainedHead.load(own / "head")
+    assert (loaded.name, dict(loaded.params)) == (name, dict(trained.params))
+    assert loaded.identity == trained.identity
+    X = blob_cache.features("fc2").X
+    np.testing.assert_array_equal(loaded.predict_proba(X), trained.predict_proba(X))
+    longer = train(blob_cache, start=loaded, params={"epochs": 2})
+    assert len(longer.training.epochs) == 3
+    assert longer.training.epochs[1].loss < trained.training.epochs[0].loss + 0.05
+    with pytest.raises(HeadError, match="the module 'own_layers' cannot be imported: RuntimeError: imported"):
+        train(blob_cache, name)
+    code = "import sys, heads; heads.TrainedHead.load(sys.argv[1]); print('keras' in sys.modules)"
+    assert fresh_python(code, own / "head") == "False"
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "softmax"])
+def test_activations_are_those_of_keras(activation):
+    import keras
+
+    x = np.linspace(-8, 8, 97).reshape(1, -1)
+    theirs = np.asarray(keras.activations.get(activation)(x.astype(np.float32)))
+    np.testing.assert_allclose(ACTIVATIONS[activation](x), theirs, atol=1e-5)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("one_more", "the layers give 5 scores, expected 4, one for each class"),
+        ("wrong_width", "does not fit: ValueError: "),
+        ("convolution", "gives the shape (None, 12, 1), expected (n, units)"),
+        ("own_layer", "the layer Dense 'dense"),
+        ("own_activation", "with the activation '<lambda>' cannot be stored; known are Dense, Activation, "),
+        ("sigmoid", "with the activation 'sigmoid', expected Dense with softmax, or with no activation"),
+        ("nothing", "gave None, expected a list of Keras layers or a keras.Sequential"),
+        ("failing", "keras:own_layers:failing failed: ValueError: no idea"),
+        ("twice", "twice; make a layer for each place"),
+    ],
+)
+def test_layers_that_cannot_be_trained_or_stored_are_refused_before_the_training(function, message, rows):
+    with pytest.raises(TrainingError, match=re.escape(message)) as caught:
+        make_head(f"keras:own_layers:{function}").fit(*rows[:2])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("keras:own_layers", "expected keras:MODULE:FUNCTION"),
+        ("keras::build", "expected keras:MODULE:FUNCTION"),
+        ("keras:no_such_module:build", "there is no module 'no_such_module' in the current folder or Python's path"),
+        ("keras:own_layers:biuld", "the module 'own_layers' has no function 'biuld'"),
+        ("keras:own_layers:no_default", "the parameter units has no default, expected a number"),
+        ("keras:own_layers:taken", "the parameter lr has the name of one of the training"),
+        ("keras:own_layers:of_a_list", "the parameter units has the default [3], expected a number"),
+        ("keras:own_layers:one_parameter", "the function has the parameters (width), expected (width, classes)"),
+    ],
+)
+def test_names_that_stand_for_no_function_are_refused(name, message):
+    with pytest.raises(HeadError, match=re.escape(message)):
+        make_head(name)
+
+
+def test_parameters_are_those_of_the_function_and_of_the_training(own):
+    values = head_spec("keras:own_layers:build").values({"units": 3})
+    assert (values["units"], values["dropout"], values["activation"], values["norm"]) == (3, 0.2, "gelu", True)
+    assert values["lr"] == 0.001
+    with pytest.raises(ParameterError, match="units is 'many', expected a whole number"):
+        make_head("keras:own_layers:build", units="many")
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("[", "does not describe layers that are known"),
+        ('{"layer": "Dense"}', "does not describe layers that are known"),
+        ('[{"layer": "Lambda"}]', "does not describe layers that are known"),
+        ('[{"layer": "Dense", "activation": "os.system"}]', "has an activation that is not known"),
+        ('[{"layer": "Dense", "activation": "relu", "more": 1.0}]', "has other settings than activation"),
+        (
+            '[{"layer": "Dropout", "rate": NaN}, {"layer": "Dense", "activation": "relu"}]',
+            "has other settings than rate",
+        ),
+        ("[]", "layers has no Dense layer"),
+        ('[{"layer": "Dense", "activation": "linear"}, {"layer": "Dense", "activation": "linear"}]', "expected"),
+    ],
+)
+def test_a_forged_description_is_refused(description, message):
+    arrays = {
+        "layers": np.frombuffer(description.encode(), np.uint8),
+        "mean": np.zeros(3),
+        "scale": np.ones(3),
+        "kernel_0": np.ones((3, 2)),
+        "bias_0": np.zeros(2),
+    }
+    with pytest.raises(ArtifactError, match=message):
+        LayerStack.from_arrays(arrays, classes=2, width=3, params={})
