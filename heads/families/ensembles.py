@@ -46,6 +46,7 @@ class ExtraTreesHead(IndependentHead):
             CLASS_WEIGHT,
         ),
         libraries=("scikit-learn",),
+        weighted=True,
         cost=lambda n, d, k: 30_000 * n * np.log2(max(2, n)) * d**0.5,
     )
     model_class: ClassVar[type[FittedModel]] = ForestModel
@@ -71,7 +72,7 @@ class ExtraTreesHead(IndependentHead):
                 class_weight=None if self.class_weight == "none" else self.class_weight,
                 random_state=self.seed,
                 n_jobs=threads,
-            ).fit(rows, targets)
+            ).fit(rows, targets, sample_weight=self.weights_)
             model = forest(estimator, _unscaled(rows))
             require_same(estimator, model, rows)
         return model, ()
@@ -117,6 +118,7 @@ class HistGradientBoostingHead(IndependentHead):
             CLASS_WEIGHT,
         ),
         libraries=("scikit-learn",),
+        weighted=True,
         cost=lambda n, d, k: 40_000 * min(_MOST_ITERATIONS * k, _MOST_TREES) * n * min(d, 128) ** 0.5,
     )
     model_class: ClassVar[type[FittedModel]] = BoostedTreesModel
@@ -147,7 +149,7 @@ class HistGradientBoostingHead(IndependentHead):
                 class_weight=None if self.class_weight == "none" else self.class_weight,
                 early_stopping=False,
                 random_state=self.seed,
-            ).fit(rows[:, features], targets)
+            ).fit(rows[:, features], targets, sample_weight=self.weights_)
             model = histogram_boosted(estimator, _unscaled(rows), features)
             require_same(estimator, model, rows, features)
         return model, ()
@@ -156,7 +158,7 @@ class HistGradientBoostingHead(IndependentHead):
         """Return the numbers of the features that trees look at, ascending; the first of equally good ones."""
         if isinstance(self.features, str) or self.features >= X.shape[1]:
             return np.arange(X.shape[1])
-        classes = Classes.from_rows(X, targets, len(self.classes_), standardize=True)
+        classes = Classes.from_rows(X, targets, len(self.classes_), standardize=True, weights=self.weights_)
         within, between = classes.counts @ classes.variances, classes.settled(classes.between())
         ratio = np.divide(between, within, out=np.where(between > 0, np.inf, 0.0), where=within > 0)
         return np.sort(np.argsort(-ratio, kind="stable")[: self.features])

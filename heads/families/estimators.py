@@ -60,12 +60,13 @@ class EstimatorHead(IndependentHead):
         del monitor  # scikit-learn reports no epochs
         X = np.asarray(X, np.float32 if self.form.trees or X.dtype == np.float16 else None)
         standardize = self.params.get("standardize") is True
-        scaling = Scaling.from_rows(X, standardize=standardize)
+        scaling = Scaling.from_rows(X, standardize=standardize, weights=self.weights_)
+        options = {} if self.weights_ is None else {"sample_weight": self.weights_}
         estimator = self._estimator()
         with own_threads() as threads, one_openmp_thread(X.size), recorded() as said:
             if self.form.trees and "n_jobs" in estimator.get_params():
                 estimator.set_params(n_jobs=threads)
-            estimator.fit(scaling.applied(X) if standardize else X, targets)
+            estimator.fit(scaling.applied(X) if standardize else X, targets, **options)
             model = self.form.convert(estimator, scaling)
             require_same(estimator, model, X)
         name = type(estimator).__name__
@@ -114,6 +115,8 @@ def estimator_head(name: str) -> type[EstimatorHead]:
     HeadError
         If scikit-learn has no such classifier, or it cannot be stored, or needs another estimator.
     """
+    from sklearn.utils.validation import has_fit_parameter
+
     kind = _class_of(name)
     form = form_of(name)
     spec = HeadSpec(
@@ -121,6 +124,7 @@ def estimator_head(name: str) -> type[EstimatorHead]:
         summary=f"scikit-learn's {kind.__name__}.",
         parameters=(*_parameters(kind, form), *(() if form.trees else (NO_STANDARDIZE,))),
         libraries=("scikit-learn",),
+        weighted=has_fit_parameter(kind, "sample_weight"),
         withheld={**_WITHHELD, **form.withheld},
     )
     return type(kind.__name__, (EstimatorHead,), {"spec": spec, "model_class": form.model, "form": form})

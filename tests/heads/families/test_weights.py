@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import StandardScaler
@@ -18,7 +19,13 @@ from tests.heads.families.calibrated import scores_of, uneven
 
 WEIGHTED = [name for name in HEADS if head_spec(name).weighted]
 OTHERS = [name for name in HEADS if not head_spec(name).weighted]
-PARAMS = {"softmax": {"epochs": 2}, "mlp": {"epochs": 2}, "sgd": {"max_iter": 5}}
+PARAMS = {
+    "softmax": {"epochs": 2},
+    "mlp": {"epochs": 2},
+    "sgd": {"max_iter": 5},
+    "extra_trees": {"n_estimators": 5, "min_samples_leaf": 10},
+    "hist_gradient_boosting": {"max_iter": 3},
+}
 balancing = pytest.mark.parametrize("class_weight", ["none", "balanced"])
 
 
@@ -84,6 +91,30 @@ def test_descent_is_that_of_scikit_learn(k, blobs):
     Z = scaled(X, weights)
     expected = SGDClassifier(loss="log_loss", random_state=4, **params).fit(Z, y, sample_weight=weights)
     np.testing.assert_allclose(head.predict_proba(X), expected.predict_proba(Z), rtol=0, atol=1e-6)
+
+
+def test_trees_are_those_of_scikit_learn(blobs):
+    X, y, weights = weighed(blobs, 3)
+    X = X.astype(np.float32)
+    head = make_head("extra_trees", seed=3, n_estimators=10).fit(X, y, sample_weight=weights)
+    expected = ExtraTreesClassifier(10, random_state=3).fit(X, y, sample_weight=weights)
+    np.testing.assert_allclose(head.predict_proba(X), expected.predict_proba(X), rtol=0, atol=1e-6)
+    head = make_head("hist_gradient_boosting", max_iter=5, max_leaf_nodes=4, l2=0.0).fit(X, y, sample_weight=weights)
+    boosting = HistGradientBoostingClassifier(
+        max_iter=5, max_leaf_nodes=4, min_samples_leaf=5, early_stopping=False, random_state=0
+    )
+    expected = boosting.fit(X, y, sample_weight=weights)
+    np.testing.assert_allclose(head.predict_proba(X), expected.predict_proba(X), rtol=0, atol=1e-6)
+
+
+def test_estimators_take_the_weights_that_their_fit_takes(blobs):
+    X, y, weights = weighed(blobs, 3)
+    assert not head_spec("sklearn:discriminant_analysis.LinearDiscriminantAnalysis").weighted
+    head = make_head("sklearn:linear_model.LogisticRegression", standardize=True, tol=1e-9, max_iter=10_000)
+    head.fit(X, y, sample_weight=weights)
+    Z = scaled(X, weights)
+    expected = LogisticRegression(tol=1e-9, max_iter=10_000).fit(Z, y, sample_weight=weights).predict_proba(Z)
+    np.testing.assert_allclose(head.predict_proba(X), expected, rtol=0, atol=1e-4)
 
 
 def test_descent_over_chunks_takes_the_steps_of_scikit_learn(blobs):
