@@ -347,3 +347,11 @@ def test_a_service_that_ends_does_not_wait_for_a_training(service):
     service.server.end()
     service.thread.join(20)
     assert time.monotonic() - began < 10
+
+
+def test_a_client_cannot_have_a_module_imported(service, tmp_path, monkeypatch):
+    (tmp_path / "unasked.py").write_text("raise SystemExit('imported')", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    answer = service.client.post("heads/colours/train", json={"family": "keras:unasked:build"})
+    assert answer.status_code == 422
+    assert "code of your own, which a service does not run" in answer.json()["error"]["message"]
