@@ -17,6 +17,7 @@ Target: TypeAlias = Literal["class", "labels", "number"]
 """What a head learns: the class of an image, which of several labels it has, or a number."""
 
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
+_LARGEST = 1e100  # sums of squares of such numbers are finite
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,19 +88,19 @@ def _numbers(y: NDArray[np.int64], classes: Sequence[str]) -> TargetValues:
     if wrong.any():
         texts = [classes[index] for index in np.unique(y[wrong])]
         raise ManifestError(
-            f"{np.count_nonzero(wrong):,} of {np.count_nonzero(y >= 0):,} labels are no finite numbers: "
+            f"{np.count_nonzero(wrong):,} of {np.count_nonzero(y >= 0):,} labels are no numbers from -1e100 to 1e100: "
             f"{listed(texts, sort=False)}; give a column of numbers, with an empty field where there is none"
         )
     return TargetValues(values, ())
 
 
 def _number(text: str) -> float:
-    """Return the number that a text is; infinite for any other text."""
+    """Return the number that a text is; infinite for any other text, and for a number whose square may overflow."""
     try:
         number = float(text)
     except ValueError:
         return np.inf
-    return number if np.isfinite(number) else np.inf
+    return number if abs(number) <= _LARGEST else np.inf
 
 
 def _labels(y: NDArray[np.int64], classes: Sequence[str]) -> TargetValues:

@@ -16,6 +16,7 @@ from .calibration import Calibration as Calibration
 from .catalog import HEADS as HEADS
 from .catalog import estimator_names as estimator_names
 from .catalog import head_spec as head_spec
+from .catalog import head_targets as head_targets
 from .catalog import load_heads as load_heads
 from .catalog import make_head as make_head
 from .catalog import parse_parameters as parse_parameters

@@ -20,7 +20,7 @@ from heads.epochs import Monitor
 from heads.errors import ArtifactError, HeadError, TrainingError
 from heads.notices import Notice
 from heads.parameters import HeadSpec
-from heads.rows import Features, Floats, Labels, Targets, class_weights, finite, first_not_finite
+from heads.rows import Features, Floats, Labels, Targets, class_weights, finite, first_not_finite, row_blocks
 
 
 class Classifier(Protocol):
@@ -91,6 +91,7 @@ class FittedModel(Protocol):
 _TABLE = 2  # dimensions of features, and of several labels
 _AGREED = "agreed"  # of each label: 0 or 1 if all training rows agree that they have it or not, else -1
 _STATES = (-1, 0, 1)
+_NAMED = 80  # characters of a wrong name that a message shows
 
 Learned: TypeAlias = tuple[FittedModel, tuple[Notice, ...]]
 
@@ -515,18 +516,20 @@ class EachLabelModel:
         sound = agreed is not None and agreed.shape == (classes,) and agreed.dtype == np.int8
         if agreed is None or not sound or not np.isin(agreed, _STATES).all():
             raise ArtifactError(f"{_AGREED} is not -1, 0 or 1 for each of {classes} labels, int8")
-        own: list[dict[str, NDArray[Any]]] = [{} for _ in range(classes)]
+        if not (agreed < 0).any():
+            raise ArtifactError("all training rows agree on every label: nothing was learned")
+        own: dict[str, dict[str, NDArray[Any]]] = {str(number): {} for number in range(classes)}
         shared = {}
         for name, array in arrays.items():
             number, dot, of_label = name.partition(".")
             if not dot:
                 shared[name] = array
-            elif number.isdecimal() and int(number) < classes and str(int(number)) == number:
-                own[int(number)][of_label] = array
+            elif number in own:
+                own[number][of_label] = array
             else:
-                raise ArtifactError(f"the array {name} is of no label")
+                raise ArtifactError(f"the array {name[:_NAMED]} is of no label")
         models: list[FittedModel | bool] = []
-        for state, mine in zip(agreed.tolist(), own, strict=True):
+        for state, mine in zip(agreed.tolist(), own.values(), strict=True):
             if state < 0:
                 models.append(model_class.from_arrays(shared | mine, classes=2, width=width, params=params))
             elif mine:
@@ -551,6 +554,8 @@ class EachLabelModel:
     def predict_proba(self, X: Features) -> Floats:
         """Return the probability of each label, shape (n, k), for features of shape (n, d)."""
         probabilities = np.empty((len(X), len(self.models)))
-        for number, model in enumerate(self.models):
-            probabilities[:, number] = model if isinstance(model, bool) else model.predict_proba(X)[:, 1]
+        for rows in row_blocks(X):  # features larger than memory are read once, not once for each label
+            block = np.asarray(X[rows])
+            for number, model in enumerate(self.models):
+                probabilities[rows, number] = model if isinstance(model, bool) else model.predict_proba(block)[:, 1]
         return probabilities

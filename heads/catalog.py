@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from featurecache.entry_points import Registry
 from featurecache.errors import UnknownNameError
-from featurecache.targets import Target
+from featurecache.targets import TARGETS, Target
 from heads.base import FittedModel, Head
 from heads.errors import ParameterError
 from heads.families.baseline import ImageNetMapHead, MajorityHead
@@ -168,19 +168,41 @@ def model_class(name: str, target: Target = "class") -> type[FittedModel]:
     Raises
     ------
     ParameterError
-        If the head does not learn numbers, and is asked to; names those that do.
+        If the head does not learn the target; names those that do.
     """
+    model, number_model = _model_classes(name)
+    found = number_model if target == "number" else model
+    if found is None or target not in head_targets(name):
+        able = ", ".join(each for each in REGISTRY.load_all()[0] if target in head_targets(each))
+        what = {"class": "classes", "labels": "several labels", "number": "numbers"}[target]
+        raise ParameterError(f"the head {name!r} does not learn {what}; take one that does: {able}")
+    return found
+
+
+def head_targets(name: str) -> tuple[Target, ...]:
+    """Return what a head learns: the targets that `heads.train` takes for it. It imports no scikit-learn.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such head.
+
+    Examples
+    --------
+    >>> heads.head_targets("ridge")
+    ('class', 'labels', 'number')
+    """
+    of_any_tap = is_estimator(name) or not stored_head_class(name, {}).spec.taps
+    able = {"class": True, "labels": of_any_tap, "number": _model_classes(name)[1] is not None}
+    return tuple(target for target in TARGETS if able[target])
+
+
+def _model_classes(name: str) -> tuple[type[FittedModel], type[FittedModel] | None]:
+    """Return the class of a head's models of classes, and that of its models of numbers."""
     if is_estimator(name):
-        model, number_model = form_of(name).model, None
-    else:
-        head = stored_head_class(name, {})
-        model, number_model = head.model_class, head.number_model_class
-    if target != "number":
-        return model
-    if number_model is None:
-        able = ", ".join(each.spec.name for each in REGISTRY.load_all()[0].values() if each.number_model_class)
-        raise ParameterError(f"the head {name!r} does not learn numbers; take one that does: {able}")
-    return number_model
+        return form_of(name).model, None
+    head = stored_head_class(name, {})
+    return head.model_class, head.number_model_class
 
 
 def stored_parameters(name: str, params: Mapping[str, Value]) -> dict[str, Value]:

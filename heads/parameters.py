@@ -284,6 +284,7 @@ class HeadSpec:
         return {
             "summary": self.summary,
             "params": {parameter.name: parameter.to_dict() for parameter in self.parameters},
+            "number_defaults": dict(self.number_defaults),
         }
 
 

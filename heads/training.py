@@ -221,7 +221,7 @@ class Training:
         """Check what a caller asks for; see `train`, also for errors."""
         wanted = require_target(target)
         spec = start.spec if start and head in {None, start.name} else head_spec(head or default_head(wanted))
-        _require_able(spec, wanted)
+        model_class(spec.name, wanted)
         if start is not None and (start.target != "class" or wanted != "class"):
             raise ParameterError("a head of several labels, or of a number, cannot be continued; train a new one")
         given = {**(spec.number_defaults if wanted == "number" else {}), **(params or {})}
@@ -379,13 +379,6 @@ def _grouped(cache: FeatureCache, start: TrainedHead | None) -> FeatureCache:
             f"{cache.group_column!r}; leave it out to keep the same rows held out"
         )
     return cache
-
-
-def _require_able(spec: HeadSpec, target: Target) -> None:
-    """Raise `ParameterError` unless a head learns a target."""
-    if target == "labels" and spec.taps:
-        raise ParameterError(f"the head {spec.name!r} does not learn several labels; take another one")
-    model_class(spec.name, target)
 
 
 def _class_counts(rows: FeatureSet) -> tuple[int, ...]:

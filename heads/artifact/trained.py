@@ -29,7 +29,7 @@ from heads.artifact.record import TrainingRecord, read_record
 from heads.base import EachLabelModel, FittedModel
 from heads.calibration import Calibration
 from heads.catalog import model_class, read_parameters, stored_head_class, stored_parameters
-from heads.errors import ArtifactError, HeadError, MismatchError
+from heads.errors import ArtifactError, HeadError, MismatchError, ParameterError
 from heads.notices import to_dicts
 from heads.parameters import HeadSpec, Value
 from heads.rows import Features, Floats
@@ -436,6 +436,7 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
     if target not in _FEWEST:
         raise ArtifactError(f"{DESCRIPTION}: target is {target!r}, expected {', '.join(_FEWEST)}")
     fewest, thresholds = _FEWEST[target], tuple(data.get("thresholds", ()))
+    numbers = data.get("number_range", {"low": 0.0, "high": 0.0})
     faults = {
         "params do not name every parameter once": stored_parameters(name, params) != data["params"],
         f"classes are not {_WORDS[fewest]} or more different names": len(classes) < fewest
@@ -446,6 +447,7 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
         != (len(classes) if target == "labels" else 0)
         or not all(0 <= each <= 1 for each in thresholds),
         "number_range does not fit the target": ("number_range" in data) != (target == "number"),
+        "number_range has a low above its high": numbers["low"] > numbers["high"],
         "calibration does not fit the target": "calibration" in data and target != "class",
         "a head of numbers has classes": target == "number" and bool(classes),
         "not every label is trained": target == "labels" and len(trained) < len(classes),
@@ -464,6 +466,8 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
         calibration = (
             Calibration.from_dict(data["calibration"], of_calibration, len(trained)) if of_calibration else None
         )
+    except ParameterError as e:
+        raise ArtifactError(f"{DESCRIPTION}: {e}") from e
     except ArtifactError as e:
         raise ArtifactError(f"{TENSORS}: {e}") from e
     return TrainedHead(
@@ -495,7 +499,7 @@ def _model(
 ) -> FittedModel:
     """Return the model of a head in stored arrays."""
     if target == "labels":
-        each = EachLabelModel.of(model_class(name), arrays, classes=classes, width=width, params=params)
+        each = EachLabelModel.of(model_class(name, target), arrays, classes=classes, width=width, params=params)
         return cast("FittedModel", each)
     return model_class(name, target).from_arrays(arrays, classes=classes or 1, width=width, params=params)
 

@@ -208,6 +208,8 @@ class NeighborsNumberModel:
         if numbers.ndim != 1 or numbers.dtype != np.float64 or not finite(numbers):
             raise ArtifactError("numbers is not a row of finite numbers, float64")
         votes = {"targets": np.zeros(len(numbers), np.int64), "votes": np.ones(1)}
+        if own.keys() & votes.keys():
+            raise ArtifactError("there are targets or votes, and numbers have neither")
         return cls(NeighborsModel.from_arrays(own | votes, classes=classes, width=width, params=params), numbers)
 
     @property

@@ -109,6 +109,14 @@ def test_heads(run):
         "standardize": True,
     }
     assert defaults["mlp"] == {"hidden": "256", "activation": "relu", "dropout": 0.0} | defaults["softmax"]
+    targets = {name: row["targets"] for name, row in catalogue.items()}
+    numbers = [name for name, each in targets.items() if "number" in each]
+    assert (numbers, targets["imagenet_map"], targets["lda"]) == (
+        ["ridge", "knn", "majority"],
+        ["class"],
+        ["class", "labels"],
+    )
+    assert catalogue["ridge"]["number_defaults"] == {"alpha": "auto"}
     assert run("heads", "lda", "--json").json == {"lda": catalogue["lda"]}
 
 

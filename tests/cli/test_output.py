@@ -125,6 +125,8 @@ def test_info_shows_everything_in_lines(invoke, fake_cache):
 def test_heads_lists_parameters_as_they_are_typed(invoke):
     out = invoke("heads").out
     assert re.search(r"^softmax: One dense layer", out, re.MULTILINE)
+    assert re.search(r"^ridge: .*\n(  .*\n)*  --target +class, labels, number$", out, re.MULTILINE)
+    assert re.search(r"^ +auto by default for --target number$", out, re.MULTILINE)
     assert re.search(r"^  -p lr=0\.001 +Learning rate.*\n +a number above 0$", out, re.MULTILINE)
     assert re.search(r"^  -p standardize=true +\S", out, re.MULTILINE)
     assert max(map(len, out.splitlines())) <= 80

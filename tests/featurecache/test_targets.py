@@ -43,8 +43,9 @@ def test_a_name_in_two_forms_of_unicode_is_one_label():
         ("labels", ["a||b", "|a", "b"], "2 of 3 different texts"),
         ("labels", ["a|b|a", "b"], "the labels 'a|b|a' name a label twice"),
         ("labels", ["|", "|"], "no row has any of several labels"),
-        ("number", ["1", "two"], "1 of 2 labels are no finite numbers: 'two'; give a column of numbers"),
-        ("number", ["nan", "inf"], "2 of 2 labels are no finite numbers: 'nan', 'inf'"),
+        ("number", ["1", "two"], "1 of 2 labels are no numbers from -1e100 to 1e100: 'two'; give a column of numbers"),
+        ("number", ["1", "-1e200"], "1 of 2 labels are no numbers from -1e100 to 1e100: '-1e200'"),
+        ("number", ["nan", "inf"], "2 of 2 labels are no numbers from -1e100 to 1e100: 'nan', 'inf'"),
     ],
 )
 def test_texts_that_are_no_targets(target, classes, message):

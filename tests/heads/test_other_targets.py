@@ -13,7 +13,17 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
-from heads import HEADS, ArtifactError, MismatchError, ParameterError, TrainedHead, TrainingError, make_head, train
+from heads import (
+    HEADS,
+    ArtifactError,
+    MismatchError,
+    ParameterError,
+    TrainedHead,
+    TrainingError,
+    head_spec,
+    make_head,
+    train,
+)
 from heads.artifact.description import checksum
 from heads.training import best_thresholds
 
@@ -226,6 +236,8 @@ def test_a_head_answers_for_its_own_target_only(tagged, measured):
         ("labels", {"classes": ["a", "b"]}, "thresholds|class_counts|trained_classes"),
         ("number", {"classes": ["a", "b"], "trained_classes": [0, 1]}, "a head of numbers has classes"),
         ("number", {"target": "class"}, "classes are not two or more different names"),
+        ("number", {"number_range": {"mean": 0.0, "low": 1.0, "high": 0.0}}, "number_range has a low above"),
+        ("number", {"head": "lda", "params": head_spec("lda").values({})}, "head.json: the head 'lda' does not learn"),
         ("labels", {"number_range": {"mean": 0.0, "low": 0.0, "high": 0.0}}, "number_range does not fit"),
     ],
 )
@@ -247,11 +259,31 @@ def test_descriptions_of_other_targets_that_contradict_themselves(target, change
         (lambda arrays: arrays.update(agreed=np.array([-1, -1, 1], np.int8)), "all its training rows agree"),
         (lambda arrays: arrays.update({"3.coef": arrays["0.coef"]}), "the array 3.coef is of no label"),
         (lambda arrays: arrays.update({"00.coef": arrays["0.coef"]}), "the array 00.coef is of no label"),
+        (lambda arrays: arrays.update({"9" * 5000 + ".coef": arrays["0.coef"]}), "the array 9{80} is of no label"),
+        (lambda arrays: arrays.update(agreed=np.array([0, 0, 1], np.int8)), "nothing was learned"),
         (lambda arrays: arrays.pop("1.coef"), "the arrays are"),
     ],
 )
 def test_arrays_of_labels_that_do_not_fit(change, message, tagged, tmp_path):
     folder = train(tagged, "logreg", target="labels").save(tmp_path / "head")
+    arrays = load_file(folder / "head.safetensors")
+    change(arrays)
+    forge(folder, arrays)
+    with pytest.raises(ArtifactError, match=message):
+        TrainedHead.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays: arrays.update(targets=np.zeros(len(arrays["numbers"]), np.int64)), "targets or votes"),
+        (lambda arrays: arrays.update(numbers=arrays["numbers"][1:]), "targets has dtype|rows has dtype"),
+        (lambda arrays: arrays.update(numbers=arrays["numbers"] * np.inf), "numbers is not a row of finite numbers"),
+        (lambda arrays: arrays.pop("numbers"), "the head .* cannot be loaded"),
+    ],
+)
+def test_arrays_of_numbers_that_do_not_fit(change, message, measured, tmp_path):
+    folder = train(measured, "knn", target="number").save(tmp_path / "head")
     arrays = load_file(folder / "head.safetensors")
     change(arrays)
     forge(folder, arrays)

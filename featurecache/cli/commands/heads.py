@@ -14,21 +14,24 @@ def heads(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the heads with their parameters, default values and allowed values."""
-    from heads import estimator_names, head_spec, load_heads
+    """List the heads with what they learn, their parameters, default values and allowed values."""
+    from heads import estimator_names, head_spec, head_targets, load_heads
 
     shown, faults = load_heads() if head is None else ({head: head_spec(head)}, [])
     for fault in faults:
         say(f"warning: {fault}")
     if json:
-        print_json({name: spec.to_dict() for name, spec in shown.items()})
+        print_json({name: spec.to_dict() | {"targets": list(head_targets(name))} for name, spec in shown.items()})
         return
     for name, spec in shown.items():
         for line in wrap(f"{name}: {spec.summary}", WIDTH, subsequent_indent="  "):
             show(line)
+        print_beside("  --target", ", ".join(head_targets(name)))
         for parameter in spec.parameters:
             print_beside(f"  -p {parameter.name}={_as_typed(parameter.default)}", parameter.help)
             print_beside("", parameter.expected)
+            if parameter.name in spec.number_defaults:
+                print_beside("", f"{_as_typed(spec.number_defaults[parameter.name])} by default for --target number")
         show()
     if head is None:
         for line in wrap(f"scikit-learn's classifiers are heads as well: {', '.join(estimator_names())}", WIDTH):
