@@ -273,9 +273,15 @@ class TrainedHead:
             "warnings",
         )
         calibration = self.calibration.to_dict() if self.calibration else None
-        return {"head": self.name, "tap": self.tap, "params": dict(self.params), "calibration": calibration} | {
-            name: record[name] for name in names
-        }
+        thresholds = dict(zip(self.classes, self.thresholds, strict=True)) if self.thresholds else None
+        return {
+            "head": self.name,
+            "tap": self.tap,
+            "target": self.target,
+            "thresholds": thresholds,
+            "params": dict(self.params),
+            "calibration": calibration,
+        } | {name: record[name] for name in names}
 
     def save(self, directory: str | PathLike[str]) -> Path:
         """Store the head as a new directory, whole or not at all, and return its path.

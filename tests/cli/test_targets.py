@@ -108,7 +108,8 @@ def test_columns_of_flags_are_labels_of_a_table_and_of_the_cache(invoke, fake_ca
         csv.writer(stream).writerows([("path", "red", "odd"), *rows])
     command = ("train", fake_cache, tmp_path / "head", *FEATURES, "--target", "labels", "--json", "--labels")
     trained = json.loads(invoke(*command, f"{tmp_path / 'flags.csv'}:red,odd").out)
-    assert trained["n_train"] == 28
+    assert (trained["n_train"], trained["target"]) == (28, "labels")
+    assert trained["thresholds"].keys() == {"odd", "red"}
     found = invoke("evaluate", tmp_path / "head", fake_cache, "--labels", f"{tmp_path / 'flags.csv'}:red,odd", "--json")
     assert json.loads(found.out)["per_label"]["red"]["f1"] == 1
     missing = invoke("evaluate", tmp_path / "head", fake_cache, "--labels", ":red,odd")

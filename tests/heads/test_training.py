@@ -113,6 +113,8 @@ def test_the_report_is_what_the_command_line_promises(blob_cache):
     assert list(report) == [
         "head",
         "tap",
+        "target",
+        "thresholds",
         "params",
         "calibration",
         "n_train",
@@ -124,6 +126,7 @@ def test_the_report_is_what_the_command_line_promises(blob_cache):
         "seconds",
         "warnings",
     ]
+    assert (report["target"], report["thresholds"]) == ("class", None)
     assert set(report["epochs"][0]) == {"epoch", "loss", "accuracy", "valid_loss", "valid_accuracy"}
 
 
