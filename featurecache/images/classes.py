@@ -24,10 +24,17 @@ _PLACEHOLDERS: Final = frozenset(
 _MISSING_VALUES: Final = frozenset(["-1", "-1.0", "-999", "-9999", r"\n"])
 _MARKS = re.compile(r"[\W_]+")
 _NUMBER = re.compile(r"((?:^-)?\d{1,18})")
+_DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def class_warnings(classes: Sequence[str]) -> Iterator[Notice]:
-    """Yield a warning for each class that is likely a placeholder or a split, and for classes that look alike."""
+    """Yield a warning for each class that is likely a placeholder or a split, and for classes that look alike.
+
+    Classes that are all numbers, and not all whole ones, give a warning as well.
+    """
+    if all(map(_DECIMAL.fullmatch, classes)) and any("." in name for name in classes):
+        fact = f"the classes are numbers: {listed(classes, sort=False)}"
+        yield Notice(SUSPICIOUS, f"{fact}; if a number is to be predicted, train with --target number")
     if len(set().union(*map(splits_within, classes))) > 1:
         named = [name for name in classes if splits_within(name) and not split_named(name)]
         if named:

@@ -44,6 +44,22 @@ def test_placeholders_are_suspicious(name):
     assert "leave the label empty" in warning.message
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("0.5", "1", "-2.25", "1e-3"), ["suspicious_class"]),
+        (("0.5", "1", "cat"), []),
+        (("1", "2", "10"), []),
+        (("v1.5", "v2.0"), []),
+        ((), []),
+    ],
+)
+def test_numbers_that_are_not_whole_are_hardly_classes(names, expected):
+    warnings = list(class_warnings(names))
+    assert [warning.code for warning in warnings] == expected
+    assert all("train with --target number" in warning.message for warning in warnings)
+
+
 @pytest.mark.parametrize("name", ["test", "Training", "val", "hold-out"])
 def test_names_of_splits_are_suspicious(name):
     assert codes("cat", name) == ["suspicious_class"]
