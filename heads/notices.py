@@ -12,7 +12,7 @@ class Code(StrEnum):
 
     # The classes of a data set
     SUSPICIOUS_CLASS = "suspicious_class"
-    """A class has the name of a placeholder for a missing label, or of a split; or the classes are numbers that are not whole."""
+    """The name of a class is that of a placeholder for a missing label, of a split, or a number that is not whole."""
     SIMILAR_CLASSES = "similar_classes"
     """Names of classes differ in case, blanks or the form of their letters alone."""
 
