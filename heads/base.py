@@ -271,9 +271,11 @@ class Head(ABC):
         return TrainingError(f"the head {self.spec.name!r} does not learn numbers")
 
     @final
-    def _weights_of(self, targets: Targets, class_weight: str) -> Floats:
-        """Return the weight of each row, shape (n,): that of its class times its own."""
-        weights = class_weights(targets, len(self.classes_), class_weight, self.weights_)[targets]
+    def _weights_of(self, targets: NDArray[Any], class_weight: str) -> Floats:
+        """Return the weight of each row, shape (n,): that of its class, if it has one, times its own."""
+        if targets.dtype.kind == "f":
+            return np.ones(len(targets)) if self.weights_ is None else self.weights_
+        weights: Floats = class_weights(targets, len(self.classes_), class_weight, self.weights_)[targets]
         return weights if self.weights_ is None else weights * self.weights_
 
     @classmethod

@@ -657,12 +657,12 @@ def _notices(
         (
             len(valid_rows) and unvalidated,
             Code.CLASS_NOT_EVALUATED,
-            f"no valid row is of the {kind} {', '.join(unvalidated)}",
+            f"no valid row is of the {kind} {listed(unvalidated, sort=False, quoted=False)}",
         ),
         (
             missing,
             Code.CLASS_NOT_TRAINED,
-            f"no training row is of the {kind} {', '.join(missing)}: its probability will always be 0",
+            f"no training row is of the {kind} {listed(missing, sort=False, quoted=False)}: its probability will always be 0",
         ),
         (
             measured < len(train_rows),

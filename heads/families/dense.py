@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast, final
 
-from heads.base import FittedModel
+from heads.base import FittedModel, Learned
+from heads.epochs import Monitor
+from heads.errors import TrainingError
 from heads.families.affine import AffineModel
-from heads.families.dense_head import DenseHead, Start
+from heads.families.dense_head import DenseHead, Start, train_numbers
 from heads.families.epoch_head import CHOICE, LATER, STEPS
-from heads.families.layers import Layer, LayersModel
+from heads.families.gradient_descent import absolute_error, squared_error
+from heads.families.layers import Layer, LayersModel, LayersNumberModel
 from heads.families.shared_parameters import CLASS_WEIGHT, STANDARDIZE
 from heads.parameters import HeadSpec, Parameter
-from heads.rows import Scaling
+from heads.rows import Features, Floats, Scaling
 
 _DESCENT = (
     *STEPS,
@@ -102,6 +105,14 @@ class MLPHead(DenseHead):
             ),
             Parameter("dropout", "float", 0.0, "Share of the hidden units left out of each step.", low=0, below=1),
             *_DESCENT,
+            Parameter(
+                "number_loss",
+                "choice",
+                "mse",
+                "Loss where a number is learned: the mean squared, or the mean absolute error.",
+                choices=("mse", "mae"),
+                later=True,
+            ),
         ),
         shared=("lr", "l2"),
         fixed=("hidden", "activation", "init", "standardize"),
@@ -111,10 +122,21 @@ class MLPHead(DenseHead):
         cost=lambda n, d, k: 30 * n * d * 256,
     )
     model_class: ClassVar[type[FittedModel]] = LayersModel
+    number_model_class: ClassVar[type[FittedModel] | None] = LayersNumberModel
 
     hidden: str
     activation: str
     dropout: float
+    number_loss: str
+
+    def _learn_numbers(self, X: Features, y: Floats, monitor: Monitor) -> Learned | TrainingError:
+        """Learn numbers with one linear output."""
+
+        def model_of(layers: Sequence[Layer], scaling: Scaling) -> LayersNumberModel:
+            return LayersNumberModel.learned(layers, self.activation, scaling)
+
+        loss = {"mse": squared_error, "mae": absolute_error}[self.number_loss]
+        return train_numbers(self, X, y, monitor, loss=loss, model_of=model_of)
 
     @property
     def units(self) -> tuple[int, ...]:

@@ -5,20 +5,21 @@ masks, and their steps are equal up to rounding; tests compare them.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
-from typing import NamedTuple, Self, final
+from typing import Any, NamedTuple, Self, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurecache.backbones.keras_runtime import may_have_gpu
 from heads.base import FittedModel, Learned
 from heads.epochs import Monitor
 from heads.errors import ParameterError, TrainingError
 from heads.families.epoch_head import EpochBatches, EpochHead, Progress, Weights, rate_factor, valid_rows
-from heads.families.gradient_descent import NetworkBatch, batches_of, evaluate_rows
+from heads.families.gradient_descent import Aims, Loss, NetworkBatch, batches_of, cross_entropy, evaluate_rows
 from heads.families.keras_training import dense_network, train_with_keras
 from heads.families.layers import Layer
 from heads.families.optimizers import OPTIMIZERS, initial_kernel
@@ -89,23 +90,84 @@ class DenseHead(EpochHead):
         (learned,) = _train([self], self._start(start), X, targets, [monitor], going_on=True)
         return learned
 
+    def _begin(self, X: Features, outputs: int) -> Start:
+        """Return initial layers, with so many units in the last, and the standardisation of the features (n, d)."""
+        generator = np.random.default_rng([self.seed, 0])
+        layers = [
+            Layer(initial_kernel(self.init, inputs, units, generator), np.zeros(units, np.float32))
+            for inputs, units in pairwise((X.shape[1], *self.units, outputs))
+        ]
+        return Start(layers, Scaling.from_rows(X, standardize=self.standardize, weights=self.weights_))
+
     @final
     @classmethod
     def _learn_together(
         cls, heads: Sequence[Self], X: Features, targets: Targets, monitors: Sequence[Monitor]
     ) -> list[Learned | TrainingError]:
-        first = heads[0]
-        scaling = Scaling.from_rows(X, standardize=first.standardize, weights=first.weights_)
-        generator = np.random.default_rng([first.seed, 0])
-        layers = [
-            Layer(initial_kernel(first.init, inputs, units, generator), np.zeros(units, np.float32))
-            for inputs, units in pairwise((X.shape[1], *first.units, len(first.classes_)))
-        ]
+        layers, scaling = heads[0]._begin(X, len(heads[0].classes_))
         at_once = max(1, _BATCH_VALUES // max(layer.kernel.size for layer in layers))
         results: list[Learned | TrainingError] = []
         for group in batches_of(len(heads), at_once):
             results += _train(heads[group], Start(layers, scaling), X, targets, monitors[group])
         return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What dense layers learn.
+
+    Parameters
+    ----------
+    loss
+        What the steps make smaller.
+    model_of
+        Returns the model of a head, given the standardisation of features and the trained weights.
+    aims_of
+        Returns what valid rows are to get, given their labels; None for the positions of their classes.
+    """
+
+    loss: Loss
+    model_of: Callable[[Any, Scaling, Weights], FittedModel]
+    aims_of: Callable[[NDArray[Any]], Aims] | None = None
+
+
+def train_numbers(
+    head: DenseHead,
+    X: Features,
+    y: Floats,
+    monitor: Monitor,
+    *,
+    loss: Loss,
+    model_of: Callable[[Sequence[Layer], Scaling], FittedModel],
+) -> Learned | TrainingError:
+    """Train a head with one output on numbers (n,), which are standardised; NumPy takes the steps.
+
+    Parameters
+    ----------
+    head, X, y, monitor
+        The head, its training rows, and what receives its epochs: their accuracy is R2, relative to the mean and the
+        deviation of the training rows.
+    loss
+        A loss of numbers.
+    model_of
+        Returns the model of trained layers, whose last one gives the numbers themselves.
+    """
+    if head.trainer == "keras" or head.precision == "mixed":
+        return TrainingError("Keras does not train heads of numbers here; set trainer=numpy and precision=float32")
+    mean = float(np.average(y, weights=head.weights_))
+    deviation = float(np.sqrt(np.average(np.square(y - mean), weights=head.weights_))) or 1.0
+
+    def aims_of(numbers: Floats) -> NDArray[np.float32]:
+        return ((numbers - mean) / deviation).astype(np.float32)
+
+    def model(_: DenseHead, scaling: Scaling, weights: Weights) -> FittedModel:
+        *inner, last = _layers(weights)
+        kernel, bias = (part.astype(np.float64) * deviation for part in (last.kernel, last.bias))
+        return model_of([*inner, Layer(kernel, bias + mean)], scaling)
+
+    start, task = head._begin(X, 1), _Task(loss, model, aims_of)
+    (learned,) = _train_with_numpy([head], start, X, aims_of(y), [monitor], task=task)
+    return learned
 
 
 def _train(
@@ -123,7 +185,7 @@ def _train(
             _train_with_keras(head, start, X, targets, monitor, going_on=going_on)
             for head, monitor in zip(heads, monitors, strict=True)
         ]
-    return _train_with_numpy(heads, start, X, targets, monitors, going_on=going_on)
+    return _train_with_numpy(heads, start, X, targets, monitors, task=_CLASSES, going_on=going_on)
 
 
 def _keras_trains(heads: Sequence[DenseHead], start: Start, X: Features, monitors: Sequence[Monitor]) -> bool:
@@ -156,15 +218,16 @@ def _train_with_numpy(
     heads: Sequence[DenseHead],
     start: Start,
     X: Features,
-    targets: Targets,
+    targets: Aims,
     monitors: Sequence[Monitor],
     *,
-    going_on: bool,
+    task: _Task,
+    going_on: bool = False,
 ) -> list[Learned | TrainingError]:
     first = heads[0]
-    valid = valid_rows(first, monitors[0])
+    valid = valid_rows(first, monitors[0], task.aims_of)
     progresses = [
-        Progress(head, monitor, partial(_model, head, start.scaling))
+        Progress(head, monitor, partial(task.model_of, head, start.scaling))
         for head, monitor in zip(heads, monitors, strict=True)
     ]
     with np.errstate(all="ignore"):  # after each epoch, progress checks for divergence
@@ -174,6 +237,7 @@ def _train_with_numpy(
             rates=np.array([head.lr for head in heads]),
             l2=np.array([head.l2 for head in heads]),
             optimizer=partial(OPTIMIZERS[first.optimizer], momentum=first.momentum, decay=first.weight_decay),
+            loss=task.loss,
         )
         if going_on and valid:  # an epoch must improve on the weights it starts from
             losses, _ = evaluate_rows(networks, *valid, start.scaling)
@@ -195,7 +259,7 @@ def _train_with_numpy(
 
 
 def _epoch(networks: NetworkBatch, batches: EpochBatches, head: DenseHead, taken: int, n: int) -> tuple[Floats, Floats]:
-    """Take one step for each batch, after so many; return mean cross-entropy and accuracy before each step, (S,)."""
+    """Take one step for each batch, after so many; return mean loss and accuracy before each step, shapes (S,)."""
     losses, hits = np.zeros(networks.count), np.zeros(networks.count)
     with networks.threads(head.batch_size):
         for number, batch in enumerate(batches.epoch()):
@@ -211,6 +275,13 @@ def _weights(layers: Iterable[Layer]) -> Weights:
     return list(chain.from_iterable((layer.kernel, layer.bias) for layer in layers))
 
 
+def _layers(weights: Weights) -> list[Layer]:
+    """Return layers of their kernels and biases, in order."""
+    return [Layer(kernel, bias) for kernel, bias in zip(weights[::2], weights[1::2], strict=True)]
+
+
 def _model(head: DenseHead, scaling: Scaling, weights: Weights) -> FittedModel:
-    layers = [Layer(kernel, bias) for kernel, bias in zip(weights[::2], weights[1::2], strict=True)]
-    return head._model(layers, scaling)
+    return head._model(_layers(weights), scaling)
+
+
+_CLASSES = _Task(cross_entropy, _model)

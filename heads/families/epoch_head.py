@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from heads.base import FittedModel, Head, Learned
 from heads.epochs import Monitor
 from heads.errors import EvaluationError, TrainingError
-from heads.families.gradient_descent import Batches, batches_of, positions
+from heads.families.gradient_descent import Aims, Batches, batches_of, positions
 from heads.families.optimizers import Float32s
 from heads.families.shared_parameters import LARGEST_INT
 from heads.families.shuffling import shuffled
 from heads.parameters import Parameter
-from heads.rows import Features, Scaling, Targets, finite, first_not_finite
+from heads.rows import Features, Scaling, finite, first_not_finite
 
 # The defaults of the optimizers are those of Keras.
 STEPS = (
@@ -103,7 +103,7 @@ class Batch(NamedTuple):
     X
         Standardised features, shape (b, d), float32.
     targets
-        Class positions, shape (b,).
+        Class positions, or numbers, shape (b,).
     weights
         Weights of the rows, shape (b,).
     masks
@@ -111,7 +111,7 @@ class Batch(NamedTuple):
     """
 
     X: Float32s
-    targets: Targets
+    targets: Aims
     weights: Float32s
     masks: list[Float32s]
 
@@ -124,7 +124,7 @@ class EpochBatches:
     head
         The head; its ``classes_`` are set.
     X, scaling, targets
-        The training rows (n, d), their standardisation, and the positions of their classes (n,).
+        The training rows (n, d), their standardisation, and the positions of their classes, or numbers, (n,).
     units, dropout
         Units of each hidden layer, and the share of them that is left out of each step.
     """
@@ -134,7 +134,7 @@ class EpochBatches:
         head: EpochHead,
         X: Features,
         scaling: Scaling,
-        targets: Targets,
+        targets: Aims,
         *,
         units: Sequence[int] = (),
         dropout: float = 0.0,
@@ -233,8 +233,10 @@ class Progress:
         return self._fault or (self._model_of(self._weights), ())
 
 
-def valid_rows(head: EpochHead, monitor: Monitor) -> tuple[Features, Targets] | None:
-    """Return the validation rows and the positions of their classes; None if there are none."""
+def valid_rows(
+    head: EpochHead, monitor: Monitor, aims_of: Callable[[NDArray[Any]], Aims] | None = None
+) -> tuple[Features, Aims] | None:
+    """Return the validation rows and what they are to get, the positions of their classes if nothing else; or None."""
     if monitor.valid is None:
         if head.patience or head.keep == "best":
             raise TrainingError(
@@ -245,7 +247,7 @@ def valid_rows(head: EpochHead, monitor: Monitor) -> tuple[Features, Targets] | 
     row = first_not_finite(X)
     if row is not None:
         raise EvaluationError(f"row {row} holds features that are not finite; extract them again", row)
-    return X, positions(head.classes_, y)
+    return X, positions(head.classes_, y) if aims_of is None else aims_of(y)
 
 
 def _diverged(epoch: int, lr: float) -> TrainingError:

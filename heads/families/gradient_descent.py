@@ -7,6 +7,7 @@ The networks are stored side by side in one array, so that each batch is read on
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,12 @@ from numpy.typing import NDArray
 from heads.families.layers import ACTIVATIONS, Layer
 from heads.families.optimizers import Float32s, Optimizer
 from heads.rows import Features, Floats, Labels, Scaling, Targets
+
+Aims: TypeAlias = NDArray[np.intp] | NDArray[np.floating[Any]]
+"""What the rows of a batch are to get, shape (b,): positions of classes, or numbers."""
+
+Loss: TypeAlias = Callable[..., tuple[Float32s, Floats, NDArray[Any]]]
+"""A loss: called with scores (S, b, k), aims (b,), weights (b,) and ``limited``, as `cross_entropy`."""
 
 _OF_ZERO = -math.log(np.finfo(np.float64).eps)  # the loss of a probability of 0, clipped as in scikit-learn
 _VALID_ROWS = 256  # validation rows of a forward pass
@@ -36,6 +43,8 @@ class NetworkBatch:
         Learning rate and penalty of each network, shape (S,).
     optimizer
         Called with an array of weights and its learning rates; returns the optimizer.
+    loss
+        What the steps make smaller.
 
     Attributes
     ----------
@@ -51,7 +60,9 @@ class NetworkBatch:
         rates: Floats,
         l2: Floats,
         optimizer: Callable[[Float32s, Float32s], Optimizer],
+        loss: Loss,
     ) -> None:
+        self._loss = loss
         self.count, self._units = len(rates), len(layers[0].bias)
         self._activate, self._slope = ACTIVATIONS[activation]
         self._kernels, self._biases = [], []
@@ -81,8 +92,8 @@ class NetworkBatch:
         return limits
 
     def step(
-        self, X: Float32s, targets: Targets, weights: Float32s, masks: Sequence[Float32s], factor: float = 1.0
-    ) -> tuple[Floats, NDArray[np.int64]]:
+        self, X: Float32s, targets: Aims, weights: Float32s, masks: Sequence[Float32s], factor: float = 1.0
+    ) -> tuple[Floats, NDArray[Any]]:
         """Take one step of every network on a batch.
 
         Parameters
@@ -90,7 +101,7 @@ class NetworkBatch:
         X
             Standardised features, shape (b, d).
         targets
-            Class positions, shape (b,).
+            What the loss compares scores with, shape (b,).
         weights
             Weights of the rows, shape (b,).
         masks
@@ -101,11 +112,11 @@ class NetworkBatch:
         Returns
         -------
         losses, hits
-            Weighted sum of the cross-entropies without penalty, and number of correct rows, of each network before the
-            step, shape (S,).
+            Weighted sum of the losses without penalty, and number of correct rows, or what else the loss counts, of
+            each network before the step, shape (S,).
         """
         outputs, scores = self._forward(X, masks)
-        gradient, losses, hits = cross_entropy(scores, targets, weights)
+        gradient, losses, hits = self._loss(scores, targets, weights)
         gradient *= (weights / np.float32(len(X)))[:, np.newaxis]
         gradients = self._backward(X, outputs, gradient, masks)
         for (kernels, biases), (kernel, bias) in zip(self._optimizers, gradients, strict=True):
@@ -113,13 +124,13 @@ class NetworkBatch:
             biases.step(bias, factor)
         return losses, hits
 
-    def evaluate(self, X: Float32s, targets: Targets, weights: Float32s) -> tuple[Floats, NDArray[np.int64]]:
+    def evaluate(self, X: Float32s, targets: Aims, weights: Float32s) -> tuple[Floats, NDArray[Any]]:
         """Return losses and hits of a batch as `step` does, without a step.
 
-        A target of -1 is a class that the networks do not know. The loss of a row is limited as in
+        A target of -1 is a class that the networks do not know. The cross-entropy of a row is limited as in
         `heads.rows.loss_and_accuracy`.
         """
-        _, losses, hits = cross_entropy(self._forward(X, ())[1], targets, weights, limited=True)
+        _, losses, hits = self._loss(self._forward(X, ())[1], targets, weights, limited=True)
         return losses, hits
 
     def layers(self, network: int) -> list[Layer]:
@@ -169,7 +180,7 @@ def _masked(outputs: Float32s, masks: Sequence[Float32s], number: int) -> Float3
 
 
 def cross_entropy(
-    scores: Float32s, targets: Targets, weights: Float32s, *, limited: bool = False
+    scores: Float32s, targets: Aims, weights: Float32s, *, limited: bool = False
 ) -> tuple[Float32s, Floats, NDArray[np.int64]]:
     """Return the gradient of the cross-entropy by the scores, shape (S, b, k), and the results of `NetworkBatch.step`.
 
@@ -190,6 +201,31 @@ def cross_entropy(
     probabilities /= sums[:, :, np.newaxis]
     probabilities[:, rows[known], targets[known]] -= 1
     return probabilities, (losses * weights).sum(axis=1, dtype=np.float64), np.count_nonzero(best == targets, axis=1)
+
+
+def squared_error(
+    scores: Float32s, targets: NDArray[np.floating[Any]], weights: Float32s, *, limited: bool = False
+) -> tuple[Float32s, Floats, Floats]:
+    """Return the gradient of the squared error by the scores (S, b, 1), the losses, and what `_explained` counts."""
+    del limited
+    errors = scores - targets[:, np.newaxis]
+    squares = np.square(errors[:, :, 0])
+    return 2 * errors, (squares * weights).sum(axis=1, dtype=np.float64), _explained(squares)
+
+
+def absolute_error(
+    scores: Float32s, targets: NDArray[np.floating[Any]], weights: Float32s, *, limited: bool = False
+) -> tuple[Float32s, Floats, Floats]:
+    """Return the gradient of the absolute error by the scores (S, b, 1), the losses, and what `_explained` counts."""
+    del limited
+    errors = scores - targets[:, np.newaxis]
+    losses = (np.abs(errors[:, :, 0]) * weights).sum(axis=1, dtype=np.float64)
+    return np.sign(errors), losses, _explained(np.square(errors[:, :, 0]))
+
+
+def _explained(squares: Float32s) -> Floats:
+    """Return the sum over rows (S, b) of 1 - squared error, shape (S,): of numbers with deviation 1, its mean is R2."""
+    return np.asarray((1 - squares).sum(axis=1, dtype=np.float64))
 
 
 # Rows
@@ -231,8 +267,8 @@ def batches_of(count: int, size: int) -> Iterable[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def evaluate_rows(networks: NetworkBatch, X: Features, targets: Targets, scaling: Scaling) -> tuple[Floats, Floats]:
-    """Return mean cross-entropy (nats) and accuracy of every network on rows (n, d), shapes (S,)."""
+def evaluate_rows(networks: NetworkBatch, X: Features, targets: Aims, scaling: Scaling) -> tuple[Floats, Floats]:
+    """Return mean loss and mean of what it counts of every network on rows (n, d), shapes (S,)."""
     batches = Batches(X.shape[1], scaling, _VALID_ROWS)
     losses, hits = np.zeros(networks.count), np.zeros(networks.count)
     for rows in batches_of(len(X), _VALID_ROWS):

@@ -16,9 +16,9 @@ from heads.base import Learned
 from heads.epochs import Monitor
 from heads.errors import TrainingError
 from heads.families.epoch_head import Batch, EpochBatches, EpochHead, Progress, valid_rows
-from heads.families.gradient_descent import Batches, batches_of, cross_entropy
+from heads.families.gradient_descent import Aims, Batches, batches_of, cross_entropy
 from heads.families.layers import Layer
-from heads.rows import Features, Scaling, Targets
+from heads.rows import Features, Scaling
 
 _VALID_ROWS = 1024  # validation rows of a forward pass
 _HALF = {"gpu": "mixed_float16", "cpu": "mixed_bfloat16"}
@@ -179,7 +179,7 @@ def _optimizer(head: EpochHead, steps: int) -> Any:  # noqa: ANN401 - Keras has 
     }[head.optimizer]()
 
 
-def _evaluated(model: Any, X: Features, targets: Targets, scaling: Scaling) -> tuple[float, float]:  # noqa: ANN401
+def _evaluated(model: Any, X: Features, targets: Aims, scaling: Scaling) -> tuple[float, float]:  # noqa: ANN401
     """Return mean cross-entropy (nats) and accuracy of rows (n, d)."""
     batches = Batches(X.shape[1], scaling, _VALID_ROWS)
     loss, hits = 0.0, 0

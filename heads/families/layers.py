@@ -1,5 +1,6 @@
 """Dense layers, their activations, and a model made of them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,10 +34,9 @@ class Layer:
     bias: NDArray[Any]
 
 
-@final
 @dataclass(frozen=True, slots=True, eq=False)
-class LayersModel:
-    """Dense layers with an activation between them and softmax at the end, on standardised features, in float64.
+class _Layers(ABC):
+    """Dense layers with an activation between them, on standardised features, in float64.
 
     Parameters
     ----------
@@ -96,13 +96,41 @@ class LayersModel:
         """The number of features that it takes, d."""
         return len(self.scaling.mean)
 
+    @final
     def predict_proba(self, X: Features) -> Floats:
-        """Return probabilities, shape (n, k), rows summing to 1, for features of shape (n, d); see `by_blocks`."""
-        return by_blocks(X, self.width, len(self.layers[-1].bias), self._probabilities)
+        """Return what the last layer gives, shape (n, k), for features of shape (n, d); see `by_blocks`."""
+        return by_blocks(X, self.width, len(self.layers[-1].bias), self._outputs)
 
-    def _probabilities(self, block: Floats) -> Floats:
+    def _outputs(self, block: Floats) -> Floats:
         outputs = (block - self.scaling.mean) / self.scaling.scale
         activate, _ = ACTIVATIONS[self.activation]
         for layer in self.layers[:-1]:
             outputs = activate(outputs @ layer.kernel + layer.bias)
-        return softmax(outputs @ self.layers[-1].kernel + self.layers[-1].bias)
+        return self._finished(outputs @ self.layers[-1].kernel + self.layers[-1].bias)
+
+    @staticmethod
+    @abstractmethod
+    def _finished(scores: Floats) -> Floats:
+        """Return the outputs, shape (n, k), of the scores of the last layer, which may be overwritten."""
+
+
+@final
+class LayersModel(_Layers):
+    """Dense layers with an activation between them and softmax at the end, on standardised features, in float64."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _finished(scores: Floats) -> Floats:
+        return softmax(scores)
+
+
+@final
+class LayersNumberModel(_Layers):
+    """Dense layers with an activation between them, on standardised features, in float64; k is 1, the number."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _finished(scores: Floats) -> Floats:
+        return scores

@@ -108,7 +108,8 @@ def _galleries(evaluation: LabelsEvaluation, originals: Originals | None) -> tup
             (f"Wrongly given: {name}", wrong, -probabilities, "highest"),
         ):
             shown = _first(table, rows, keys)
-            text = f"{len(shown)} of {counted(len(rows), 'image')}: those with the {order} probability of the label."
+            which = f"{len(shown)} of {counted(len(rows), 'image')}: those with the {order} probability of the label."
+            text = which if shown else ""
             images = tuple(_image(table, row, label, originals) for row in shown)
             galleries.append(Gallery(title, text, images))
     return tuple(galleries)

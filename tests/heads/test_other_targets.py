@@ -299,3 +299,50 @@ def forge(folder, arrays):
     description["tensors_sha256"] = hashlib.sha256((folder / "head.safetensors").read_bytes()).hexdigest()
     description["sha256"] = checksum(description)
     path.write_text(json.dumps(description))
+
+
+@pytest.mark.slow  # starts TensorFlow
+@pytest.mark.parametrize(("loss", "theirs"), [("mse", "mean_squared_error"), ("mae", "mean_absolute_error")])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_dense_layers_learn_numbers_as_in_keras(loss, theirs, optimizer, measured):
+    import keras
+
+    params = {"hidden": "8", "optimizer": optimizer, "lr": 0.05, "epochs": 6, "batch_size": 1000, "number_loss": loss}
+    head = train(measured, "mlp", params=params, target="number")
+    features = measured.features("fc2").with_target("number")
+    of_train = features.splits == "train"
+    scaler = StandardScaler().fit(features.X[of_train])
+    X, y = scaler.transform(features.X).astype(np.float32), features.y
+    mean, deviation = y[of_train].mean(), y[of_train].std()
+    start = make_head("mlp", seed=0, **head.params)
+    start.weights_ = None
+    layers, _ = start._begin(features.X[of_train], 1)
+    model = keras.Sequential([keras.Input((D,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
+    model.set_weights([part for layer in layers for part in (layer.kernel, layer.bias)])
+    model.compile({"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[optimizer](0.05), theirs)
+    aims = ((y - mean) / deviation).astype(np.float32)
+    history = model.fit(X[of_train], aims[of_train], batch_size=1000, epochs=6, verbose=0).history["loss"]
+    np.testing.assert_allclose([epoch.loss for epoch in head.training.epochs], history, rtol=1e-4)
+    expected = np.asarray(model(X))[:, 0] * deviation + mean
+    np.testing.assert_allclose(head.predict_numbers(features.X), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dense_layers_of_numbers(measured, tmp_path):
+    params = {"hidden": "16", "epochs": 40, "lr": 0.01, "keep": "best"}
+    head = train(measured, "mlp", params=params, target="number")
+    features = measured.features("fc2").with_target("number")
+    valid = features.splits == "valid"
+    found = head.predict_numbers(features.X)
+    kept = head.training.epochs[head.training.kept_epoch - 1]
+    spread = features.y[~valid].std()
+    assert kept.valid_loss == pytest.approx(np.square((found - features.y)[valid] / spread).mean(), rel=1e-3)
+    assert kept.valid_accuracy == pytest.approx(1 - kept.valid_loss, abs=1e-6)
+    assert head.training.valid_accuracy > 0.8
+    stored = TrainedHead.load(head.save(tmp_path / "head"))
+    np.testing.assert_array_equal(stored.predict_numbers(features.X), found)
+    assert "number_loss" not in json.loads((tmp_path / "head" / "head.json").read_text())["params"], "the default"
+
+
+def test_keras_does_not_train_dense_layers_of_numbers(measured):
+    with pytest.raises(TrainingError, match="set trainer=numpy"):
+        train(measured, "mlp", params={"trainer": "keras"}, target="number")
