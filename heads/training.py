@@ -662,8 +662,8 @@ def _notices(
         (
             missing,
             Code.CLASS_NOT_TRAINED,
-            f"no training row is of the {kind} {listed(missing, sort=False, quoted=False)}: its probability will always "
-            "be 0",
+            f"no training row is of the {kind} {listed(missing, sort=False, quoted=False)}: its probability will "
+            "always be 0",
         ),
         (
             measured < len(train_rows),
