@@ -554,10 +554,20 @@ class EachLabelModel:
         return stored
 
     def predict_proba(self, X: Features) -> Floats:
-        """Return the probability of each label, shape (n, k), for features of shape (n, d)."""
-        probabilities = np.empty((len(X), len(self.models)))
+        """Return the probability of each label, shape (n, k), for features of shape (n, d).
+
+        A class of models may have a class method ``together``: given models of two classes, and features, it returns
+        the probability of the second class by each of them, shape (n, number of models), at less cost.
+        """
+        probabilities = np.array([each if isinstance(each, bool) else 0.0 for each in self.models])
+        probabilities = np.repeat(probabilities[np.newaxis], len(X), axis=0)
+        learned = {number: each for number, each in enumerate(self.models) if not isinstance(each, bool)}
+        together = getattr(type(next(iter(learned.values()))), "together", _one_by_one) if learned else _one_by_one
         for rows in row_blocks(X):  # features larger than memory are read once, not once for each label
-            block = np.asarray(X[rows])
-            for number, model in enumerate(self.models):
-                probabilities[rows, number] = model if isinstance(model, bool) else model.predict_proba(block)[:, 1]
+            if learned:
+                probabilities[rows, list(learned)] = together(list(learned.values()), np.asarray(X[rows]))
         return probabilities
+
+
+def _one_by_one(models: Sequence[FittedModel], X: Features) -> Floats:
+    return np.stack([model.predict_proba(X)[:, 1] for model in models], axis=1)

@@ -1,7 +1,7 @@
 """Models with scores that are an affine function of the features; most families use them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, final
 
@@ -106,6 +106,17 @@ class _Affine(ABC):
         return by_blocks(
             X, self.width, len(self.coef), lambda block: self._probabilities(block @ self._weights.T + self._bias)
         )
+
+    @final
+    @classmethod
+    def together(cls, models: Sequence[Self], X: Features) -> Floats:
+        """Return the probability of the second of two classes by each model, (n, models), with one matrix product."""
+        weights, bias = (np.concatenate([getattr(model, name) for model in models]) for name in ("_weights", "_bias"))
+
+        def of_block(block: Floats) -> Floats:
+            return cls._probabilities((block @ weights.T + bias).reshape(-1, 2))[:, 1].reshape(len(block), -1)
+
+        return by_blocks(X, models[0].width, len(models), of_block)
 
     @staticmethod
     @abstractmethod

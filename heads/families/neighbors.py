@@ -1,6 +1,6 @@
 """Votes of the nearest training rows, which the model stores; distances are computed in float64 by blocks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, cast, final
 
@@ -113,13 +113,34 @@ class NeighborsModel:
         """Return probabilities, shape (n, k), rows summing to 1, for features of shape (n, d); see `by_blocks`."""
         return by_blocks(X, self.width, len(self.votes), self._probabilities)
 
+    @classmethod
+    def together(cls, models: Sequence[Self], X: Features) -> Floats:
+        """Return the probability of the second of two classes by each model, (n, models).
+
+        Models that hold the same rows look for neighbours once.
+        """
+        first = models[0]
+        if any(model.rows is not first.rows for model in models):
+            return np.stack([model.predict_proba(X)[:, 1] for model in models], axis=1)
+
+        def of_block(block: Floats) -> Floats:
+            return first._of_nearest(
+                block, len(models), lambda *nearest: np.stack([each._shares(*nearest)[:, 1] for each in models], axis=1)
+            )
+
+        return by_blocks(X, first.width, len(models), of_block)
+
     def _probabilities(self, block: Floats) -> Floats:
+        return self._of_nearest(block, len(self.votes), self._shares)
+
+    def _of_nearest(self, block: Floats, k: int, results_of: Callable[[Floats, NDArray[np.intp]], Floats]) -> Floats:
+        """Return results (q, k) of features (q, d), of distances and positions of the nearest rows, both (q, n)."""
         queries = (block - self.mean) / self.scale
-        shares = np.empty((len(queries), len(self.votes)))
+        results = np.empty((len(queries), k))
         at_once = _BLOCK_DISTANCES // (self._rows_at_once + min(self.n_neighbors, len(self.rows)))
         for batch in _slices(len(queries), max(1, at_once)):
-            shares[batch] = self._shares(*self._nearest(queries[batch]))
-        return shares
+            results[batch] = results_of(*self._nearest(queries[batch]))
+        return results
 
     @property
     def _rows_at_once(self) -> int:
@@ -162,14 +183,13 @@ class NeighborsModel:
 
     def _mean(self, values: Floats, block: Floats) -> Floats:
         """Return the mean of the values (n,) of the nearest rows of each query (q, d), weighted, shape (q, 1)."""
-        queries = (block - self.mean) / self.scale
-        means = np.empty((len(queries), 1))
-        at_once = _BLOCK_DISTANCES // (self._rows_at_once + min(self.n_neighbors, len(self.rows)))
-        for batch in _slices(len(queries), max(1, at_once)):
-            distances, positions = self._nearest(queries[batch])
+
+        def mean(distances: Floats, positions: NDArray[np.intp]) -> Floats:
             weights = self._weights(distances)
-            means[batch, 0] = (weights * values[positions]).sum(axis=1) / weights.sum(axis=1)
-        return means
+            sums: Floats = (weights * values[positions]).sum(axis=1, keepdims=True)
+            return sums / weights.sum(axis=1, keepdims=True)
+
+        return self._of_nearest(block, 1, mean)
 
     def _shares(self, distances: Floats, positions: NDArray[np.intp]) -> Floats:
         """Return the share of each class (q, k) in the votes of rows, given distances and positions, (q, n)."""

@@ -87,6 +87,16 @@ def test_labels_are_those_of_scikit_learn(tagged):
     np.testing.assert_allclose(head.predict_proba(features.X), expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["logreg", "ridge", "knn"])
+def test_labels_together_are_labels_one_by_one(name, tagged, tmp_path):
+    folder = train(tagged, name, target="labels").save(tmp_path / "head")
+    model, X = TrainedHead.load(folder).model, tagged.features("fc2").X
+    alone = np.stack([each.predict_proba(X)[:, 1] for each in model.models], axis=1)
+    np.testing.assert_allclose(model.predict_proba(X), alone, atol=1e-14)
+    if name == "knn":
+        assert model.models[0].rows is model.models[1].rows, "they are in memory once, and looked through once"
+
+
 def test_what_all_labels_share_is_stored_once(tagged, tmp_path):
     head = train(tagged, "knn", target="labels")
     stored = load_file(head.save(tmp_path / "head") / "head.safetensors")
