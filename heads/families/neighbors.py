@@ -186,8 +186,9 @@ class NeighborsModel:
 
         def mean(distances: Floats, positions: NDArray[np.intp]) -> Floats:
             weights = self._weights(distances)
-            sums: Floats = (weights * values[positions]).sum(axis=1, keepdims=True)
-            return sums / weights.sum(axis=1, keepdims=True)
+            sums = (weights * values[positions]).sum(axis=1, keepdims=True)
+            means: Floats = sums / weights.sum(axis=1, keepdims=True)
+            return means
 
         return self._of_nearest(block, 1, mean)
 
