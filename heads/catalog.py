@@ -1,4 +1,4 @@
-"""The heads by name: the built-in ones, those that installed packages add, and scikit-learn's classifiers.
+"""The heads by name: the built-in ones, those of installed packages, and scikit-learn's classifiers and regressors.
 
 A package adds heads through the entry point group ``featurecache.heads``. It is imported when one of its heads is used,
 or when all heads are listed.
@@ -93,7 +93,7 @@ def head_spec(name: str) -> HeadSpec:
     UnknownNameError
         If there is no such head.
     HeadError
-        If scikit-learn has no such classifier, or it cannot be a head, or the function of a Keras head cannot be used.
+        If scikit-learn has no such estimator, or it cannot be a head, or the function of a Keras head cannot be used.
     EntryPointError
         If an installed package adds it, but cannot be loaded.
 
@@ -124,7 +124,7 @@ def make_head(name: str, *, seed: int = 0, **params: object) -> Head:
     Parameters
     ----------
     name
-        The name of the head: a key of `HEADS`; ``sklearn:`` and a classifier of scikit-learn; or
+        The name of the head: a key of `HEADS`; ``sklearn:`` and a classifier or regressor of scikit-learn; or
         ``keras:MODULE:FUNCTION``, whose module is imported.
     seed
         The seed of its random choices, from 0 to 2**32 - 1; not used by heads that have none.
@@ -193,14 +193,16 @@ def head_targets(name: str) -> tuple[Target, ...]:
     ('class', 'labels', 'number')
     """
     of_any_tap = is_estimator(name) or not stored_head_class(name, {}).spec.taps
-    able = {"class": True, "labels": of_any_tap, "number": _model_classes(name)[1] is not None}
+    classes, numbers = (model is not None for model in _model_classes(name))
+    able = {"class": classes, "labels": classes and of_any_tap, "number": numbers}
     return tuple(target for target in TARGETS if able[target])
 
 
-def _model_classes(name: str) -> tuple[type[FittedModel], type[FittedModel] | None]:
+def _model_classes(name: str) -> tuple[type[FittedModel] | None, type[FittedModel] | None]:
     """Return the class of a head's models of classes, and that of its models of numbers."""
     if is_estimator(name):
-        return form_of(name).model, None
+        form = form_of(name)
+        return (None, form.model) if form.numbers else (form.model, None)
     head = stored_head_class(name, {})
     return head.model_class, head.number_model_class
 
@@ -227,7 +229,7 @@ def read_parameters(name: str, params: Mapping[str, object]) -> dict[str, Value]
 
 
 def estimator_names() -> tuple[str, ...]:
-    """Return the names of the heads that scikit-learn's classifiers are.
+    """Return the names of the heads that scikit-learn's classifiers and regressors are.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""scikit-learn's classifiers as heads, by name: ``sklearn:ensemble.RandomForestClassifier``.
+"""scikit-learn's classifiers and regressors as heads, by name: ``sklearn:ensemble.RandomForestClassifier``.
 
 scikit-learn declares their parameters and trains them; plain arrays store them (`heads.families.estimator_forms`). The
 list of these forms is the list of what can be named, so that a name never imports another module.
@@ -24,7 +24,7 @@ from heads.families.own_threads import one_openmp_thread, own_threads
 from heads.families.shared_parameters import NO_STANDARDIZE
 from heads.notices import Code, Notice
 from heads.parameters import HeadSpec, Parameter, Value, as_literal, as_object
-from heads.rows import Features, Scaling, Targets
+from heads.rows import Features, Floats, Scaling, Targets
 
 PREFIX = "sklearn:"
 """What the names of these heads begin with."""
@@ -38,7 +38,7 @@ _WITHHELD = {
 
 
 class EstimatorHead(IndependentHead):
-    """A scikit-learn classifier; `estimator_head` makes a class for each name.
+    """A scikit-learn classifier or regressor; `estimator_head` makes a class for each name.
 
     Parameters
     ----------
@@ -57,6 +57,18 @@ class EstimatorHead(IndependentHead):
 
     @final
     def _learn(self, X: Features, targets: Targets, monitor: Monitor) -> Learned:
+        if self.form.numbers:
+            raise TrainingError(f"the head {self.spec.name!r} learns numbers, not classes: train it with target=number")
+        return self._fitted(X, targets, monitor)
+
+    @final
+    def _learn_numbers(self, X: Features, y: Floats, monitor: Monitor) -> Learned:
+        """Learn numbers, if it is a regressor."""
+        if not self.form.numbers:
+            raise TrainingError(f"the head {self.spec.name!r} learns classes, not numbers")
+        return self._fitted(X, y, monitor)
+
+    def _fitted(self, X: Features, targets: Targets | Floats, monitor: Monitor) -> Learned:
         del monitor  # scikit-learn reports no epochs
         X = np.asarray(X, np.float32 if self.form.trees or X.dtype == np.float16 else None)
         standardize = self.params.get("standardize") is True
@@ -85,7 +97,7 @@ class EstimatorHead(IndependentHead):
         if "random_state" in declared:
             own["random_state"] = self.seed
         estimator = kind(**own)
-        if not hasattr(estimator, "predict_proba"):
+        if not self.form.numbers and not hasattr(estimator, "predict_proba"):
             raise TrainingError(
                 f"{kind.__name__} gives no probabilities with these parameters; choose another loss, such as log_loss"
             )
@@ -102,7 +114,7 @@ class EstimatorHead(IndependentHead):
 
 
 def is_estimator(name: str) -> bool:
-    """Whether a head's name stands for a scikit-learn classifier."""
+    """Whether a head's name stands for a scikit-learn classifier or regressor."""
     return name.startswith(PREFIX)
 
 
@@ -113,7 +125,7 @@ def estimator_head(name: str) -> type[EstimatorHead]:
     Raises
     ------
     HeadError
-        If scikit-learn has no such classifier, or it cannot be stored, or needs another estimator.
+        If scikit-learn has no such estimator, or it cannot be stored, or needs another estimator.
     """
     from sklearn.utils.validation import has_fit_parameter
 
@@ -127,11 +139,12 @@ def estimator_head(name: str) -> type[EstimatorHead]:
         weighted=has_fit_parameter(kind, "sample_weight"),
         withheld={**_WITHHELD, **form.withheld},
     )
-    return type(kind.__name__, (EstimatorHead,), {"spec": spec, "model_class": form.model, "form": form})
+    members = {"spec": spec, "model_class": form.model, "form": form}
+    return type(kind.__name__, (EstimatorHead,), members | ({"number_model_class": form.model} if form.numbers else {}))
 
 
 def form_of(name: str) -> Form:
-    """Return how the classifier of a name is stored; it imports no scikit-learn unless there is no such form.
+    """Return how the estimator of a name is stored; it imports no scikit-learn unless there is no such form.
 
     Raises
     ------
@@ -210,11 +223,12 @@ def _refusal(name: str) -> HeadError:
 
     public = {
         f"{kind.__module__.split('._')[0].removeprefix('sklearn.')}.{short}": kind
-        for short, kind in all_estimators(type_filter="classifier")
+        for short, kind in all_estimators(type_filter=["classifier", "regressor"])
     }
-    able = f"classifiers that can be heads: {', '.join(FORMS)}"
+    able = f"those that can be heads: {', '.join(FORMS)}"
     if name not in public:
-        return HeadError(f"scikit-learn has no classifier {name!r}{did_you_mean(name, list(public))}; {able}")
+        meant = did_you_mean(name, list(public))
+        return HeadError(f"scikit-learn has no classifier or regressor {name!r}{meant}; {able}")
     kind = public[name]
     needed = [each for each in inspect.signature(kind).parameters if each in {"estimator", "estimators"}]
     why = f"needs another estimator ({needed[0]}=)" if needed else "cannot be stored as plain arrays"

@@ -267,6 +267,20 @@ class BoostedTreesModel(_Trees):
         return softmax(sums)
 
 
+@final
+class NumberTreesModel(_Trees):
+    """The number is the sum of the baseline and of what all trees give; k is 1."""
+
+    __slots__ = ()
+
+    def _faults_of_values(self) -> Iterator[str]:
+        yield from ()
+
+    @staticmethod
+    def _probabilities(sums: Floats) -> Floats:
+        return sums
+
+
 def _leaf_values(tree: Tree, leaves: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return how many values each leaf of a tree has, their classes, and the values."""
     values = tree.values[leaves]

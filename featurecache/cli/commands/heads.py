@@ -34,7 +34,7 @@ def heads(
                 print_beside("", f"{_as_typed(spec.number_defaults[parameter.name])} by default for --target number")
         show()
     if head is None:
-        for line in wrap(f"scikit-learn's classifiers are heads as well: {', '.join(estimator_names())}", WIDTH):
+        for line in wrap(f"scikit-learn's estimators are heads as well: {', '.join(estimator_names())}", WIDTH):
             show(line)
         show()
     show("Set them with: featurecache train CACHE HEAD_DIR --head NAME -p KEY=VALUE")

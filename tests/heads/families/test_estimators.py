@@ -1,4 +1,4 @@
-"""scikit-learn's classifiers as heads: what can be named, their parameters, and how they are stored."""
+"""scikit-learn's estimators as heads: what can be named, their parameters, and how they are stored."""
 
 import json
 import sys
@@ -6,15 +6,22 @@ import sys
 import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    GradientBoostingRegressor,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge, SGDClassifier
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.preprocessing import StandardScaler
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor
 from sklearn.utils import all_estimators
 
 from heads.artifact import TrainedHead
-from heads.catalog import estimator_names, head_spec, make_head, model_class, parse_parameters
+from heads.catalog import estimator_names, head_spec, head_targets, make_head, model_class, parse_parameters
 from heads.errors import ArtifactError, HeadError, ParameterError, TrainingError
 from heads.families import estimator_forms
 from heads.search.grid import candidates_of, parse_grids
@@ -34,8 +41,8 @@ def cache(blobs, make_features, make_cache):
 
 
 @pytest.mark.parametrize("name", estimator_names())
-def test_every_name_is_of_a_classifier_of_scikit_learn_and_describes_its_parameters(name):
-    kind = dict(all_estimators(type_filter="classifier"))[name.rpartition(".")[2]]
+def test_every_name_is_of_an_estimator_of_scikit_learn_and_describes_its_parameters(name):
+    kind = dict(all_estimators(type_filter=["classifier", "regressor"]))[name.rpartition(".")[2]]
     spec = head_spec(name)
     own = {parameter.name for parameter in spec.parameters if parameter.name != "standardize"}
     assert own | {"random_state", "n_jobs", "verbose", "warm_start", "categorical_features"} >= set(kind().get_params())
@@ -48,13 +55,17 @@ def test_every_name_is_of_a_classifier_of_scikit_learn_and_describes_its_paramet
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("ensemble.RandomForestClasifier", "no classifier 'ensemble.RandomForestClasifier'; did you mean 'ensemble.Ra"),
-        ("RandomForestClassifier", "no classifier 'RandomForestClassifier'.*that can be heads: tree.Dec"),
+        (
+            "ensemble.RandomForestClasifier",
+            "regressor 'ensemble.RandomForestClasifier'; did you mean 'ensemble.Ra",
+        ),
+        ("RandomForestClassifier", "no classifier or regressor 'RandomForestClassifier'.*that can be heads: tree.Dec"),
         ("sklearn.ensemble.RandomForestClassifier", "did you mean 'ensemble.RandomForestClassifier'"),
         ("ensemble._forest.RandomForestClassifier", "scikit-learn has no classifier"),
-        ("ensemble.RandomForestRegressor", "scikit-learn has no classifier 'ensemble.RandomForestRegressor'"),
-        ("", "scikit-learn has no classifier ''"),
-        ("svm.NuSVC", "scikit-learn's svm.NuSVC cannot be stored as plain arrays; classifiers that can be heads"),
+        ("cluster.KMeans", "scikit-learn has no classifier or regressor 'cluster.KMeans'"),
+        ("", "scikit-learn has no classifier or regressor ''"),
+        ("svm.NuSVC", "scikit-learn's svm.NuSVC cannot be stored as plain arrays; those that can be heads"),
+        ("svm.SVR", "scikit-learn's svm.SVR cannot be stored as plain arrays"),
         ("ensemble.VotingClassifier", "ensemble.VotingClassifier needs another estimator .estimators=."),
         ("ensemble.BaggingClassifier", "ensemble.BaggingClassifier needs another estimator .estimator=."),
     ],
@@ -187,6 +198,59 @@ def test_a_solver_that_does_not_converge_is_a_warning(blobs):
     (notice,) = make_head("sklearn:linear_model.LogisticRegression", max_iter=1).fit(X, y).warnings_
     assert notice.code == "not_converged"
     assert "LogisticRegression did not converge" in str(notice)
+
+
+# Numbers
+
+NUMBERS = [
+    DecisionTreeRegressor(max_depth=4),
+    ExtraTreeRegressor(),
+    RandomForestRegressor(7, max_features=0.5),
+    ExtraTreesRegressor(5, bootstrap=True),
+    GradientBoostingRegressor(n_estimators=9, loss="huber"),
+    HistGradientBoostingRegressor(max_iter=9, loss="absolute_error"),
+    LinearRegression(),
+    Ridge(3.0),
+    Lasso(0.01),
+    ElasticNet(0.01),
+]
+
+
+@pytest.mark.parametrize("estimator", NUMBERS, ids=lambda estimator: type(estimator).__name__)
+def test_regressors_are_those_of_scikit_learn(estimator, tmp_path, make_features, make_cache):
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((240, 6)).astype(np.float32)
+    y = 1000 + 50 * X[:, 0] * X[:, 1] + 20 * X[:, 2] + generator.standard_normal(240)
+    texts = sorted(map(repr, y.tolist()))
+    labels = [texts.index(repr(each)) for each in y.tolist()]
+    splits = np.where(np.arange(240) < 160, "train", "valid")
+    cache = make_cache(make_features(X, labels, splits=splits, classes=tuple(texts)))
+    kind = type(estimator)
+    defaults = kind().get_params()
+    params = {name: value for name, value in estimator.get_params().items() if value != defaults[name]}
+    seed = {"random_state": 3} if "random_state" in defaults else {}
+    oracle = kind(**params, **seed).fit(X[:160], y[:160])
+    name = f"sklearn:{kind.__module__.split('.')[1]}.{kind.__name__}"
+    assert head_targets(name) == ("number",)
+    head = train(cache, name, params=params, seed=3, target="number")
+    np.testing.assert_allclose(head.predict_numbers(X), oracle.predict(X), rtol=1e-6 if kind in LINEAR_ONES else 1e-13)
+    stored = TrainedHead.load(head.save(tmp_path / "head"))
+    np.testing.assert_array_equal(stored.predict_numbers(X), head.predict_numbers(X))
+
+
+LINEAR_ONES = {LinearRegression, Ridge, Lasso, ElasticNet}
+
+
+def test_targets_that_an_estimator_does_not_learn(cache, blobs):
+    with pytest.raises(ParameterError, match="Ridge' does not learn classes; take one that does"):
+        train(cache, "sklearn:linear_model.Ridge")
+    with pytest.raises(ParameterError, match="does not learn numbers"):
+        train(cache, FOREST, target="number")
+    with pytest.raises(TrainingError, match="learns numbers, not classes: train it with target=number"):
+        make_head("sklearn:linear_model.Ridge").fit(*blobs(20, 3, 2))
+    X = np.random.default_rng(0).standard_normal((90, 3))
+    with pytest.raises(TrainingError, match="HistGradientBoostingRegressor gives other numbers than scikit-learn"):
+        make_head("sklearn:ensemble.HistGradientBoostingRegressor", loss="poisson").fit(X, np.exp(X[:, 0]))
 
 
 # Training
