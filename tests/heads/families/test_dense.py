@@ -405,10 +405,10 @@ def test_an_exception_in_the_callback_ends_the_training(blobs):
         make_head("softmax", epochs=50).fit(X, y, monitor=Monitor(on_epoch=stop))
 
 
-@pytest.mark.parametrize(("width", "limited"), [(8, True), (2**17, False)])
-def test_small_products_do_not_wait_for_a_second_thread(width, limited, blobs, monkeypatch):
+@pytest.mark.parametrize(("hidden", "limited"), [(8, True), (2**11, False)])
+def test_small_products_do_not_wait_for_a_second_thread(hidden, limited, blobs, monkeypatch):
     X, y = blobs(64, 8, 3)
-    X = np.tile(X, (1, width // 8))
+    X = np.tile(X, (1, 512))
     most = max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
     seen = []
     step = NetworkBatch.step
@@ -418,7 +418,7 @@ def test_small_products_do_not_wait_for_a_second_thread(width, limited, blobs, m
         return step(self, *arguments)
 
     monkeypatch.setattr(NetworkBatch, "step", spied)
-    make_head("softmax", epochs=1, standardize=False).fit(X, y)
+    make_head("mlp", hidden=str(hidden), epochs=1, standardize=False).fit(X, y)
     assert seen == [1 if limited else most]
     assert max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas") == most
 
