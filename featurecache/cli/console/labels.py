@@ -54,7 +54,7 @@ Labels = Annotated[
         parser=LabelsOption.parse,
         metavar="[FILE.csv][:COLUMN]",
         help="Labels that replace those of the cache: a table with the columns path, or sha256, and label, or COLUMN; "
-        "without a file, a column of the cache. COLUMN,COLUMN,… say 1 or 0 for each of several labels.",
+        "without a file, a column of the cache. COLUMN,COLUMN,… hold 1 or 0 for each of several labels.",
     ),
 ]
 
