@@ -320,8 +320,8 @@ def evaluate_labels(head: TrainedHead, features: FeatureSet, *, cache: FeatureCa
     >>> tagged = cache.with_labels({"train/dark/00.png": "dark|first"})
     >>> tagger = heads.train(tagged, "centroid", tap="features", target="labels")
     >>> found = heads.evaluate_labels(tagger, heads.select_rows(tagged, tagger, "valid"))
-    >>> found.subset_accuracy.value, found.labels
-    (1.0, ('dark', 'first', 'light'))
+    >>> found.labels, found.per_label[0].f1
+    (('dark', 'first', 'light'), 1.0)
     """
     head.require_target("labels", "evaluate_labels")
     rows, notes = rows_to_evaluate(head, features, cache)
