@@ -17,7 +17,13 @@ from heads.evaluation.bootstrap import bootstrap
 from heads.evaluation.intervals import OF_GROUPS, WILSON, Interval, few_groups
 from heads.evaluation.metrics import AverageScores, ClassScores
 from heads.evaluation.predictions import PredictionsTable
-from heads.evaluation.selection import labelled_rows, left_out, on_calibration_rows, on_training_rows
+from heads.evaluation.selection import (
+    errors_name_images,
+    labelled_rows,
+    left_out,
+    on_calibration_rows,
+    on_training_rows,
+)
 from heads.notices import Code, Notice, to_dicts
 
 if TYPE_CHECKING:
@@ -284,10 +290,8 @@ def predict_table(head: Classifier, features: FeatureSet) -> PredictionsTable:
     if columns.dtype.kind not in "iu" or (len(columns) and not 0 <= columns.min() <= columns.max() < k):
         raise MismatchError(f"classes: the head's are {columns.tolist()}, expected indices of the {k} of the features")
     probabilities = np.zeros((len(features), k))
-    try:
+    with errors_name_images(features):
         probabilities[:, columns] = head.predict_proba(features.X)
-    except EvaluationError as e:
-        raise EvaluationError(f"{features.paths[e.row]}: {e}" if e.row is not None else str(e), e.row) from e
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(probabilities.sum(axis=1) - 1) <= _SUM_TOLERANCE) | (probabilities < 0).any(axis=1)
     if wrong.any():

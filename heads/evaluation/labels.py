@@ -14,14 +14,13 @@ import numpy as np
 
 from featurecache.images.flags import SEPARATOR
 from featurecache.text import counted, listed, number
-from heads.errors import EvaluationError
 from heads.evaluation.bootstrap import areas, bootstrap_scores
 from heads.evaluation.evaluate import Score
 from heads.evaluation.intervals import OF_GROUPS, WILSON, Interval, few_groups, proportion
 from heads.evaluation.predictions import encodable
-from heads.evaluation.selection import rows_to_evaluate
+from heads.evaluation.selection import errors_name_images, rows_to_evaluate
 from heads.notices import Code, Notice, to_dicts
-from heads.splits import VALID
+from heads.splits import ALL, VALID
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -287,10 +286,8 @@ def predict_labels_table(head: TrainedHead, features: FeatureSet) -> LabelPredic
     features = head.in_own_classes(features)
     known = len(head.classes)
     probabilities = np.zeros((len(features), len(features.classes)))
-    try:
+    with errors_name_images(features):
         probabilities[:, :known] = head.predict_proba(features.X)
-    except EvaluationError as e:
-        raise EvaluationError(f"{features.paths[e.row]}: {e}" if e.row is not None else str(e), e.row) from e
     thresholds = np.array([*head.thresholds, *[0.5] * (len(features.classes) - known)])
     places = (features.paths, features.splits, features.y)
     return LabelPredictionsTable(*places, probabilities, thresholds, features.classes, features.groups)
@@ -330,7 +327,7 @@ def evaluate_labels(head: TrainedHead, features: FeatureSet, *, cache: FeatureCa
     if unknown:
         message = f"the head does not know the labels {listed(unknown, sort=False)}: no image gets them"
         notes.append(Notice(Code.CLASS_UNKNOWN_TO_HEAD, message))
-    if features.split == VALID and head.training.n_valid:
+    if features.split in {VALID, ALL} and head.training.n_valid:
         message = "the thresholds were chosen on valid rows: scores that depend on them are optimistic there"
         notes.append(Notice(Code.THRESHOLDS_FROM_ROWS, message))
     empty = [name for name, count in zip(table.labels, table.true.sum(axis=0), strict=True) if not count]

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.text import counted, number
-from heads.errors import EvaluationError
 from heads.evaluation.bootstrap import bootstrap_scores
 from heads.evaluation.evaluate import Score
 from heads.evaluation.intervals import OF_GROUPS, few_groups
 from heads.evaluation.predictions import encodable
-from heads.evaluation.selection import rows_to_evaluate
+from heads.evaluation.selection import errors_name_images, rows_to_evaluate
 from heads.notices import Code, Notice, to_dicts
 
 if TYPE_CHECKING:
@@ -182,10 +181,8 @@ def predict_numbers_table(head: TrainedHead, features: FeatureSet) -> NumberPred
         If a row's features are not finite; names the image.
     """
     features = head.in_own_classes(features)
-    try:
+    with errors_name_images(features):
         predicted = head.predict_numbers(features.X)
-    except EvaluationError as e:
-        raise EvaluationError(f"{features.paths[e.row]}: {e}" if e.row is not None else str(e), e.row) from e
     return NumberPredictionsTable(features.paths, features.splits, features.y, predicted, features.groups)
 
 

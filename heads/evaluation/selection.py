@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,15 @@ def rows_to_evaluate(
     labelled = rows.labelled
     rows, notes = labelled_rows(rows), left_out(labelled)
     return rows, [*notes, *on_training_rows(head, rows, cache)]
+
+
+@contextmanager
+def errors_name_images(features: FeatureSet) -> Iterator[None]:
+    """Let an `EvaluationError` about a row name its image."""
+    try:
+        yield
+    except EvaluationError as e:
+        raise EvaluationError(f"{features.paths[e.row]}: {e}" if e.row is not None else str(e), e.row) from e
 
 
 def labelled_rows(features: FeatureSet) -> FeatureSet:

@@ -25,7 +25,7 @@ from heads import (
     train,
 )
 from heads.artifact.description import checksum
-from heads.training import best_thresholds
+from heads.thresholds import best_thresholds
 
 LABELLERS = [name for name in HEADS if name != "imagenet_map"]
 QUICK = {"softmax": {"epochs": 3}, "mlp": {"epochs": 3, "hidden": "8"}}

@@ -147,6 +147,13 @@ def test_what_is_said_of_labels(of_labels):
     assert texts == ["the thresholds were chosen on valid rows: scores that depend on them are optimistic there"]
 
 
+@pytest.mark.parametrize(("split", "chosen"), [("valid", True), ("all", True), ("train", False)])
+def test_thresholds_are_optimistic_on_the_rows_that_chose_them(split, chosen, tagged):
+    head = train(tagged, "ridge", target="labels")
+    notes = evaluate_labels(head, select_rows(tagged, head, split)).warnings
+    assert ("thresholds_from_rows" in [note.code for note in notes]) == chosen
+
+
 def test_the_train_split_did_train(tagged, measured):
     for cache, target, measure in ((tagged, "labels", evaluate_labels), (measured, "number", evaluate_numbers)):
         head = train(cache, "ridge", target=target)
