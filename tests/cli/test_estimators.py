@@ -12,9 +12,9 @@ FOREST = "sklearn:ensemble.RandomForestClassifier"
     [
         (
             ("--head", "sklearn:svm.SVC"),
-            "scikit-learn's svm.SVC cannot be stored as plain arrays; classifiers that can",
+            "scikit-learn's svm.SVC cannot be stored as plain arrays; those that can be heads: tree.",
         ),
-        (("--head", "sklearn:ensemble.Forest"), "scikit-learn has no classifier 'ensemble.Forest'"),
+        (("--head", "sklearn:ensemble.Forest"), "scikit-learn has no classifier or regressor 'ensemble.Forest'"),
         (("--head", FOREST, "-p", "n_estimators=0"), "n_estimators is 0, expected an int in the range [1, inf)"),
         (("--head", FOREST, "-p", "random_state=1"), "random_state cannot be set"),
         (("--head", "sklearn:linear_model.SGDClassifier"), "gives no probabilities with these parameters"),
@@ -40,6 +40,6 @@ def test_a_classifier_is_trained_and_evaluated(fake_cache, invoke, tmp_path):
 
 def test_they_are_listed(invoke):
     shown = invoke("heads").out
-    assert "scikit-learn's classifiers are heads as well" in shown
+    assert "scikit-learn's estimators are heads as well" in shown
     assert FOREST in shown
     assert "  -p min_weight_fraction_leaf=0.0\n" in invoke("heads", FOREST).out  # a name too long for its column

@@ -108,11 +108,12 @@ def test_heads(run):
         "class_weight": "none",
         "standardize": True,
     }
-    assert defaults["mlp"] == {"hidden": "256", "activation": "relu", "dropout": 0.0} | defaults["softmax"]
+    of_mlp = {"hidden": "256", "activation": "relu", "dropout": 0.0, "number_loss": "mse"}
+    assert defaults["mlp"] == of_mlp | defaults["softmax"]
     targets = {name: row["targets"] for name, row in catalogue.items()}
     numbers = [name for name, each in targets.items() if "number" in each]
     assert (numbers, targets["imagenet_map"], targets["lda"]) == (
-        ["ridge", "knn", "majority"],
+        ["mlp", "ridge", "knn", "majority"],
         ["class"],
         ["class", "labels"],
     )

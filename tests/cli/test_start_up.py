@@ -112,17 +112,24 @@ def test_others_import_what_is_left_out_for_keras(tmp_path, monkeypatch):
     ]
 
 
-def test_help_answers_at_once(start):
-    """Measured in processor time: other programs may slow this machine down."""
-    seconds = []
+ONE_COMMAND = """
+import typer
+app = typer.Typer()
+app.command()(lambda: None)
+app()
+"""
+
+
+def test_help_answers_at_once():
+    """Measured in processor time, beside a program of one command: other programs may slow this machine down."""
+    ours, bare = [], []
     for _ in range(7):
-        before = children_seconds()
-        process = start("--help", stdout=subprocess.PIPE)
-        out, _ = process.communicate(timeout=60)
-        seconds.append(children_seconds() - before)
-        assert process.returncode == 0
-        assert b"extract" in out
-    assert min(seconds) < 0.5, seconds
+        for seconds, arguments in ((ours, ("-m", "featurecache")), (bare, ("-c", ONE_COMMAND))):
+            before = children_seconds()
+            done = subprocess.run([sys.executable, *arguments, "--help"], capture_output=True, check=True)
+            seconds.append(children_seconds() - before)
+            assert b"Usage" in done.stdout
+    assert min(ours) < 0.5 or min(ours) < 1.6 * min(bare), (ours, bare)
 
 
 def children_seconds():
