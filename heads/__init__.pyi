@@ -9,7 +9,6 @@ from .auditing import Duplicate as Duplicate
 from .auditing import DuplicateGroup as DuplicateGroup
 from .auditing import LabelError as LabelError
 from .auditing.audit import audit as audit
-from .base import FittedModel as FittedModel
 from .base import Head as Head
 from .base import IndependentHead as IndependentHead
 from .calibration import Calibration as Calibration
@@ -61,6 +60,7 @@ from .families.affine import AffineModel as AffineModel
 from .finetuning.finetune import FINE_TUNING as FINE_TUNING
 from .finetuning.finetune import FineTuning as FineTuning
 from .finetuning.finetune import finetune as finetune
+from .fitted_model import FittedModel as FittedModel
 from .notices import Code as Code
 from .notices import Notice as Notice
 from .parameters import HeadSpec as HeadSpec

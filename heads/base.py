@@ -1,4 +1,4 @@
-"""The contract of heads: an abstract `Head` with ``fit`` and ``predict_proba``, and the fitted model that is stored.
+"""The contract of heads: an abstract `Head` with ``fit`` and ``predict_proba``.
 
 A head learns with any library and returns a `FittedModel`: arrays from which plain NumPy computes the probabilities.
 So a stored head predicts exactly what the trained one does, without the library that trained it. This module imports
@@ -8,90 +8,22 @@ nothing heavier than NumPy.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, Self, TypeAlias, cast, final
+from typing import Any, ClassVar, Self, TypeAlias, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.rows import selected
+from heads.each_label import EachLabelModel
 from heads.epochs import Monitor
-from heads.errors import ArtifactError, HeadError, TrainingError
+from heads.errors import HeadError, TrainingError
+from heads.fitted_model import FittedModel
 from heads.notices import Notice
 from heads.parameters import HeadSpec
-from heads.rows import Features, Floats, Labels, Targets, class_weights, finite, first_not_finite, row_blocks
-
-
-class Classifier(Protocol):
-    """A fitted classifier: a head, a stored head, or a scikit-learn estimator."""
-
-    @property
-    def classes_(self) -> Labels:
-        """The class index of each column of probabilities, shape (k,), ascending."""
-        ...
-
-    def predict_proba(self, X: Features, /) -> NDArray[np.floating[Any]]:
-        """Return probabilities, shape (n, k), rows summing to 1, for features of shape (n, d)."""
-        ...
-
-
-class FittedModel(Protocol):
-    """What a head has learned: named arrays, and the probabilities that NumPy computes from them.
-
-    Examples
-    --------
-    >>> head.model.width
-    16
-    >>> sorted(head.model.arrays)
-    ['coef', 'intercept', 'mean', 'scale']
-    """
-
-    @property
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays that are stored."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """The number of features, d."""
-        ...
-
-    @classmethod
-    def from_arrays(
-        cls, arrays: Mapping[str, NDArray[Any]], *, classes: int, width: int, params: Mapping[str, Any]
-    ) -> Self:
-        """Rebuild a model from stored arrays.
-
-        Parameters
-        ----------
-        arrays
-            What `arrays` returned, read from a file that may be damaged or forged.
-        classes, width
-            The number of classes, k, and of features, d.
-        params
-            The parameters of the head.
-
-        Raises
-        ------
-        ArtifactError
-            If names, shapes, dtypes or values of the arrays are not as they must be.
-        """
-        ...
-
-    def predict_proba(self, X: Features) -> Floats:
-        """Return probabilities, shape (n, k), for features of shape (n, d).
-
-        Of several labels, each row of k probabilities is of labels that do not exclude each other. A model of numbers
-        returns the number, shape (n, 1).
-        """
-        ...
-
+from heads.rows import Features, Floats, Labels, Targets, class_weights, finite, first_not_finite
 
 _TABLE = 2  # dimensions of features, and of several labels
-_AGREED = "agreed"  # of each label: 0 or 1 if all training rows agree that they have it or not, else -1
-_STATES = (-1, 0, 1)
-_NAMED = 80  # characters of a wrong name that a message shows
 
 Learned: TypeAlias = tuple[FittedModel, tuple[Notice, ...]]
 
@@ -442,132 +374,3 @@ def _require_labels(y: Labels) -> None:
         raise TrainingError(
             f"all {len(y)} rows have the same labels; a head needs a label that some rows have and others have not"
         )
-
-
-def checked_arrays(
-    arrays: Mapping[str, NDArray[Any]],
-    shapes: Mapping[str, tuple[int, ...]],
-    dtypes: Mapping[str, type[np.generic]] = MappingProxyType({}),
-) -> dict[str, NDArray[Any]]:
-    """Return stored arrays after a check of their names, shapes and dtypes; not of their values.
-
-    Parameters
-    ----------
-    arrays
-        The arrays by name.
-    shapes
-        The expected shape of each array; no other array is allowed.
-    dtypes
-        The expected dtypes; float64 for arrays that are not named here.
-
-    Raises
-    ------
-    ArtifactError
-        If they differ from what is expected; the message names every difference.
-    """
-    if set(arrays) != set(shapes):
-        raise ArtifactError(f"the arrays are {', '.join(sorted(arrays))}; expected {', '.join(sorted(shapes))}")
-    expected = {name: (np.dtype(dtypes.get(name, np.float64)), shape) for name, shape in shapes.items()}
-    faults = [
-        f"{name} has dtype {arrays[name].dtype} and shape {arrays[name].shape}, expected {dtype} and {shape}"
-        for name, (dtype, shape) in expected.items()
-        if arrays[name].dtype != dtype or arrays[name].shape != shape
-    ]
-    if faults:
-        raise ArtifactError("; ".join(faults))
-    return dict(arrays)
-
-
-def not_finite(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
-    """Return one line for each array with values that are not finite."""
-    return [f"{name} holds values that are not finite" for name, array in arrays.items() if not finite(array)]
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class EachLabelModel:
-    """The models of several labels, each with two classes: whether an image has the label.
-
-    Stored arrays that all models share are stored once, under their own name. Others are stored for each label, under
-    ``NUMBER.NAME``.
-
-    Parameters
-    ----------
-    models
-        The model of each label; or, if all training rows agree, whether they have the label.
-    width
-        The number of features, d.
-    """
-
-    models: tuple[FittedModel | bool, ...]
-    width: int
-
-    @classmethod
-    def of(
-        cls,
-        model_class: type[FittedModel],
-        arrays: Mapping[str, NDArray[Any]],
-        *,
-        classes: int,
-        width: int,
-        params: Mapping[str, Any],
-    ) -> Self:
-        """Rebuild it from the stored arrays of models of a class; see `FittedModel.from_arrays`."""
-        arrays = dict(arrays)
-        agreed = arrays.pop(_AGREED, None)
-        sound = agreed is not None and agreed.shape == (classes,) and agreed.dtype == np.int8
-        if agreed is None or not sound or not np.isin(agreed, _STATES).all():
-            raise ArtifactError(f"{_AGREED} is not -1, 0 or 1 for each of {classes} labels, int8")
-        if not (agreed < 0).any():
-            raise ArtifactError("all training rows agree on every label: nothing was learned")
-        own: dict[str, dict[str, NDArray[Any]]] = {str(number): {} for number in range(classes)}
-        shared = {}
-        for name, array in arrays.items():
-            number, dot, of_label = name.partition(".")
-            if not dot:
-                shared[name] = array
-            elif number in own:
-                own[number][of_label] = array
-            else:
-                raise ArtifactError(f"the array {name[:_NAMED]} is of no label")
-        models: list[FittedModel | bool] = []
-        for state, mine in zip(agreed.tolist(), own.values(), strict=True):
-            if state < 0:
-                models.append(model_class.from_arrays(shared | mine, classes=2, width=width, params=params))
-            elif mine:
-                raise ArtifactError("a label has arrays, and all its training rows agree")
-            else:
-                models.append(bool(state))
-        return cls(tuple(models), width)
-
-    @property
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays that are stored."""
-        stored = {_AGREED: np.array([-1 if not isinstance(each, bool) else each for each in self.models], np.int8)}
-        found = {number: each.arrays for number, each in enumerate(self.models) if not isinstance(each, bool)}
-        first = next(iter(found.values()), {})
-        for name, array in first.items():
-            if all(np.array_equal(arrays[name], array) for arrays in found.values()):
-                stored[name] = array
-            else:
-                stored |= {f"{number}.{name}": arrays[name] for number, arrays in found.items()}
-        return stored
-
-    def predict_proba(self, X: Features) -> Floats:
-        """Return the probability of each label, shape (n, k), for features of shape (n, d).
-
-        A class of models may have a class method ``together``: given models of two classes, and features, it returns
-        the probability of the second class by each of them, shape (n, number of models), at less cost.
-        """
-        probabilities = np.array([each if isinstance(each, bool) else 0.0 for each in self.models])
-        probabilities = np.repeat(probabilities[np.newaxis], len(X), axis=0)
-        learned = {number: each for number, each in enumerate(self.models) if not isinstance(each, bool)}
-        together = getattr(type(next(iter(learned.values()))), "together", _one_by_one) if learned else _one_by_one
-        for rows in row_blocks(X):  # features larger than memory are read once, not once for each label
-            if learned:
-                probabilities[rows, list(learned)] = together(list(learned.values()), np.asarray(X[rows]))
-        return probabilities
-
-
-def _one_by_one(models: Sequence[FittedModel], X: Features) -> Floats:
-    return np.stack([model.predict_proba(X)[:, 1] for model in models], axis=1)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from featurecache.entry_points import Registry
 from featurecache.errors import UnknownNameError
 from featurecache.targets import TARGETS, Target
-from heads.base import FittedModel, Head
+from heads.base import Head
 from heads.errors import ParameterError
 from heads.families.baseline import ImageNetMapHead, MajorityHead
 from heads.families.dense import MLPHead, SoftmaxHead
@@ -23,6 +23,7 @@ from heads.families.linear import LogisticHead, SGDHead
 from heads.families.neighbors import NeighborsHead
 from heads.families.ridge import RidgeHead
 from heads.families.svm import SVMHead
+from heads.fitted_model import FittedModel
 from heads.parameters import HeadSpec, Value
 
 _SEEDS = 2**32  # the range of scikit-learn

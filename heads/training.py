@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 
     from featurecache.cache import FeatureCache, FeatureSet
     from featurecache.provenance import Provenance
-    from heads.base import Classifier, Head
+    from heads.base import Head
     from heads.epochs import Epoch
+    from heads.fitted_model import Classifier
     from heads.parameters import HeadSpec, Value
     from heads.rows import Features
 

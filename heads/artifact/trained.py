@@ -26,10 +26,11 @@ from featurecache.targets import Target
 from featurecache.text import counted, in_units
 from heads.artifact.description import DESCRIPTION, FORMAT, FORMAT_VERSION, checksum, parse
 from heads.artifact.record import TrainingRecord, read_record
-from heads.base import EachLabelModel, FittedModel
 from heads.calibration import Calibration
 from heads.catalog import model_class, read_parameters, stored_head_class, stored_parameters
+from heads.each_label import EachLabelModel
 from heads.errors import ArtifactError, HeadError, MismatchError, ParameterError
+from heads.fitted_model import FittedModel
 from heads.notices import to_dicts
 from heads.parameters import HeadSpec, Value
 from heads.rows import Features, Floats

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featurecache.cache import FeatureCache, FeatureSet
-    from heads.base import Classifier
     from heads.evaluation.imagenet import ImageNetTop3
+    from heads.fitted_model import Classifier
 
 _SUM_TOLERANCE = 1e-4  # what float32 probabilities of a thousand classes may be off by
 _SHOWN = 20  # classes that a notebook shows

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from heads.artifact import TrainedHead
-    from heads.base import FittedModel
+    from heads.fitted_model import FittedModel
     from heads.rows import Floats
 
 Names: TypeAlias = "NDArray[np.str_]"

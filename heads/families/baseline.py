@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.base import FittedModel, IndependentHead, Learned, checked_arrays
+from heads.base import IndependentHead, Learned
 from heads.epochs import Monitor
 from heads.errors import ArtifactError, EvaluationError, TrainingError
 from heads.families.affine import AffineModel, AffineNumberModel
 from heads.families.shared_parameters import CLASS_WEIGHT
+from heads.fitted_model import FittedModel, checked_arrays
 from heads.notices import Code, Notice
 from heads.parameters import HeadSpec, Parameter
 from heads.rows import Features, Floats, Targets, by_blocks, class_weights, row_blocks
@@ -74,7 +75,7 @@ class MapModel:
     def from_arrays(
         cls, arrays: Mapping[str, NDArray[Any]], *, classes: int, width: int, params: Mapping[str, Any]
     ) -> Self:
-        """Rebuild it from its stored arrays; see `heads.base.FittedModel`."""
+        """Rebuild it from its stored arrays; see `heads.fitted_model.FittedModel`."""
         del params  # they do not change what is computed
         try:
             return cls(**checked_arrays(arrays, {"groups": (classes, width)}))

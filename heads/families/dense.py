@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast, final
 
-from heads.base import FittedModel, Learned
+from heads.base import Learned
 from heads.epochs import Monitor
 from heads.errors import TrainingError
 from heads.families.affine import AffineModel
@@ -13,6 +13,7 @@ from heads.families.epoch_head import CHOICE, LATER, STEPS
 from heads.families.gradient_descent import absolute_error, squared_error
 from heads.families.layers import Layer, LayersModel, LayersNumberModel
 from heads.families.shared_parameters import CLASS_WEIGHT, STANDARDIZE
+from heads.fitted_model import FittedModel
 from heads.parameters import HeadSpec, Parameter
 from heads.rows import Features, Floats, Scaling
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.keras_runtime import may_have_gpu
-from heads.base import FittedModel, Learned
+from heads.base import Learned
 from heads.epochs import Monitor
 from heads.errors import ParameterError, TrainingError
 from heads.families.epoch_head import EpochBatches, EpochHead, Progress, Weights, rate_factor, valid_rows
@@ -23,6 +23,7 @@ from heads.families.gradient_descent import Aims, Loss, NetworkBatch, batches_of
 from heads.families.keras_training import dense_network, train_with_keras
 from heads.families.layers import Layer
 from heads.families.optimizers import OPTIMIZERS, initial_kernel
+from heads.fitted_model import FittedModel
 from heads.rows import Features, Floats, Scaling, Targets
 
 _BATCH_VALUES = 2**22  # weights of a layer of all networks: 16 MiB, and a multiple of it for the optimizer

@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.base import FittedModel, Head, IndependentHead, Learned, checked_arrays, not_finite
+from heads.base import Head, IndependentHead, Learned
 from heads.epochs import Monitor
 from heads.errors import ArtifactError, TrainingError
 from heads.families.affine import AffineModel, softmax
 from heads.families.class_statistics import Classes, Scatter
 from heads.families.shared_parameters import CLASS_WEIGHT, STANDARDIZE
+from heads.fitted_model import FittedModel, checked_arrays, not_finite
 from heads.parameters import HeadSpec, Parameter
 from heads.rows import Features, Floats, Targets, by_blocks
 
@@ -52,7 +53,7 @@ class GaussianModel:
     def from_arrays(
         cls, arrays: Mapping[str, NDArray[Any]], *, classes: int, width: int, params: Mapping[str, Any]
     ) -> Self:
-        """Rebuild it from its stored arrays; see `heads.base.FittedModel`."""
+        """Rebuild it from its stored arrays; see `heads.fitted_model.FittedModel`."""
         del params  # they do not change what is computed
         shapes = {"means": (classes, width), "variances": (classes, width), "log_priors": (classes,)}
         try:

@@ -6,7 +6,7 @@ from typing import ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.base import FittedModel, IndependentHead, Learned
+from heads.base import IndependentHead, Learned
 from heads.epochs import Monitor
 from heads.families.class_statistics import Classes
 from heads.families.estimator_forms import forest, histogram_boosted, require_same
@@ -14,6 +14,7 @@ from heads.families.library_warnings import recorded
 from heads.families.own_threads import one_openmp_thread, own_threads
 from heads.families.shared_parameters import CLASS_WEIGHT, LARGEST_INT
 from heads.families.trees import BoostedTreesModel, ForestModel
+from heads.fitted_model import FittedModel
 from heads.parameters import HeadSpec, Parameter
 from heads.rows import Features, Scaling, Targets
 

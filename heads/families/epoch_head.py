@@ -8,13 +8,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.base import FittedModel, Head, Learned
+from heads.base import Head, Learned
 from heads.epochs import Monitor
 from heads.errors import EvaluationError, TrainingError
 from heads.families.gradient_descent import Aims, Batches, batches_of, positions
 from heads.families.optimizers import Float32s
 from heads.families.shared_parameters import LARGEST_INT
 from heads.families.shuffling import shuffled
+from heads.fitted_model import FittedModel
 from heads.parameters import Parameter
 from heads.rows import Features, Scaling, finite, first_not_finite
 

@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.base import FittedModel
 from heads.errors import TrainingError
 from heads.families.affine import AffineModel, AffineNumberModel, OneVsRestModel, two_rows
 from heads.families.trees import BoostedTreesModel, ForestModel, NumberTreesModel, Tree
+from heads.fitted_model import FittedModel
 from heads.rows import Features, Scaling
 
 TOLERANCE = 1e-6

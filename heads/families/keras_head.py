@@ -16,13 +16,14 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 
 from featurecache.backbones.keras_runtime import load_keras
-from heads.base import FittedModel, Learned
+from heads.base import Learned
 from heads.epochs import Monitor
 from heads.errors import HeadError, ParameterError, TrainingError
 from heads.families.epoch_head import CHOICE, LATER, STEPS, EpochBatches, EpochHead, Progress, Weights
 from heads.families.keras_layers import ACTIVATIONS, KINDS, LayerStack, StoredLayer
 from heads.families.keras_training import train_with_keras
 from heads.families.shared_parameters import CLASS_WEIGHT, STANDARDIZE
+from heads.fitted_model import FittedModel
 from heads.parameters import HeadSpec, Parameter, Value
 from heads.rows import Features, Scaling, Targets
 

@@ -11,9 +11,9 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.base import checked_arrays, not_finite
 from heads.errors import ArtifactError, TrainingError
 from heads.families.affine import softmax
+from heads.fitted_model import checked_arrays, not_finite
 from heads.rows import Features, Floats, Scaling, by_blocks, finite
 
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al. 2017

@@ -9,9 +9,9 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.base import checked_arrays, not_finite
 from heads.errors import ArtifactError, TrainingError
 from heads.families.affine import softmax
+from heads.fitted_model import checked_arrays, not_finite
 from heads.rows import Features, Floats, Scaling, by_blocks, finite
 
 # The activation of hidden layers, computed in place, and its derivative as a function of its output.

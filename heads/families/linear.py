@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.base import FittedModel, IndependentHead, Learned
+from heads.base import IndependentHead, Learned
 from heads.epochs import Monitor
 from heads.families.affine import AffineModel, OneVsRestModel, two_rows
 from heads.families.library_warnings import notices_of, recorded
@@ -15,6 +15,7 @@ from heads.families.logistic_solver import solve
 from heads.families.sgd_solver import Problems, descend
 from heads.families.shared_parameters import C_GRID, CLASS_WEIGHT, LARGEST_INT, MAX_ITER, STANDARDIZE, C
 from heads.families.shuffling import shuffled
+from heads.fitted_model import FittedModel
 from heads.notices import Notice, Remedy, not_converged
 from heads.parameters import HeadSpec, Parameter
 from heads.rows import Features, Floats, Scaling, Targets, class_weights, large, row_blocks

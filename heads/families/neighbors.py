@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Self, cast, final
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.base import FittedModel, Head, Learned, checked_arrays
+from heads.base import Head, Learned
 from heads.epochs import Monitor
 from heads.errors import ArtifactError, TrainingError
 from heads.families.shared_parameters import CLASS_WEIGHT, LARGEST_INT, NO_STANDARDIZE
+from heads.fitted_model import FittedModel, checked_arrays
 from heads.notices import Code, Notice
 from heads.parameters import HeadSpec, Parameter
 from heads.rows import (
@@ -89,7 +90,7 @@ class NeighborsModel:
     def from_arrays(
         cls, arrays: Mapping[str, NDArray[Any]], *, classes: int, width: int, params: Mapping[str, Any]
     ) -> Self:
-        """Rebuild it from its stored arrays; see `heads.base.FittedModel`."""
+        """Rebuild it from its stored arrays; see `heads.fitted_model.FittedModel`."""
         n = arrays["targets"].size if "targets" in arrays else 0
         shapes = {"rows": (n, width), "targets": (n,), "votes": (classes,), "mean": (width,), "scale": (width,)}
         fields: dict[str, Any] = checked_arrays(arrays, shapes, {"rows": np.float32, "targets": np.int64})
@@ -223,7 +224,7 @@ class NeighborsNumberModel:
     def from_arrays(
         cls, arrays: Mapping[str, NDArray[Any]], *, classes: int, width: int, params: Mapping[str, Any]
     ) -> Self:
-        """Rebuild it from its stored arrays; see `heads.base.FittedModel`."""
+        """Rebuild it from its stored arrays; see `heads.fitted_model.FittedModel`."""
         own = dict(arrays)
         numbers = own.pop("numbers", np.empty(0))
         if numbers.ndim != 1 or numbers.dtype != np.float64 or not finite(numbers):

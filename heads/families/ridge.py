@@ -7,12 +7,13 @@ from typing import ClassVar, Self, final
 
 import numpy as np
 
-from heads.base import FittedModel, Head, Learned
+from heads.base import Head, Learned
 from heads.epochs import Monitor
 from heads.errors import TrainingError
 from heads.families.affine import AffineNumberModel, OneVsRestModel
 from heads.families.platt import Hyperplane, Signs, calibrated, class_signs
 from heads.families.shared_parameters import ALPHA_GRID, CLASS_WEIGHT, STANDARDIZE
+from heads.fitted_model import FittedModel
 from heads.parameters import HeadSpec, Parameter
 from heads.rows import Features, Floats, Scaling, Targets, finite, row_blocks
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Self, final
 import numpy as np
 
 from featurecache.prefetch import ahead
-from heads.base import FittedModel, Head, Learned
+from heads.base import Head, Learned
 from heads.epochs import Monitor
 from heads.errors import TrainingError
 from heads.families.affine import OneVsRestModel
@@ -16,6 +16,7 @@ from heads.families.own_threads import own_threads
 from heads.families.platt import Hyperplane, Signs, calibrated, class_signs
 from heads.families.shared_parameters import C_GRID, CLASS_WEIGHT, MAX_ITER, STANDARDIZE, C
 from heads.families.svm_solver import Problems, solve
+from heads.fitted_model import FittedModel
 from heads.notices import Code, Notice, Remedy, not_converged
 from heads.parameters import HeadSpec, Parameter
 from heads.rows import Features, Floats, Scaling, Targets

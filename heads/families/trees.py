@@ -8,9 +8,9 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.base import checked_arrays, not_finite
 from heads.errors import ArtifactError, TrainingError
 from heads.families.affine import softmax
+from heads.fitted_model import checked_arrays, not_finite
 from heads.rows import Features, Floats, by_blocks
 
 _BLOCK_VALUES = 2**18  # values of leaves that are added at a time
@@ -177,7 +177,7 @@ class _Trees(ABC):
     def from_arrays(
         cls, arrays: Mapping[str, NDArray[Any]], *, classes: int, width: int, params: Mapping[str, Any]
     ) -> Self:
-        """Rebuild it from its stored arrays; see `heads.base.FittedModel`."""
+        """Rebuild it from its stored arrays; see `heads.fitted_model.FittedModel`."""
         del params  # they do not change what is computed
         sizes = {name: array.size for name, array in arrays.items()}
         shapes: dict[str, tuple[int, ...]] = {name: (sizes.get(name, 0),) for name in _DTYPES} | {

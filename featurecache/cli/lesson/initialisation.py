@@ -14,9 +14,10 @@ from featurecache.cli.lesson.lesson_writer import LessonWriter
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from heads.base import FittedModel, Head
+    from heads.base import Head
     from heads.epochs import Monitor
     from heads.figures.canvas import ReportFigure
+    from heads.fitted_model import FittedModel
     from heads.rows import Features, Labels
 
 Series: TypeAlias = dict[str, list[float]]
