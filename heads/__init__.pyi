@@ -43,13 +43,13 @@ from .evaluation.imagenet import imagenet_top3 as imagenet_top3
 from .evaluation.intervals import Interval as Interval
 from .evaluation.intervals import holm as holm
 from .evaluation.intervals import paired_bootstrap as paired_bootstrap
-from .evaluation.labels import LabelPredictionsTable as LabelPredictionsTable
+from .evaluation.label_predictions import LabelPredictionsTable as LabelPredictionsTable
 from .evaluation.labels import LabelScores as LabelScores
 from .evaluation.labels import LabelsEvaluation as LabelsEvaluation
 from .evaluation.labels import evaluate_labels as evaluate_labels
 from .evaluation.labels import predict_labels_table as predict_labels_table
 from .evaluation.metrics import AverageScores as AverageScores
-from .evaluation.numbers import NumberPredictionsTable as NumberPredictionsTable
+from .evaluation.number_predictions import NumberPredictionsTable as NumberPredictionsTable
 from .evaluation.numbers import NumbersEvaluation as NumbersEvaluation
 from .evaluation.numbers import evaluate_numbers as evaluate_numbers
 from .evaluation.numbers import predict_numbers_table as predict_numbers_table

@@ -6,7 +6,7 @@ import os
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from featurecache.images.batches import image_batches
 from featurecache.images.decode import dark_images
 from featurecache.images.manifest import Manifest, from_files
 from featurecache.images.names import shown_names
-from heads.evaluation.labels import LabelPredictionsTable
-from heads.evaluation.numbers import NumberPredictionsTable
+from heads.evaluation.label_predictions import LabelPredictionsTable
+from heads.evaluation.number_predictions import NumberPredictionsTable
 from heads.evaluation.predictions import PredictionsTable
 from heads.notices import Notice, to_dicts
 from heads.predictor import Predictor, ranked
@@ -35,8 +35,27 @@ Images: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] |
 """A file or folder, several of them, or a manifest."""
 
 
+Table = TypeVar("Table", PredictionsTable, LabelPredictionsTable, NumberPredictionsTable)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
+class _Answers(Generic[Table]):
+    """What a head predicts for image files, of any target: its table, and what was not predicted."""
+
+    table: Table
+    failures: Mapping[str, Failure]
+    warnings: tuple[Notice, ...] = ()
+
+    def _with_failures(self, predictions: dict[str, Any]) -> dict[str, Any]:
+        """Return predictions, ready for JSON, with failures and warnings."""
+        return predictions | {
+            "failures": [{"path": path} | failure.to_dict() for path, failure in self.failures.items()],
+            "warnings": to_dicts(self.warnings),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction(_Answers[PredictionsTable]):
     """The predictions of a head for image files.
 
     Parameters
@@ -55,10 +74,6 @@ class Prediction:
     >>> [next(iter(ranked)) for ranked in prediction.ranked(top=1)]
     ['dark', 'dark', 'dark', 'dark', 'dark', 'dark', 'dark', 'dark']
     """
-
-    table: PredictionsTable
-    failures: Mapping[str, Failure]
-    warnings: tuple[Notice, ...] = ()
 
     def ranked(self, top: int | None = None) -> Iterator[dict[str, float]]:
         """Yield for each row a mapping of classes to probabilities, the most probable first.
@@ -79,60 +94,41 @@ class Prediction:
             probabilities = [dict(zip(classes, row, strict=True)) for row in self.table.probabilities.tolist()]
         else:
             probabilities = list(self.ranked(top))
-        return {
-            "classes": list(classes),
-            "predictions": [
-                {"path": path, "class": classes[index], "probabilities": values}
-                for path, index, values in zip(self.table.paths, self.table.predicted, probabilities, strict=True)
-            ],
-        } | _others(self.failures, self.warnings)
+        predictions = [
+            {"path": path, "class": classes[index], "probabilities": values}
+            for path, index, values in zip(self.table.paths, self.table.predicted, probabilities, strict=True)
+        ]
+        return self._with_failures({"classes": list(classes), "predictions": predictions})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LabelsPrediction:
+class LabelsPrediction(_Answers[LabelPredictionsTable]):
     """The labels of image files; the fields are those of `Prediction`."""
-
-    table: LabelPredictionsTable
-    failures: Mapping[str, Failure]
-    warnings: tuple[Notice, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         table = self.table
-        return {
-            "labels": list(table.labels),
-            "thresholds": dict(zip(table.labels, table.thresholds.tolist(), strict=True)),
-            "predictions": [
-                {
-                    "path": path,
-                    "labels": list(table.names(row)),
-                    "probabilities": dict(zip(table.labels, table.probabilities[row].tolist(), strict=True)),
-                }
-                for row, path in enumerate(table.paths.tolist())
-            ],
-        } | _others(self.failures, self.warnings)
+        predictions = [
+            {
+                "path": path,
+                "labels": list(table.names(row)),
+                "probabilities": dict(zip(table.labels, table.probabilities[row].tolist(), strict=True)),
+            }
+            for row, path in enumerate(table.paths.tolist())
+        ]
+        thresholds = dict(zip(table.labels, table.thresholds.tolist(), strict=True))
+        return self._with_failures({"labels": list(table.labels), "thresholds": thresholds, "predictions": predictions})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NumbersPrediction:
+class NumbersPrediction(_Answers[NumberPredictionsTable]):
     """The numbers of image files; the fields are those of `Prediction`."""
-
-    table: NumberPredictionsTable
-    failures: Mapping[str, Failure]
-    warnings: tuple[Notice, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         pairs = zip(self.table.paths.tolist(), self.table.predicted.tolist(), strict=True)
         predictions = [{"path": path, "number": number} for path, number in pairs]
-        return {"predictions": predictions} | _others(self.failures, self.warnings)
-
-
-def _others(failures: Mapping[str, Failure], warnings: tuple[Notice, ...]) -> dict[str, Any]:
-    return {
-        "failures": [{"path": path} | failure.to_dict() for path, failure in failures.items()],
-        "warnings": to_dicts(warnings),
-    }
+        return self._with_failures({"predictions": predictions})
 
 
 def predict(
@@ -192,7 +188,7 @@ def predict(
     (16, {})
     """
     head.require_target("class", "predict")
-    answers = _answers(
+    paths, values, failures, warnings = _predicted(
         head,
         images,
         backbone=backbone,
@@ -205,9 +201,9 @@ def predict(
         progress=progress,
         notify=notify,
     )
-    nothing, n = answers.nothing, len(answers.paths)
-    table = PredictionsTable(answers.paths, nothing, np.full(n, -1, np.int64), answers.values, head.classes)
-    return Prediction(table, answers.failures, answers.warnings)
+    unknown = np.full(len(paths), -1, np.int64)
+    table = PredictionsTable(paths, _no_splits(paths), unknown, values, head.classes)
+    return Prediction(table, failures, warnings)
 
 
 def predict_labels(head: TrainedHead, images: Images, **options: Any) -> LabelsPrediction:
@@ -230,11 +226,10 @@ def predict_labels(head: TrainedHead, images: Images, **options: Any) -> LabelsP
     ('light',)
     """
     head.require_target("labels", "predict_labels")
-    answers = _answers(head, images, **options)
-    unknown = np.full(answers.values.shape, -1, np.int8)
-    thresholds = np.array(head.thresholds)
-    table = LabelPredictionsTable(answers.paths, answers.nothing, unknown, answers.values, thresholds, head.classes)
-    return LabelsPrediction(table, answers.failures, answers.warnings)
+    paths, values, failures, warnings = _predicted(head, images, **options)
+    unknown, thresholds = np.full(values.shape, -1, np.int8), np.array(head.thresholds)
+    table = LabelPredictionsTable(paths, _no_splits(paths), unknown, values, thresholds, head.classes)
+    return LabelsPrediction(table, failures, warnings)
 
 
 def predict_numbers(head: TrainedHead, images: Images, **options: Any) -> NumbersPrediction:
@@ -257,36 +252,25 @@ def predict_numbers(head: TrainedHead, images: Images, **options: Any) -> Number
     16
     """
     head.require_target("number", "predict_numbers")
-    answers = _answers(head, images, **options)
-    unknown = np.full(len(answers.paths), np.nan)
-    table = NumberPredictionsTable(answers.paths, answers.nothing, unknown, answers.values[:, 0])
-    return NumbersPrediction(table, answers.failures, answers.warnings)
+    paths, values, failures, warnings = _predicted(head, images, **options)
+    table = NumberPredictionsTable(paths, _no_splits(paths), np.full(len(paths), np.nan), values[:, 0])
+    return NumbersPrediction(table, failures, warnings)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Answers:
-    """What a head says about image files: paths (n,), values (n, k), failures by path, and warnings."""
-
-    paths: NDArray[np.object_]
-    values: NDArray[np.float64]
-    failures: Mapping[str, Failure]
-    warnings: tuple[Notice, ...]
-
-    @property
-    def nothing(self) -> NDArray[np.object_]:
-        """The split of each image, shape (n,): none."""
-        return np.full(len(self.paths), "", dtype=object)
+def _no_splits(paths: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Return the split of each image, shape (n,): none."""
+    return np.full(len(paths), "", dtype=object)
 
 
-def _answers(
+def _predicted(
     head: TrainedHead,
     images: Images,
     *,
     progress: Callable[[int, int], object] = lambda *_: None,
     workers: int | None = None,
     **options: Any,
-) -> _Answers:
-    """Pass images through the network and a head; see `predict`."""
+) -> tuple[NDArray[np.object_], NDArray[np.float64], Mapping[str, Failure], tuple[Notice, ...]]:
+    """Pass images through the network and a head: paths (n,), values (n, k), failures by path, warnings."""
     if isinstance(images, str | os.PathLike):
         images = [images]
     manifest = images if isinstance(images, Manifest) else from_files([Path(path) for path in images])
@@ -320,4 +304,4 @@ def _answers(
         path, failure = next(iter(failures.items()))
         raise NoImagesError(f"none of the {len(failures)} images can be used; the first is {path}: {failure.reason}")
     found = np.array([shown[path] for path in paths], dtype=object)
-    return _Answers(found, np.concatenate(rows), failures, dark_images(dark))
+    return found, np.concatenate(rows), failures, dark_images(dark)

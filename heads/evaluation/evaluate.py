@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +13,10 @@ from heads.artifact import TrainedHead
 from heads.errors import EvaluationError, MismatchError
 from heads.evaluation import metrics
 from heads.evaluation.bootstrap import bootstrap
-from heads.evaluation.intervals import OF_GROUPS, WILSON, Interval, few_groups
+from heads.evaluation.intervals import Interval, few_groups
 from heads.evaluation.metrics import AverageScores, ClassScores
 from heads.evaluation.predictions import PredictionsTable
+from heads.evaluation.scores import BaseEvaluation, Score, first_rows
 from heads.evaluation.selection import (
     errors_name_images,
     labelled_rows,
@@ -24,7 +24,7 @@ from heads.evaluation.selection import (
     on_calibration_rows,
     on_training_rows,
 )
-from heads.notices import Code, Notice, to_dicts
+from heads.notices import Code, Notice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,40 +32,13 @@ if TYPE_CHECKING:
     from featurecache.cache import FeatureCache, FeatureSet
     from heads.evaluation.imagenet import ImageNetTop3
     from heads.fitted_model import Classifier
+    from heads.report.model import Table
 
 _SUM_TOLERANCE = 1e-4  # what float32 probabilities of a thousand classes may be off by
-_SHOWN = 20  # classes that a notebook shows
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One number of an evaluation, as tables show it.
-
-    Parameters
-    ----------
-    key
-        Its name in `Evaluation.to_dict` and `Evaluation.intervals`; averages over classes begin with ``macro_`` or
-        ``weighted_``.
-    label
-        Its name for readers.
-    value
-        The number; None if it is undefined.
-    interval
-        Its 95 % interval; None if there is none.
-    method
-        How the interval was computed: ``"Wilson"``, ``"bootstrap"``, or ``"bootstrap of groups"``; empty if there
-        is none.
-    """
-
-    key: str
-    label: str
-    value: float | None
-    interval: Interval | None
-    method: str
-
-
-@dataclass(frozen=True, eq=False)  # no slots: a cached property keeps its value in the instance's dictionary
-class Evaluation:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Evaluation(BaseEvaluation[PredictionsTable]):
     """The scores of a head on labelled rows; ``docs/reports.md`` defines each score.
 
     Parameters
@@ -111,7 +84,6 @@ class Evaluation:
     ['accuracy', 'average_precision', 'balanced_accuracy']
     """
 
-    table: PredictionsTable
     accuracy: Interval
     balanced_accuracy: float
     log_loss: float | None
@@ -125,8 +97,6 @@ class Evaluation:
     per_class: tuple[ClassScores, ...]
     confusion: NDArray[np.int64]
     baseline_accuracy: float
-    split: str | None
-    warnings: tuple[Notice, ...]
     uncalibrated: PredictionsTable | None = None
 
     @property
@@ -146,65 +116,14 @@ class Evaluation:
         """The names of the classes, in order."""
         return self.table.classes
 
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @cached_property
-    def intervals(self) -> Mapping[str, Interval | None]:
-        """The 95 % bootstrap intervals of all scores that are not proportions, by key.
-
-        They are computed on first access. None where the score is undefined or has no interval.
-        """
-        table = self.table
-        return bootstrap(table.true, table.probabilities, values=self._bootstrapped(), groups=table.groups)
-
-    @property
-    def n_groups(self) -> int | None:
-        """The number of groups of the rows; None if every row is its own."""
-        return None if self.table.groups is None else len(set(self.table.groups))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all scores and their intervals, ready for JSON; undefined ones are None."""
-        return {
-            "n": len(self),
-            "groups": self.n_groups,
-            "split": self.split,
-            "classes": list(self.classes),
-            "accuracy": asdict(self.accuracy),
-            "balanced_accuracy": self.balanced_accuracy,
-            "log_loss": self.log_loss,
-            "roc_auc": self.roc_auc,
-            "average_precision": self.average_precision,
-            "macro": asdict(self.macro),
-            "weighted": asdict(self.weighted),
-            "top_k_accuracy": self.top_k_accuracy and asdict(self.top_k_accuracy) | {"k": self.top_k},
-            "calibration_error": self.calibration_error,
-            "before_calibration": dict(self.before_calibration) or None,
-            "intervals": {
-                name: each and {"low": each.low, "high": each.high} for name, each in sorted(self.intervals.items())
-            },
-            "per_class": {name: asdict(each) for name, each in zip(self.classes, self.per_class, strict=True)},
-            "confusion": self.confusion.tolist(),
-            "baseline_accuracy": self.baseline_accuracy,
-            "warnings": to_dicts(self.warnings),
-        }
-
     def scores(self) -> tuple[Score, ...]:
-        """Return every score with its interval, in the order in which tables show them.
-
-        The notebook, the report and the command line show the same rows.
-        """
-        of_proportions, of_others = (WILSON, "bootstrap") if self.n_groups is None else (OF_GROUPS, OF_GROUPS)
-        proportions = [("accuracy", "accuracy", self.accuracy)]
-        if self.top_k_accuracy is not None:
-            proportions.append(("top_k_accuracy", f"top-{self.top_k} accuracy", self.top_k_accuracy))
+        """Return every score with its interval, in the order in which tables show them."""
+        top_k, label = self.top_k_accuracy, f"top-{self.top_k} accuracy"
         return (
-            *(Score(key, label, interval.value, interval, of_proportions) for key, label, interval in proportions),
+            self._proportion("accuracy", "accuracy", self.accuracy),
+            *(() if top_k is None else (self._proportion("top_k_accuracy", label, top_k),)),
             Score("baseline_accuracy", "majority baseline", self.baseline_accuracy, None, ""),
-            *(
-                Score(key, _label(key), value, self.intervals[key], of_others if self.intervals[key] else "")
-                for key, value in self._bootstrapped().items()
-            ),
+            *self._bootstrapped(self._others()),
         )
 
     def confusions(self, most: int) -> tuple[tuple[int, int, int], ...]:
@@ -218,7 +137,11 @@ class Evaluation:
         pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
         return tuple((int(i), int(j), int(wrong[i, j])) for i, j in pairs if wrong[i, j])
 
-    def _bootstrapped(self) -> dict[str, float | None]:
+    def _bootstrap(self) -> Mapping[str, Interval | None]:
+        table = self.table
+        return bootstrap(table.true, table.probabilities, values=self._others(), groups=table.groups)
+
+    def _others(self) -> dict[str, float | None]:
         """Return the scores that have bootstrap intervals, by key."""
         names = ("balanced_accuracy", "log_loss", "roc_auc", "average_precision", "calibration_error")
         averages = {"macro": self.macro, "weighted": self.weighted}
@@ -226,41 +149,30 @@ class Evaluation:
             f"{kind}_{name}": value for kind, average in averages.items() for name, value in asdict(average).items()
         }
 
-    def _repr_html_(self) -> str:
-        from heads.report.html import fragment
-        from heads.report.model import Table
+    def _values(self) -> dict[str, Any]:
+        return {
+            "classes": list(self.classes),
+            "accuracy": asdict(self.accuracy),
+            "balanced_accuracy": self.balanced_accuracy,
+            "log_loss": self.log_loss,
+            "roc_auc": self.roc_auc,
+            "average_precision": self.average_precision,
+            "macro": asdict(self.macro),
+            "weighted": asdict(self.weighted),
+            "top_k_accuracy": self.top_k_accuracy and asdict(self.top_k_accuracy) | {"k": self.top_k},
+            "calibration_error": self.calibration_error,
+            "before_calibration": dict(self.before_calibration) or None,
+            "per_class": {name: asdict(each) for name, each in zip(self.classes, self.per_class, strict=True)},
+            "confusion": self.confusion.tolist(),
+            "baseline_accuracy": self.baseline_accuracy,
+        }
 
-        scores = tuple(
-            (score.label, number(score.value), score.interval.range_text() if score.interval else "")
-            for score in self.scores()
-        )
-        classes = tuple(
+    def _tables(self) -> tuple[Table, ...]:
+        rows = tuple(
             (name, number(each.precision), number(each.recall), number(each.f1), f"{each.support:,}")
             for name, each in zip(self.classes, self.per_class, strict=True)
         )
-        more = f", of which the first {_SHOWN} are shown" if len(classes) > _SHOWN else ""
-        return fragment(
-            [
-                *map(str, self.warnings),
-                Table(("score", "value", "95 % interval"), scores, caption=f"{len(self):,} rows"),
-                Table(
-                    ("class", "precision", "recall", "F1", "rows"),
-                    classes[:_SHOWN],
-                    caption=f"{len(classes):,} classes{more}",
-                ),
-            ]
-        )
-
-
-def _label(key: str) -> str:
-    """Return the name of a score for readers.
-
-    Examples
-    --------
-    >>> _label("roc_auc"), _label("macro_f1")
-    ('ROC AUC', 'macro F1')
-    """
-    return key.replace("_", " ").replace("roc auc", "ROC AUC").replace("f1", "F1")
+        return (first_rows(("class", "precision", "recall", "F1", "rows"), rows, "classes"),)
 
 
 def predict_table(head: Classifier, features: FeatureSet) -> PredictionsTable:

@@ -1,25 +1,20 @@
-"""Evaluation of a head of several labels: a table of predictions, and all scores computed from it."""
+"""Evaluation of a head of several labels: all scores computed from its predictions."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from featurecache.images.flags import SEPARATOR
-from featurecache.text import counted, listed, number
+from featurecache.text import listed, number
 from heads.evaluation.bootstrap import areas, bootstrap_scores
-from heads.evaluation.evaluate import Score
-from heads.evaluation.intervals import OF_GROUPS, WILSON, Interval, few_groups, proportion
-from heads.evaluation.predictions import encodable
+from heads.evaluation.intervals import Interval, few_groups, proportion
+from heads.evaluation.label_predictions import LabelPredictionsTable
+from heads.evaluation.scores import BaseEvaluation, Score, first_rows, unweighted
 from heads.evaluation.selection import errors_name_images, rows_to_evaluate
-from heads.notices import Code, Notice, to_dicts
+from heads.notices import Code, Notice
 from heads.splits import ALL, VALID
 
 if TYPE_CHECKING:
@@ -27,96 +22,8 @@ if TYPE_CHECKING:
 
     from featurecache.cache import FeatureCache, FeatureSet
     from heads.artifact import TrainedHead
+    from heads.report.model import Table
     from heads.rows import Floats
-
-_TEXTS = ("path", "split", "true_labels", "predicted_labels")
-_SHOWN = 20  # labels that a notebook shows
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LabelPredictionsTable:
-    """What a head says about each of n rows, and k labels that do not exclude each other.
-
-    Parameters
-    ----------
-    paths, splits
-        Relative path and split of each image, shape (n,), `str` objects.
-    true
-        1 for a label that an image has, 0 for one that it has not, -1 throughout for images without a label; shape
-        (n, k), int8.
-    probabilities
-        Shape (n, k), float64.
-    thresholds
-        The probability from which on an image gets each label, shape (k,), float64.
-    labels
-        The names of the k labels, in the order of the columns.
-    groups
-        The group of each row, shape (n,); None if every row is its own.
-    """
-
-    paths: NDArray[np.object_]
-    splits: NDArray[np.object_]
-    true: NDArray[np.int8]
-    probabilities: Floats
-    thresholds: Floats
-    labels: tuple[str, ...]
-    groups: NDArray[np.object_] | None = None
-
-    def __len__(self) -> int:
-        return len(self.true)
-
-    def __repr__(self) -> str:
-        return f"<LabelPredictionsTable: {counted(len(self), 'row')}, {counted(len(self.labels), 'label')}>"
-
-    @property
-    def predicted(self) -> NDArray[np.bool_]:
-        """Which labels each image gets, shape (n, k)."""
-        return np.asarray(self.probabilities >= self.thresholds)
-
-    def names(self, row: int, *, true: bool = False) -> tuple[str, ...]:
-        """Return the labels that an image gets, or truly has."""
-        has = self.true[row] == 1 if true else self.predicted[row]
-        return tuple(name for name, each in zip(self.labels, has, strict=True) if each)
-
-    def to_csv(self) -> str:
-        """Return the table as CSV text (RFC 4180): a header, then one line per row.
-
-        The columns are ``path, split, true_labels, predicted_labels`` and ``probability_LABEL`` for each label. Labels
-        have ``|`` between them; ``|`` alone is an image without any of them, and the true labels of an image without a
-        label are empty.
-        """
-        stream = io.StringIO(newline="")
-        writer = csv.writer(stream)
-        writer.writerow(map(encodable, [*_TEXTS, *(f"probability_{name}" for name in self.labels)]))
-        for row, probabilities in enumerate(self.probabilities.tolist()):
-            texts = (self.paths[row], self.splits[row], self._text(row, true=True), self._text(row, true=False))
-            writer.writerow([*map(encodable, texts), *probabilities])
-        return stream.getvalue()
-
-    def to_jsonl(self) -> str:
-        """Return the table as JSON lines, one object per row: lists of labels, and the probability of each label."""
-        lines = []
-        for row, probabilities in enumerate(self.probabilities.tolist()):
-            known = bool((self.true[row] >= 0).all())
-            line = {
-                "path": self.paths[row],
-                "split": self.splits[row],
-                "true_labels": list(self.names(row, true=True)) if known else None,
-                "predicted_labels": list(self.names(row)),
-                "probabilities": dict(zip(self.labels, probabilities, strict=True)),
-            }
-            lines.append(json.dumps(line) + "\n")
-        return "".join(lines)
-
-    @staticmethod
-    def is_beginning(data: bytes) -> bool:
-        """Return whether these bytes are the beginning of a file that `to_csv` gives."""
-        return data.startswith(",".join(_TEXTS).encode())
-
-    def _text(self, row: int, *, true: bool) -> str:
-        if true and (self.true[row] < 0).any():
-            return ""
-        return SEPARATOR.join(self.names(row, true=true)) or SEPARATOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +57,8 @@ class LabelScores:
     support: int
 
 
-@dataclass(frozen=True, eq=False)  # no slots: a cached property keeps its value in the instance's dictionary
-class LabelsEvaluation:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LabelsEvaluation(BaseEvaluation[LabelPredictionsTable]):
     """The scores of a head of several labels; ``docs/targets.md`` defines each score.
 
     Parameters
@@ -172,62 +79,19 @@ class LabelsEvaluation:
         Notices on undefined scores and on rows that were left out.
     """
 
-    table: LabelPredictionsTable
     subset_accuracy: Interval
     values: Mapping[str, float | None]
     per_label: tuple[LabelScores, ...]
-    split: str | None
-    warnings: tuple[Notice, ...]
-
-    def __len__(self) -> int:
-        return len(self.table)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the labels, in order."""
         return self.table.labels
 
-    @property
-    def n_groups(self) -> int | None:
-        """The number of groups of the rows; None if every row is its own."""
-        return None if self.table.groups is None else len(set(self.table.groups))
-
-    @cached_property
-    def intervals(self) -> Mapping[str, Interval | None]:
-        """The 95 % bootstrap intervals of `values`, by key, computed on first access."""
-        sums = _Sums(self.table)
-        return bootstrap_scores(
-            len(self), sums.scores, self.values, steps=len(self) * len(self.labels), groups=self.table.groups
-        )
-
     def scores(self) -> tuple[Score, ...]:
         """Return every score with its interval, in the order in which tables show them."""
-        of_proportions, of_others = (WILSON, "bootstrap") if self.n_groups is None else (OF_GROUPS, OF_GROUPS)
-        exact = self.subset_accuracy
-        return (
-            Score("subset_accuracy", "all labels right", exact.value, exact, of_proportions),
-            *(
-                Score(key, _NAMES[key], value, self.intervals[key], of_others if self.intervals[key] else "")
-                for key, value in self.values.items()
-            ),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all scores and their intervals, ready for JSON; undefined ones are None."""
-        return {
-            "target": "labels",
-            "n": len(self),
-            "groups": self.n_groups,
-            "split": self.split,
-            "labels": list(self.labels),
-            "subset_accuracy": asdict(self.subset_accuracy),
-            **self.values,
-            "intervals": {
-                name: each and {"low": each.low, "high": each.high} for name, each in sorted(self.intervals.items())
-            },
-            "per_label": {name: asdict(each) for name, each in zip(self.labels, self.per_label, strict=True)},
-            "warnings": to_dicts(self.warnings),
-        }
+        exact = self._proportion("subset_accuracy", "all labels right", self.subset_accuracy)
+        return (exact, *self._bootstrapped(self.values))
 
     label_header: ClassVar = ("label", "precision", "recall", "F1", "average precision", "threshold", "images")
     """The header of `label_rows`."""
@@ -243,31 +107,23 @@ class LabelsEvaluation:
             for name, each in zip(self.labels, self.per_label, strict=True)
         )
 
-    def _repr_html_(self) -> str:
-        from heads.report.html import fragment
-        from heads.report.model import Table
-
-        scores = tuple(
-            (score.label, number(score.value), score.interval.range_text() if score.interval else "")
-            for score in self.scores()
-        )
-        caption = f"{len(self.labels):,} labels"
-        return fragment(
-            [
-                *map(str, self.warnings),
-                Table(("score", "value", "95 % interval"), scores, caption=f"{len(self):,} rows"),
-                Table(self.label_header, self.label_rows()[:_SHOWN], caption=caption),
-            ]
+    def _bootstrap(self) -> Mapping[str, Interval | None]:
+        sums = _Sums(self.table)
+        return bootstrap_scores(
+            len(self), sums.scores, self.values, steps=len(self) * len(self.labels), groups=self.table.groups
         )
 
+    def _values(self) -> dict[str, Any]:
+        return {
+            "target": "labels",
+            "labels": list(self.labels),
+            "subset_accuracy": asdict(self.subset_accuracy),
+            **self.values,
+            "per_label": {name: asdict(each) for name, each in zip(self.labels, self.per_label, strict=True)},
+        }
 
-_NAMES = {
-    "label_accuracy": "label accuracy",
-    "micro_f1": "micro F1",
-    "macro_f1": "macro F1",
-    "mean_average_precision": "mean average precision",
-    "ranking_precision": "ranking precision",
-}
+    def _tables(self) -> tuple[Table, ...]:
+        return (first_rows(self.label_header, self.label_rows(), "labels"),)
 
 
 def predict_labels_table(head: TrainedHead, features: FeatureSet) -> LabelPredictionsTable:
@@ -337,11 +193,10 @@ def evaluate_labels(head: TrainedHead, features: FeatureSet, *, cache: FeatureCa
     sums = _Sums(table)
     right = np.asarray((table.predicted == table.true).all(axis=1))
     notes += few_groups(table.groups)
-    values = sums.scores(np.ones((len(table), 1)))
     return LabelsEvaluation(
         table=table,
         subset_accuracy=proportion(right, table.groups),
-        values={name: None if np.isnan(value[0]) else float(value[0]) for name, value in values.items()},
+        values=unweighted(sums.scores, len(table)),
         per_label=sums.per_label(),
         split=features.split,
         warnings=tuple(notes),

@@ -1,100 +1,32 @@
-"""Evaluation of a head of numbers: a table of predictions, and all scores computed from it."""
+"""Evaluation of a head of numbers: all scores computed from its predictions."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.text import counted, number
 from heads.evaluation.bootstrap import bootstrap_scores
-from heads.evaluation.evaluate import Score
-from heads.evaluation.intervals import OF_GROUPS, few_groups
-from heads.evaluation.predictions import encodable
+from heads.evaluation.intervals import few_groups
+from heads.evaluation.number_predictions import NumberPredictionsTable
+from heads.evaluation.scores import BaseEvaluation, Score, unweighted
 from heads.evaluation.selection import errors_name_images, rows_to_evaluate
-from heads.notices import Code, Notice, to_dicts
+from heads.notices import Code, Notice
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from featurecache.cache import FeatureCache, FeatureSet
     from heads.artifact import TrainedHead
     from heads.evaluation.intervals import Interval
     from heads.rows import Floats
 
-_COLUMNS = ("path", "split", "true_number", "predicted_number")
-_NAMES = {
-    "r2": "R2",
-    "mean_absolute_error": "mean absolute error",
-    "root_mean_squared_error": "root mean squared error",
-}
 _STEPS = 10  # of one row for all scores
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NumberPredictionsTable:
-    """The number that a head predicts for each of n rows.
-
-    Parameters
-    ----------
-    paths, splits
-        Relative path and split of each image, shape (n,), `str` objects.
-    true
-        Shape (n,), float64; NaN for images without a label.
-    predicted
-        Shape (n,), float64.
-    groups
-        The group of each row, shape (n,); None if every row is its own.
-    """
-
-    paths: NDArray[np.object_]
-    splits: NDArray[np.object_]
-    true: Floats
-    predicted: Floats
-    groups: NDArray[np.object_] | None = None
-
-    def __len__(self) -> int:
-        return len(self.true)
-
-    def __repr__(self) -> str:
-        return f"<NumberPredictionsTable: {counted(len(self), 'row')}>"
-
-    @property
-    def errors(self) -> Floats:
-        """The predicted number minus the true one, shape (n,); NaN for images without a label."""
-        return self.predicted - self.true
-
-    def to_csv(self) -> str:
-        """Return the table as CSV text: ``path, split, true_number, predicted_number``; numbers read back exactly."""
-        stream = io.StringIO(newline="")
-        writer = csv.writer(stream)
-        writer.writerow(_COLUMNS)
-        for path, split, true, predicted in self._rows():
-            writer.writerow([encodable(path), split, "" if true is None else true, predicted])
-        return stream.getvalue()
-
-    def to_jsonl(self) -> str:
-        """Return the table as JSON lines, one object per row, with the keys of `to_csv`; null is no number."""
-        return "".join(json.dumps(dict(zip(_COLUMNS, row, strict=True))) + "\n" for row in self._rows())
-
-    @staticmethod
-    def is_beginning(data: bytes) -> bool:
-        """Return whether these bytes are the beginning of a file that `to_csv` gives."""
-        return data.startswith(",".join(_COLUMNS).encode())
-
-    def _rows(self) -> list[tuple[str, str, float | None, float]]:
-        true = [None if np.isnan(each) else each for each in self.true.tolist()]
-        return list(zip(self.paths.tolist(), self.splits.tolist(), true, self.predicted.tolist(), strict=True))
-
-
-@dataclass(frozen=True, eq=False)  # no slots: a cached property keeps its value in the instance's dictionary
-class NumbersEvaluation:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NumbersEvaluation(BaseEvaluation[NumberPredictionsTable]):
     """The scores of a head of numbers; ``docs/targets.md`` defines each score.
 
     Parameters
@@ -112,62 +44,20 @@ class NumbersEvaluation:
         Notices on rows that were left out, and on a head that is no better than the mean.
     """
 
-    table: NumberPredictionsTable
     values: Mapping[str, float | None]
     baseline_error: float
-    split: str | None
-    warnings: tuple[Notice, ...]
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @property
-    def n_groups(self) -> int | None:
-        """The number of groups of the rows; None if every row is its own."""
-        return None if self.table.groups is None else len(set(self.table.groups))
-
-    @cached_property
-    def intervals(self) -> Mapping[str, Interval | None]:
-        """The 95 % bootstrap intervals of `values`, by key, computed on first access."""
-        scores = partial(_scores, self.table.true, self.table.predicted)
-        return bootstrap_scores(len(self), scores, self.values, steps=_STEPS * len(self), groups=self.table.groups)
 
     def scores(self) -> tuple[Score, ...]:
         """Return every score with its interval, in the order in which tables show them."""
-        method = "bootstrap" if self.n_groups is None else OF_GROUPS
-        return (
-            *(
-                Score(key, _NAMES[key], value, self.intervals[key], method if self.intervals[key] else "")
-                for key, value in self.values.items()
-            ),
-            Score("baseline_error", "mean absolute error of the mean", self.baseline_error, None, ""),
-        )
+        baseline = Score("baseline_error", "mean absolute error of the mean", self.baseline_error, None, "")
+        return (*self._bootstrapped(self.values), baseline)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all scores and their intervals, ready for JSON; undefined ones are None."""
-        return {
-            "target": "number",
-            "n": len(self),
-            "groups": self.n_groups,
-            "split": self.split,
-            **self.values,
-            "baseline_error": self.baseline_error,
-            "intervals": {
-                name: each and {"low": each.low, "high": each.high} for name, each in sorted(self.intervals.items())
-            },
-            "warnings": to_dicts(self.warnings),
-        }
+    def _bootstrap(self) -> Mapping[str, Interval | None]:
+        scores = partial(_scores, self.table.true, self.table.predicted)
+        return bootstrap_scores(len(self), scores, self.values, steps=_STEPS * len(self), groups=self.table.groups)
 
-    def _repr_html_(self) -> str:
-        from heads.report.html import fragment
-        from heads.report.model import Table
-
-        scores = tuple(
-            (score.label, number(score.value), score.interval.range_text() if score.interval else "")
-            for score in self.scores()
-        )
-        table = Table(("score", "value", "95 % interval"), scores, caption=f"{len(self):,} rows")
-        return fragment([*map(str, self.warnings), table])
+    def _values(self) -> dict[str, Any]:
+        return {"target": "number", **self.values, "baseline_error": self.baseline_error}
 
 
 def predict_numbers_table(head: TrainedHead, features: FeatureSet) -> NumberPredictionsTable:
@@ -180,6 +70,7 @@ def predict_numbers_table(head: TrainedHead, features: FeatureSet) -> NumberPred
     EvaluationError
         If a row's features are not finite; names the image.
     """
+    head.require_target("number", "predict_numbers_table")
     features = head.in_own_classes(features)
     with errors_name_images(features):
         predicted = head.predict_numbers(features.X)
@@ -221,8 +112,7 @@ def evaluate_numbers(
     head.require_target("number", "evaluate_numbers")
     rows, notes = rows_to_evaluate(head, features, cache)
     table = predict_numbers_table(head, rows)
-    scores = _scores(table.true, table.predicted, np.ones((len(table), 1)))
-    values = {name: None if np.isnan(value[0]) else float(value[0]) for name, value in scores.items()}
+    values = unweighted(partial(_scores, table.true, table.predicted), len(table))
     mean = head.number_range.mean if head.number_range else float(table.true.mean())
     baseline = float(np.abs(table.true - mean).mean())
     notes += few_groups(table.groups)
@@ -231,7 +121,9 @@ def evaluate_numbers(
     if (values["mean_absolute_error"] or 0.0) > baseline:
         message = "the head is worse than the baseline, which always predicts the mean of the training rows"
         notes.append(Notice(Code.BELOW_BASELINE, message))
-    return NumbersEvaluation(table, values, baseline, features.split, tuple(notes))
+    return NumbersEvaluation(
+        table=table, values=values, baseline_error=baseline, split=features.split, warnings=tuple(notes)
+    )
 
 
 def _scores(true: Floats, predicted: Floats, weights: Floats) -> dict[str, Floats]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -14,6 +12,7 @@ import numpy as np
 from featurecache.images.splits import SPLITS
 from featurecache.text import counted
 from heads.evaluation.imagenet import TOP, ImageNetTop3
+from heads.evaluation.table_files import csv_text, is_table, json_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,17 +136,18 @@ class PredictionsTable:
         ``imagenet_3_probability``. The true class of an image without a label is empty. Numbers read back as exactly
         what they are. A lone surrogate in a name, which no file can hold, is written as ``\udcXX``.
         """
-        stream = io.StringIO(newline="")
-        writer = csv.writer(stream)
+        top3 = self.imagenet_top3
         header = [*_TEXTS, *(f"probability_{name}" for name in self.classes), *_NUMBERS]
-        if self.imagenet_top3 is not None:
+        if top3 is not None:
             header += [f"imagenet_{place}{what}" for place in range(1, TOP + 1) for what in ("", "_probability")]
-        writer.writerow(map(encodable, header))
-        for row, (texts, probabilities, numbers) in enumerate(self._rows()):
-            imagenet = () if self.imagenet_top3 is None else self.imagenet_top3.texts(row)
-            words = (encodable(text or "") for text in texts)
-            writer.writerow([*words, *probabilities, *numbers, *(cell for pair in imagenet for cell in pair)])
-        return stream.getvalue()
+
+        def seen(row: int) -> Iterator[float | str]:
+            return chain(*(() if top3 is None else top3.texts(row)))
+
+        rows = enumerate(self._rows())
+        return csv_text(
+            header, ((texts, (*probabilities, *numbers, *seen(row))) for row, (texts, probabilities, numbers) in rows)
+        )
 
     def to_jsonl(self) -> str:
         """Return the table as JSON lines: one object per row, in ASCII; numbers and names read back exactly.
@@ -156,21 +156,22 @@ class PredictionsTable:
         class), ``margin, entropy``, and if it is known what the network saw, ``imagenet``: a list of ``class`` and
         ``probability``, the likeliest first.
         """
-        lines = []
+        return json_lines(self._objects())
+
+    @staticmethod
+    def is_beginning(data: bytes) -> bool:
+        """Return whether these bytes are the beginning of a file that `to_csv` or `to_jsonl` gives."""
+        return is_table(data, _TEXTS)
+
+    def _objects(self) -> Iterator[dict[str, Any]]:
+        """Yield each row as `to_jsonl` writes it."""
         for row, (texts, probabilities, numbers) in enumerate(self._rows()):
             line: dict[str, Any] = dict(zip(_TEXTS, texts, strict=True))
             line["probabilities"] = dict(zip(self.classes, probabilities, strict=True))
             line |= zip(_NUMBERS, numbers, strict=True)
             if self.imagenet_top3 is not None:
                 line["imagenet"] = [{"class": name, "probability": p} for name, p in self.imagenet_top3.texts(row)]
-            lines.append(json.dumps(line) + "\n")
-        return "".join(lines)
-
-    @staticmethod
-    def is_beginning(data: bytes) -> bool:
-        """Return whether these bytes are the beginning of a file that `to_csv` or `to_jsonl` gives."""
-        first = next(iter(_TEXTS))
-        return data.startswith((",".join(_TEXTS).encode(), f'{{"{first}": '.encode()))
+            yield line
 
     def _rows(self) -> Iterator[tuple[Sequence[str | None], list[float], Sequence[float]]]:
         """Yield the texts, the probabilities and the numbers of each row.
@@ -213,8 +214,3 @@ class PredictionsTable:
 
     def _highest(self) -> NDArray[np.float64]:
         return np.asarray(self.probabilities.max(axis=1))
-
-
-def encodable(text: str) -> str:
-    """Return a text in which lone surrogates, which no file can hold, are written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

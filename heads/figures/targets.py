@@ -11,7 +11,7 @@ from heads.figures.style import BLUE, GREY, VERMILION, score, shown
 
 if TYPE_CHECKING:
     from heads.evaluation.labels import LabelsEvaluation
-    from heads.evaluation.numbers import NumberPredictionsTable
+    from heads.evaluation.number_predictions import NumberPredictionsTable
     from heads.figures.canvas import ReportFigure
 
 _LABELS = 30  # that are drawn: those with the lowest F1

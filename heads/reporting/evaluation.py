@@ -79,36 +79,21 @@ def evaluation_report(
         *_training(head),
         *_map(evaluation, features),
     ]
-    return Report(
-        title=f"{head.name} on {head.tap}" if head else "Evaluation",
-        subtitle=_subtitle(evaluation),
-        facts=_facts(evaluation),
-        warnings=tuple(map(str, evaluation.warnings)),
-        sections=tuple(sections),
-        about=(*(about or {}).items(), *_about(head, features, evaluation.n_groups), *parts.made_by()),
+    subtitle = f" of {parts.some(evaluation.classes, 'classes')}"
+    return parts.evaluation_page(
+        evaluation, subtitle, _facts(evaluation), sections, head=head, about=about, features=features
     )
-
-
-def _subtitle(evaluation: Evaluation) -> str:
-    which = parts.images_of(evaluation.split, evaluation.table.splits, len(evaluation))
-    return f"{which} of {parts.some(evaluation.classes, 'classes')}"
 
 
 def _facts(evaluation: Evaluation) -> tuple[Fact, ...]:
     accuracy = evaluation.accuracy
     right = int(np.count_nonzero(evaluation.table.correct))
-    ranges = evaluation.intervals
+    scores = {score.key: score for score in evaluation.scores()}
     return (
         Fact("accuracy", parts.share(accuracy.value), f"95 % interval {parts.share_range(accuracy)}"),
         Fact("right", f"{right:,} of {len(evaluation):,}", f"{counted(len(evaluation) - right, 'image')} wrong"),
         Fact("majority baseline", parts.share(evaluation.baseline_accuracy), "predicting the most frequent class"),
-        Fact("ROC AUC", number(evaluation.roc_auc), parts.interval_detail(ranges["roc_auc"])),
-        Fact("log loss", number(evaluation.log_loss), parts.interval_detail(ranges["log_loss"])),
-        Fact(
-            "calibration error",
-            number(evaluation.calibration_error),
-            parts.interval_detail(ranges["calibration_error"]),
-        ),
+        *(parts.score_fact(scores[key]) for key in ("roc_auc", "log_loss", "calibration_error")),
     )
 
 
@@ -196,12 +181,3 @@ def _map(evaluation: Evaluation, features: FeatureSet | None) -> tuple[Section, 
     taken = replace(taken, y=rows.true, classes=rows.classes)
     blocks: tuple[Block, ...] = (parts.figure_block(feature_map(taken, rows.predicted)),)
     return (Section("What the features look like", blocks),)
-
-
-def _about(head: TrainedHead | None, features: FeatureSet | None, n_groups: int | None) -> tuple[tuple[str, str], ...]:
-    if head is None:
-        return parts.about_features(features.recipe, features.tap) if features else ()
-    return (
-        *parts.about_head(head),
-        ("intervals", parts.intervals(n_groups)),
-    )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurecache.text import counted, number
+from featurecache.text import counted
 from heads.report import Fact, Gallery, GalleryImage, Report, Section, Table, Tone
 from heads.reporting import parts
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from heads.artifact import TrainedHead
-    from heads.evaluation.labels import LabelPredictionsTable, LabelsEvaluation
+    from heads.evaluation.label_predictions import LabelPredictionsTable
+    from heads.evaluation.labels import LabelsEvaluation
     from heads.report.thumbnails import Originals
 
 _IMAGES = 8  # of a gallery
@@ -63,34 +64,13 @@ def labels_report(
         Section("Images", _galleries(evaluation, originals)),
         Section("All numbers", (scores,)),
     )
-    return Report(
-        title=f"{head.name} on {head.tap}" if head else "Evaluation",
-        subtitle=_subtitle(evaluation),
-        facts=_facts(evaluation),
-        warnings=tuple(map(str, evaluation.warnings)),
-        sections=sections,
-        about=(
-            *(about or {}).items(),
-            *(parts.about_head(head) if head else ()),
-            ("intervals", parts.intervals(evaluation.n_groups)),
-            *parts.made_by(),
-        ),
-    )
-
-
-def _subtitle(evaluation: LabelsEvaluation) -> str:
-    which = parts.images_of(evaluation.split, evaluation.table.splits, len(evaluation))
-    return f"{which}, {counted(len(evaluation.labels), 'label')}: {parts.some(evaluation.labels, 'labels')}"
-
-
-def _facts(evaluation: LabelsEvaluation) -> tuple[Fact, ...]:
-    exact, ranges = evaluation.subset_accuracy, evaluation.intervals
-    keys = ("label_accuracy", "micro_f1", "macro_f1", "mean_average_precision", "ranking_precision")
-    names = {score.key: score.label for score in evaluation.scores()}
-    return (
+    exact = evaluation.subset_accuracy
+    facts = (
         Fact("all labels right", parts.share(exact.value), f"95 % interval {parts.share_range(exact)}"),
-        *(Fact(names[key], number(evaluation.values[key]), parts.interval_detail(ranges[key])) for key in keys),
+        *(parts.score_fact(score) for score in evaluation.scores() if score.key in evaluation.values),
     )
+    subtitle = f", {counted(len(evaluation.labels), 'label')}: {parts.some(evaluation.labels, 'labels')}"
+    return parts.evaluation_page(evaluation, subtitle, facts, sections, head=head, about=about)
 
 
 def _galleries(evaluation: LabelsEvaluation, originals: Originals | None) -> tuple[Gallery, ...]:

@@ -53,41 +53,18 @@ def numbers_report(
     table = evaluation.table
     figures = tuple(map(parts.figure_block, (predicted_and_true(table), error_histogram(table))))
     scores = parts.score_table(evaluation.scores(), "All scores with their intervals")
-    return Report(
-        title=f"{head.name} on {head.tap}" if head else "Evaluation",
-        subtitle=_subtitle(evaluation, head),
-        facts=_facts(evaluation),
-        warnings=tuple(map(str, evaluation.warnings)),
-        sections=(
-            Section("How far off it is", figures),
-            Section("Images", _galleries(evaluation, originals)),
-            Section("All numbers", (scores,)),
-        ),
-        about=(
-            *(about or {}).items(),
-            *(parts.about_head(head) if head else ()),
-            ("intervals", parts.intervals(evaluation.n_groups)),
-            *parts.made_by(),
-        ),
+    sections = (
+        Section("How far off it is", figures),
+        Section("Images", _galleries(evaluation, originals)),
+        Section("All numbers", (scores,)),
     )
-
-
-def _subtitle(evaluation: NumbersEvaluation, head: TrainedHead | None) -> str:
-    which = parts.images_of(evaluation.split, evaluation.table.splits, len(evaluation))
-    if head is None or head.number_range is None:
-        return which
-    trained = head.number_range
-    return f"{which}; trained on numbers from {number(trained.low)} to {number(trained.high)}"
-
-
-def _facts(evaluation: NumbersEvaluation) -> tuple[Fact, ...]:
-    ranges = evaluation.intervals
-    scores = [
-        Fact(score.label, number(score.value), parts.interval_detail(ranges[score.key]))
-        for score in evaluation.scores()
-        if score.key in ranges
-    ]
-    return (*scores, Fact("baseline", number(evaluation.baseline_error), "mean absolute error of the training mean"))
+    facts = (
+        *(parts.score_fact(score) for score in evaluation.scores() if score.key in evaluation.values),
+        Fact("baseline", number(evaluation.baseline_error), "mean absolute error of the training mean"),
+    )
+    trained = head.number_range if head else None
+    subtitle = f"; trained on numbers from {number(trained.low)} to {number(trained.high)}" if trained else ""
+    return parts.evaluation_page(evaluation, subtitle, facts, sections, head=head, about=about)
 
 
 def _galleries(evaluation: NumbersEvaluation, originals: Originals | None) -> tuple[Gallery, ...]:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurecache.text import counted, number
 from heads.parameters import format_parameters
-from heads.report import FigureBlock, Gallery, GalleryImage, Table, Tone
+from heads.report import Fact, FigureBlock, Gallery, GalleryImage, Report, Section, Table, Tone
 from heads.report.thumbnails import Thumbnail
 from heads.splits import ALL, VALID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
+    from featurecache.cache import FeatureSet
     from featurecache.recipe import Recipe
     from heads.artifact import TrainedHead
     from heads.artifact.record import TrainingGroups
-    from heads.evaluation.evaluate import Score
     from heads.evaluation.galleries import Choice
     from heads.evaluation.intervals import Interval
     from heads.evaluation.predictions import PredictionsTable
+    from heads.evaluation.scores import BaseEvaluation, Score
     from heads.figures import ReportFigure
     from heads.report.thumbnails import Originals
 
@@ -57,26 +56,26 @@ def interval_detail(interval: Interval | None) -> str:
     return "no interval" if interval is None else f"95 % interval {interval.range_text()}"
 
 
-def images_of(split: str | None, splits: NDArray[np.object_], count: int) -> str:
+def evaluated_images(evaluation: BaseEvaluation[Any]) -> str:
     """Return how many images of which split were evaluated.
 
-    Parameters
-    ----------
-    split, splits
-        The split that was asked for, and the split of each row. Rows of other splits are valid ones if they were held
-        out from the training rows, for want of a valid split.
-    count
-        Number of rows.
+    Where rows of other splits are evaluated as valid ones, they were held out from training: there is no valid split.
     """
-    if split == VALID and (splits != VALID).any():
+    split = evaluation.split
+    if split == VALID and (evaluation.table.splits != VALID).any():
         split = "held-out"
-    return counted(count, f"{split} image" if split not in {None, ALL} else "image")
+    return counted(len(evaluation), f"{split} image" if split not in {None, ALL} else "image")
 
 
 def some(names: Sequence[str], what: str) -> str:
     """Return the first four names, and how many more there are of what."""
     more = len(names) - _NAMED
     return f"{', '.join(names[:_NAMED])}{f' and {more:,} more {what}' if more > 0 else ''}"
+
+
+def score_fact(score: Score) -> Fact:
+    """Return a score with its interval, as a fact."""
+    return Fact(score.label, number(score.value), interval_detail(score.interval))
 
 
 def score_table(scores: Iterable[Score], caption: str) -> Table:
@@ -150,6 +149,45 @@ def _joined_text(table: PredictionsTable, group: list[Choice]) -> str:
     if len(group) < present:
         return f"{which}; of the {len(group):,} classes of {present:,} that have the most errors."
     return f"{which}; of every class."
+
+
+def evaluation_page(
+    evaluation: BaseEvaluation[Any],
+    subtitle: str,
+    facts: Iterable[Fact],
+    sections: Iterable[Section],
+    *,
+    head: TrainedHead | None,
+    about: Mapping[str, str] | None,
+    features: FeatureSet | None = None,
+) -> Report:
+    """Return the report of an evaluation of any target.
+
+    Parameters
+    ----------
+    evaluation, head, about
+        As in `heads.evaluation_report`.
+    subtitle
+        What follows the number of images in the subtitle.
+    facts, sections
+        What is shown of the target.
+    features
+        What the features are is told of these if there is no head.
+    """
+    of_features = about_features(features.recipe, features.tap) if features else ()
+    return Report(
+        title=f"{head.name} on {head.tap}" if head else "Evaluation",
+        subtitle=f"{evaluated_images(evaluation)}{subtitle}",
+        facts=tuple(facts),
+        warnings=tuple(map(str, evaluation.warnings)),
+        sections=tuple(sections),
+        about=(
+            *(about or {}).items(),
+            *(about_head(head) if head else of_features),
+            ("intervals", intervals(evaluation.n_groups)),
+            *made_by(),
+        ),
+    )
 
 
 def about_head(head: TrainedHead) -> tuple[tuple[str, str], ...]:

@@ -23,7 +23,8 @@ from heads import (
     train,
 )
 from heads.evaluation.bootstrap import bootstrap_scores
-from heads.evaluation.labels import LabelPredictionsTable, _Sums
+from heads.evaluation.label_predictions import LabelPredictionsTable
+from heads.evaluation.labels import _Sums
 from heads.evaluation.numbers import _scores
 
 N = 150
