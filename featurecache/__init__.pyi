@@ -12,9 +12,9 @@ from .backbones.protocol import BackboneSpec as BackboneSpec
 from .backbones.weights import Weights as Weights
 from .backbones.weights import resolve_weights as resolve_weights
 from .cache import FeatureCache as FeatureCache
-from .cache import FeatureSet as FeatureSet
 from .errors import FeatureCacheError as FeatureCacheError
 from .extraction import extract as extract
+from .feature_set import FeatureSet as FeatureSet
 from .images.failures import Failure as Failure
 from .images.files import FileContent as FileContent
 from .images.files import Stat as Stat

@@ -1,10 +1,9 @@
 """Opens caches: a cache is read-only, its index is in memory, its features are memory-mapped or lie in parts."""
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
@@ -13,158 +12,24 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache import labelling
 from featurecache.errors import CacheFormatError, OptionError, UnknownNameError
+from featurecache.feature_set import FeatureSet
 from featurecache.format import layout
 from featurecache.format.feature_file import FeatureFile, RowPlaces
 from featurecache.format.header import REMEDY
 from featurecache.format.layout import BLOCK_ROWS, CacheIndex, Part, Places
-from featurecache.format.mapped_file import ArrayPlace, MappedFile
-from featurecache.images.classes import class_warnings, ordered, same_classes
+from featurecache.format.mapped_file import MappedFile
+from featurecache.images.classes import class_warnings
 from featurecache.images.names import shown_names
 from featurecache.images.splits import split_named
 from featurecache.images.table import LabelsTable
 from featurecache.notices import Notice
 from featurecache.provenance import Provenance
 from featurecache.recipe import Recipe
-from featurecache.rows import PartFiles, Parts, Rows, Selection, as_float32, selected
+from featurecache.rows import PartFiles, Parts, Rows, as_float32
 from featurecache.storage.files import open_regular
-from featurecache.targets import Target, is_labelled, read_targets, require_target
 from featurecache.text import counted
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FeatureSet:
-    """The features of one tap, with the labels, paths, classes and recipe that belong to them.
-
-    Parameters
-    ----------
-    X
-        Features, shape (n, d), float32: a read-only memory map of the cache file, or `featurecache.Rows`, which
-        indexing and `numpy.asarray` read. These are features in parts, and, if they take more than 512 MiB, features
-        stored as float16 and chosen rows that do not follow one another.
-    y
-        Class indices into ``classes``, shape (n,), int64; -1 for an image without a label. See `with_target` for other
-        targets.
-    paths, splits, sha256
-        Relative path, split and content hash (64 hexadecimal digits) of every row, shape (n,), `str` objects. A path is
-        the file's own name; a name that is not UTF-8 has the form of `featurecache.encode_name`.
-    classes
-        Class names, in the order of the indices.
-    split
-        The requested split; None for all rows.
-    tap
-        The layer that the features come from.
-    recipe
-        What determined the features.
-    groups
-        The name of the group of each row, shape (n,), `str` objects, if the cache was asked for groups
-        (`FeatureCache.with_groups`), else None. Rows without a label may have the empty name: they are in no group.
-    target
-        What ``y`` stands for: ``"class"``, ``"labels"`` or ``"number"``.
-    weights
-        The weight of each row in training, shape (n,), float64, at least 0, if the cache was asked for weights
-        (`FeatureCache.with_weights`), else None. Rows without a label may have 0.
-
-    Examples
-    --------
-    >>> rows = cache.features("features")
-    >>> rows
-    <FeatureSet: 48 rows of features (16), 2 classes>
-    >>> rows.classes
-    ('dark', 'light')
-    >>> light = rows.take(rows.y == rows.classes.index("light"))
-    >>> len(light)
-    24
-    """
-
-    X: NDArray[np.float32] | Rows
-    y: NDArray[Any]
-    paths: NDArray[np.object_]
-    splits: NDArray[np.object_]
-    sha256: NDArray[np.object_]
-    classes: tuple[str, ...]
-    split: str | None
-    tap: str
-    recipe: Recipe
-    groups: NDArray[np.object_] | None = None
-    target: Target = "class"
-    weights: NDArray[np.float64] | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle features that are mapped in a cache file as their place in it, others with their values."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        place = None if isinstance(self.X, Rows) else ArrayPlace.find(self.X)
-        return _feature_set, (type(self), place or self.X, *values[1:])
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __repr__(self) -> str:
-        rows, width = self.X.shape
-        return f"<FeatureSet: {counted(rows, 'row')} of {self.tap} ({width}), {len(self.classes):,} classes>"
-
-    @property
-    def fingerprint(self) -> str:
-        """The recipe's fingerprint."""
-        return self.recipe.fingerprint
-
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        """Which rows have a label, shape (n,)."""
-        return is_labelled(self.target, self.y)
-
-    def with_target(self, target: str) -> "FeatureSet":
-        """Return the same rows with the names of their classes read as several labels, or as numbers.
-
-        Parameters
-        ----------
-        target
-            ``"labels"``: the name of a class is labels with ``|`` between them, or ``|`` alone for an image that has
-            none. ``y`` then has shape (n, k), int8: 1 for a label that the image has, 0 for one that it has not, and -1
-            throughout for an image without a label; ``classes`` are the k labels. ``"number"``: ``y`` is float64, NaN
-            for an image without a label, and there are no classes. ``"class"`` changes nothing.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no such target.
-        ManifestError
-            If the names are no such texts.
-        OptionError
-            If the rows have another target already.
-
-        Examples
-        --------
-        >>> tags = cache.with_labels({"train/dark/00.png": "dark|empty", "train/dark/04.png": "|"})
-        >>> rows = tags.features("features").with_target("labels")
-        >>> rows.classes, rows.y[:3].tolist()
-        (('dark', 'empty', 'light'), [[1, 1, 0], [0, 0, 0], [1, 0, 0]])
-        """
-        target = require_target(target)
-        if target == self.target:
-            return self
-        if self.target != "class":
-            raise OptionError(f"these rows have the target {self.target!r}; take the features of the cache again")
-        values = read_targets(target, self.y, self.classes)
-        return replace(self, y=values.y, classes=values.names, target=target)
-
-    def take(self, rows: Selection) -> "FeatureSet":
-        """Return the selected rows, in the given order; a slice copies nothing, other rows at most 512 MiB."""
-        return replace(
-            self,
-            X=selected(self.X, rows),
-            y=self.y[rows],
-            paths=self.paths[rows],
-            splits=self.splits[rows],
-            sha256=self.sha256[rows],
-            groups=None if self.groups is None else self.groups[rows],
-            weights=None if self.weights is None else self.weights[rows],
-        )
-
-
-def _feature_set(kind: type[FeatureSet], X: ArrayPlace | NDArray[np.float32] | Rows, *values: Any) -> FeatureSet:
-    """Return a feature set that was pickled."""
-    return kind(X.array() if isinstance(X, ArrayPlace) else X, *values)
 
 
 class FeatureCache:
@@ -446,44 +311,18 @@ class FeatureCache:
         {'dark': 22, 'light': 24, 'night': 1}
         """
         if isinstance(labels, Mapping):
-            return self._relabelled(labels, self._columns_of(labels) if isinstance(labels, LabelsTable) else {})
+            table = labels if isinstance(labels, LabelsTable) else None
+            return self._relabelled(labels, labelling.columns_of(table, self.index, self.paths) if table else {})
         if len(labels) != len(self):
             raise OptionError(f"got {len(labels):,} labels for {counted(len(self), 'row')}; expected one for each row")
         texts = ((str(text).strip() or None) for text in labels)
         return self._relabelled(dict(zip(self.paths.tolist(), texts, strict=True)), {})
 
-    def _columns_of(self, table: LabelsTable) -> dict[str, NDArray[np.object_]]:
-        """Return the further columns of a table, with a text for each row."""
-        numbers = {image: number for number, image in enumerate(table)}
-        images = zip(self.paths.tolist(), self.index.images["sha256"].astype(str).tolist(), strict=True)
-        found = np.array([numbers.get(path, numbers.get(sha256, -1)) for path, sha256 in images], dtype=np.intp)
-        columns = {}
-        for name, texts in table.columns.items():
-            given = np.array([*texts, ""], dtype=object)[found]
-            columns[name] = np.where(found >= 0, given, self.index.columns.get(name, ""))
-        return columns
-
     def _relabelled(self, labels: Mapping[str, str | None], columns: Mapping[str, NDArray[np.object_]]) -> Self:
         """Return the same rows and features with other labels and further columns."""
-        images = self.index.images
-        before = [*self.classes, None]  # the last one for label -1
-        names: list[str | None] = []
-        given, unmatched = dict(self.given_labels), dict(labels)
-        rows = (self.paths.tolist(), images["sha256"].astype(str).tolist(), images["label"].tolist())
-        for path, sha256, label in zip(*rows, strict=True):
-            key = path if path in labels else sha256
-            names.append(labels.get(key, before[label]))
-            if key in labels:
-                given[path] = labels[key]
-                unmatched.pop(key, None)
-        one_of = same_classes({name for name in names if name is not None})
-        classes = ordered({one_of.get(name, name) for name in names if name is not None}, None, self.classes)
-        numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
-        changed = [numbers[name if name is None else one_of.get(name, name)] for name in names]
-        images = {**images, "label": np.array(changed, dtype=images["label"].dtype)}
-        index = replace(self.index, classes=classes, images=images, columns={**self.index.columns, **columns})
-        relabelled = self._copy(index)
-        relabelled.given_labels = given | unmatched
+        index, given = labelling.relabelled(self.index, self.paths, labels)
+        relabelled = self._copy(replace(index, columns={**index.columns, **columns}))
+        relabelled.given_labels = {**self.given_labels, **given}
         relabelled._given_columns = {**self._given_columns, **columns}
         return relabelled._checked()
 
@@ -551,43 +390,13 @@ class FeatureCache:
 
     def _checked(self) -> Self:
         """Return this cache if its labelled rows have groups and weights, where it was asked for them."""
-        self._check_groups()
-        self._check_weights()
+        labelled = self.index.images["label"] >= 0
+        if self.groups is not None:
+            labelling.require_groups(str(self.group_column), self.groups, labelled, self.paths)
+        if self.weights is not None:
+            column = str(self.weight_column)
+            labelling.require_weights(column, self.column(column), self.weights, labelled, self.paths)
         return self
-
-    def _check_groups(self) -> None:
-        column, groups, labelled = self.group_column, self.groups, self.index.images["label"] >= 0
-        if groups is None:
-            return
-        empty = np.flatnonzero(labelled & (groups == ""))
-        if len(empty):
-            raise OptionError(
-                f"the group column {column!r} is empty for {len(empty):,} of {labelled.sum():,} labelled rows, first "
-                f"for {self.paths[empty[0]]!r}; give each a group: its own path, if it belongs to no other row"
-            )
-        names = set(groups[labelled])
-        if len(names) == 1:
-            raise OptionError(
-                f"all {labelled.sum():,} labelled rows are in the group {names.pop()!r} of the column {column!r}; "
-                "expected at least two groups"
-            )
-
-    def _check_weights(self) -> None:
-        weights, labelled = self.weights, self.index.images["label"] >= 0
-        if weights is None:
-            return
-        wrong = np.flatnonzero(labelled & ~((weights >= 0) & (weights < np.inf)))
-        if len(wrong):
-            text = self.column(str(self.weight_column))[wrong[0]]
-            raise OptionError(
-                f"the weight column {self.weight_column!r} has no finite number of at least 0 for {len(wrong):,} of "
-                f"{labelled.sum():,} labelled rows, first {text!r} for {self.paths[wrong[0]]!r}"
-            )
-        if labelled.any() and not weights[labelled].any():
-            raise OptionError(
-                f"all {labelled.sum():,} labelled rows have the weight 0 in the column {self.weight_column!r}; "
-                "expected one above 0"
-            )
 
     @cached_property
     def groups(self) -> NDArray[np.object_] | None:
@@ -601,9 +410,7 @@ class FeatureCache:
         """The weight of each row, shape (n,), float64, 0 for an empty field; None unless `with_weights` was called."""
         if self.weight_column is None:
             return None
-        labelled = (self.index.images["label"] >= 0).tolist()
-        texts = zip(self.column(self.weight_column), labelled, strict=True)
-        return np.array([_number(text) if text.strip() or needed else 0.0 for text, needed in texts])
+        return labelling.weights(self.column(self.weight_column), self.index.images["label"] >= 0)
 
     def _copy(self, index: CacheIndex) -> Self:
         """Return the same features with another index, and what this cache was given."""
@@ -708,14 +515,6 @@ def _reopened(
     group, weight = roles
     grouped = reopened if group is None else reopened.with_groups(group)
     return grouped if weight is None else grouped.with_weights(weight)
-
-
-def _number(text: str) -> float:
-    """Return the number that a text is; not a number if it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def work_directory(cache_path: Path) -> Path:

@@ -15,7 +15,7 @@ from heads.splits import NO_FOLD, folds_of, kept_together, rows_digest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from featurecache.cache import FeatureSet
+    from featurecache.feature_set import FeatureSet
     from heads.artifact import TrainedHead
     from heads.base import Head
     from heads.notices import Notice

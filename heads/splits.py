@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featurecache.cache import FeatureCache, FeatureSet
+    from featurecache.cache import FeatureCache
+    from featurecache.feature_set import FeatureSet
 
 TRAIN, VALID = "train", "valid"
 ALL = "all"  # every row, whatever its split
@@ -63,7 +64,7 @@ class Holdout:
 
 def labelled_images(cache: FeatureCache, tap: str) -> FeatureSet:
     """Return all rows of a cache with labels, paths and hashes, but no features: shape (n, 0)."""
-    from featurecache.cache import FeatureSet
+    from featurecache.feature_set import FeatureSet
 
     images = cache.index.images
     return FeatureSet(

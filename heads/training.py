@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from os import PathLike
 
-    from featurecache.cache import FeatureCache, FeatureSet
+    from featurecache.cache import FeatureCache
+    from featurecache.feature_set import FeatureSet
     from featurecache.provenance import Provenance
     from heads.base import Head
     from heads.epochs import Epoch

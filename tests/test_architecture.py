@@ -139,7 +139,7 @@ OPENERS = {
     "featurecache/cli/console/pictures.py": "the beginning of a file that it would replace",
     "featurecache/cli/console/predictions_file.py": "the beginning of a file that it would replace",
     "featurecache/cli/console/report_formats.py": "the beginning of a file that it would replace",
-    "heads/artifact/trained.py": "the files of a head",
+    "heads/artifact/files.py": "the files of a head",
     "heads/evaluation/imagenet.py": "the names of ImageNet's classes, in the package",
     "heads/report/html.py": "templates, in the package",
     "heads/search/prepared.py": "its scratch file",

@@ -15,7 +15,7 @@ from heads.notices import Code, Notice
 from heads.splits import Holdout, count_groups
 
 if TYPE_CHECKING:
-    from featurecache.cache import FeatureSet
+    from featurecache.feature_set import FeatureSet
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,7 @@ needs NumPy and safetensors only, checks everything, and unpickles nothing.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
-import stat
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,14 +15,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from featurecache.errors import CacheFormatError, EntryPointError, OutputError, UnknownNameError
-from featurecache.images.classes import same_name
 from featurecache.options import MAX_PIXELS, PIXEL_LIMIT
 from featurecache.recipe import Recipe
 from featurecache.storage.output_errors import require_place
 from featurecache.storage.publish import publish_directory
 from featurecache.targets import Target
-from featurecache.text import counted, in_units
-from heads.artifact.description import DESCRIPTION, FORMAT, FORMAT_VERSION, checksum, parse
+from featurecache.text import counted
+from heads.artifact import files, matching
+from heads.artifact.description import DESCRIPTION, FORMAT, FORMAT_VERSION
+from heads.artifact.files import TENSORS
 from heads.artifact.record import TrainingRecord, read_record
 from heads.calibration import Calibration
 from heads.catalog import model_class, read_parameters, stored_head_class, stored_parameters
@@ -41,15 +40,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featurecache.cache import FeatureSet
+    from featurecache.feature_set import FeatureSet
 
-TENSORS = "head.safetensors"
-MAX_DESCRIPTION_BYTES = 16 * 2**20
-MAX_TENSOR_BYTES = 2**30
 _CALIBRATION = "calibration."  # what names of its arrays begin with
 _FEWEST = {"class": 2, "labels": 1, "number": 0}  # classes or labels of a head, by target
 _WORDS = ("no", "one", "two")
-_LIMITS = {DESCRIPTION: MAX_DESCRIPTION_BYTES, TENSORS: MAX_TENSOR_BYTES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,41 +185,16 @@ class TrainedHead:
         ('dark', 'light')
         """
         self.check_recipe(features.recipe, features.tap)
-        features = features.with_target(self.target)
-        if features.classes == self.classes:
-            return features
-        own = {same_name(name): name for name in self.classes} | {name: name for name in self.classes}
-        names = [own.get(name) or own.get(same_name(name)) or name for name in features.classes]
-        if names and not {*names} & {*self.classes}:
-            raise MismatchError(
-                f"classes: the head knows {_names(self.classes)}, the features have {_names(features.classes)}, and no "
-                "name is the same; give the images the head's classes, or train a new head"
-            )
-        if self.target == "labels":
-            return self._in_own_labels(features, names)
-        present = [names[index] for index in np.unique(features.y[features.y >= 0])]
-        classes = tuple(dict.fromkeys((*self.classes, *present)))
-        places = {name: place for place, name in enumerate(classes)}
-        indices = np.array([*(places.get(name, -1) for name in names), -1])  # the last one is for rows without a label
-        return replace(features, y=indices[features.y], classes=classes)
-
-    def _in_own_labels(self, features: FeatureSet, names: list[str]) -> FeatureSet:
-        """Return features whose labels have these names with the head's labels first; those no row names are absent."""
-        labels = tuple(dict.fromkeys((*self.classes, *names)))
-        y = np.zeros((len(features), len(labels)), np.int8)
-        for column, name in enumerate(names):
-            place = labels.index(name)
-            y[:, place] = np.maximum(y[:, place], features.y[:, column])
-        y[~features.labelled] = -1
-        return replace(features, y=y, classes=labels)
+        return matching.in_classes(self.classes, features.with_target(self.target))
 
     def check(self, features: FeatureSet) -> None:
         """Raise `MismatchError` unless the head matches the recipe, tap and classes of features."""
         self.check_recipe(features.recipe, features.tap)
         if features.classes != self.classes:
             raise MismatchError(
-                f"classes: the head knows {_names(self.classes)}, the features have {_names(features.classes)}; "
-                "train a new head on this cache, or give its images the head's classes"
+                f"classes: the head knows {matching.shown(self.classes)}, the features have "
+                f"{matching.shown(features.classes)}; train a new head on this cache, or give its images the head's "
+                "classes"
             )
 
     def check_recipe(self, recipe: Recipe, tap: str) -> None:
@@ -232,23 +202,7 @@ class TrainedHead:
 
         The other taps of the recipe may differ.
         """
-        if tap != self.tap:
-            raise MismatchError(
-                f"tap: the head was trained on {self.tap!r}, these features are of {tap!r}; "
-                f"use the features of {self.tap!r}, or train a new head"
-            )
-        fields = {item.field: (item.ours, item.theirs) for item in self.recipe.differences(recipe)}
-        fields.pop("taps", None)
-        if recipe.taps.get(tap) != self.model.width:
-            fields["taps"] = (f"{tap} ({self.model.width})", f"{tap} ({recipe.taps.get(tap)})")
-        if fields:
-            found = "; ".join(
-                f"{name}: the head has {ours!r}, the features {theirs!r}" for name, (ours, theirs) in fields.items()
-            )
-            raise MismatchError(
-                f"the head was trained on features of another recipe: {found}; "
-                "extract the images with the head's recipe, or train a new head"
-            )
+        matching.require_recipe(self.recipe, self.tap, self.model.width, recipe, tap)
 
     @property
     def spec(self) -> HeadSpec:
@@ -296,10 +250,10 @@ class TrainedHead:
         """
         directory = Path(directory)
         require_free(directory)
-        files = _encode(self)
-        _require_same(self, _decode(files[DESCRIPTION], files[TENSORS]))
+        encoded = _encode(self)
+        _require_same(self, _decode(encoded[DESCRIPTION], encoded[TENSORS]))
         try:
-            publish_directory(directory, files)
+            publish_directory(directory, encoded)
         except FileExistsError as e:
             raise _exists(directory) from e
         return directory
@@ -317,8 +271,7 @@ class TrainedHead:
         if not directory.exists():
             raise ArtifactError(f"there is no head {directory}; make it with: featurecache train CACHE.h5 {directory}")
         try:
-            description = _read(directory / DESCRIPTION, MAX_DESCRIPTION_BYTES)
-            return _decode(description, _read(directory / TENSORS, MAX_TENSOR_BYTES))
+            return _decode(*files.read(directory))
         except ArtifactError as e:
             raise ArtifactError(f"the head {directory} cannot be loaded: {e}") from e
 
@@ -341,20 +294,11 @@ def _exists(directory: Path) -> OutputError:
     return error
 
 
-def _names(classes: tuple[str, ...]) -> str:
-    shown = ", ".join(classes[:6])
-    return f"{len(classes)} ({shown}{', …' if len(classes) > 6 else ''})" if classes else "none"  # noqa: PLR2004
-
-
 # Writing
 
 
 def _encode(head: TrainedHead) -> dict[str, bytes]:
     """Return the bytes of both files, by name."""
-    from safetensors.numpy import save
-
-    # safetensors copies the memory of an array, and would scramble an array in Fortran order.
-    tensors = save({name: np.ascontiguousarray(array) for name, array in _arrays(head).items()})
     description: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -368,7 +312,6 @@ def _encode(head: TrainedHead) -> dict[str, bytes]:
         "fingerprint": head.recipe.fingerprint,
         "weights_source": head.weights_source,
         "training": head.training.to_dict(),
-        "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
     }
     if head.target != "class":
         description["target"] = head.target
@@ -380,16 +323,7 @@ def _encode(head: TrainedHead) -> dict[str, bytes]:
         description["max_pixels"] = head.max_pixels
     if head.calibration is not None:
         description["calibration"] = head.calibration.to_dict()
-    description["sha256"] = checksum(description)
-    text = json.dumps(description, indent=2, allow_nan=False)
-    files = {DESCRIPTION: f"{text}\n".encode("ascii"), TENSORS: tensors}
-    for name, limit in _LIMITS.items():
-        if len(files[name]) > limit:
-            raise ArtifactError(
-                f"{name} would have {in_units(len(files[name]))}, but {in_units(limit)} are allowed; "
-                "train on fewer rows or a narrower tap, or choose another head"
-            )
-    return files
+    return files.encoded(description, _arrays(head))
 
 
 def _arrays(head: TrainedHead) -> dict[str, NDArray[Any]]:
@@ -407,31 +341,9 @@ def _require_same(head: TrainedHead, read: TrainedHead) -> None:
 # Reading
 
 
-def _read(path: Path, limit: int) -> bytes:
-    """Return the bytes of a regular file of at most ``limit`` bytes."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ArtifactError(f"{path.name} is not a regular file")
-        with path.open("rb") as stream:
-            data = stream.read(limit + 1) if status.st_size <= limit else b""
-    except FileNotFoundError as e:
-        raise ArtifactError(f"{path.name} is missing; give the directory of a head") from e
-    except OSError as e:
-        raise ArtifactError(f"{path.name} cannot be read: {(e.strerror or str(e)).lower()}") from e
-    if status.st_size > limit or len(data) > limit:
-        raise ArtifactError(f"{path.name} has {status.st_size} bytes, expected at most {limit}")
-    return data
-
-
 def _decode(description: bytes, tensors: bytes) -> TrainedHead:
     """Return the head in two files; raise `ArtifactError` for the first fault."""
-    data = parse(description)
-    if hashlib.sha256(tensors).hexdigest() != data["tensors_sha256"]:
-        raise ArtifactError(
-            f"{TENSORS} is damaged, or belongs to another head: its SHA-256 is not the one recorded; "
-            "copy or train the head again"
-        )
+    data = files.described(description, tensors)
     try:
         name = data["head"]
         params = read_parameters(name, data["params"])
@@ -465,7 +377,9 @@ def _decode(description: bytes, tensors: bytes) -> TrainedHead:
     for fault, found in faults.items():
         if found:
             raise ArtifactError(f"{DESCRIPTION}: {fault}")
-    arrays, of_calibration = _read_arrays(tensors)
+    stored = files.arrays(tensors)
+    arrays = {name: array for name, array in stored.items() if not name.startswith(_CALIBRATION)}
+    of_calibration = {name.removeprefix(_CALIBRATION): stored[name] for name in stored if name not in arrays}
     if bool(of_calibration) != ("calibration" in data):
         raise ArtifactError(f"{TENSORS} and {DESCRIPTION} do not agree on whether there is a calibration")
     try:
@@ -509,16 +423,3 @@ def _model(
         each = EachLabelModel.of(model_class(name, target), arrays, classes=classes, width=width, params=params)
         return cast("FittedModel", each)
     return model_class(name, target).from_arrays(arrays, classes=classes or 1, width=width, params=params)
-
-
-def _read_arrays(tensors: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """Return the arrays of the model and those of the calibration, by name."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        found = load(tensors)
-    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as e:
-        raise ArtifactError(f"{TENSORS} is damaged: {str(e).partition(chr(10))[0]}") from e
-    of_calibration = {name.removeprefix(_CALIBRATION): found[name] for name in found if name.startswith(_CALIBRATION)}
-    return {name: array for name, array in found.items() if not name.startswith(_CALIBRATION)}, of_calibration

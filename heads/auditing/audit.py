@@ -26,7 +26,8 @@ from heads.training import DEFAULT_HEAD, feature_tap, require_weighted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from featurecache.cache import FeatureCache, FeatureSet
+    from featurecache.cache import FeatureCache
+    from featurecache.feature_set import FeatureSet
     from heads.base import Head
     from heads.parameters import HeadSpec, Value
     from heads.rows import Targets

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featurecache.cache import FeatureSet
+    from featurecache.feature_set import FeatureSet
     from heads.rows import Features, Targets
 
 Kind: TypeAlias = Literal["exact", "near"]

@@ -29,7 +29,8 @@ from heads.notices import Code, Notice
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featurecache.cache import FeatureCache, FeatureSet
+    from featurecache.cache import FeatureCache
+    from featurecache.feature_set import FeatureSet
     from heads.evaluation.imagenet import ImageNetTop3
     from heads.fitted_model import Classifier
     from heads.report.model import Table

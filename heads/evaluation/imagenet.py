@@ -15,7 +15,8 @@ from heads.rows import row_blocks
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featurecache.cache import FeatureCache, FeatureSet
+    from featurecache.cache import FeatureCache
+    from featurecache.feature_set import FeatureSet
 
 TAP = "predictions"  # the layer that gives the probabilities of ImageNet's classes
 TOP = 3

@@ -20,7 +20,8 @@ from heads.splits import ALL, VALID
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featurecache.cache import FeatureCache, FeatureSet
+    from featurecache.cache import FeatureCache
+    from featurecache.feature_set import FeatureSet
     from heads.artifact import TrainedHead
     from heads.report.model import Table
     from heads.rows import Floats

@@ -17,7 +17,8 @@ from heads.evaluation.selection import errors_name_images, rows_to_evaluate
 from heads.notices import Code, Notice
 
 if TYPE_CHECKING:
-    from featurecache.cache import FeatureCache, FeatureSet
+    from featurecache.cache import FeatureCache
+    from featurecache.feature_set import FeatureSet
     from heads.artifact import TrainedHead
     from heads.evaluation.intervals import Interval
     from heads.rows import Floats

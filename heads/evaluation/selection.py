@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featurecache.cache import FeatureCache, FeatureSet
+    from featurecache.cache import FeatureCache
+    from featurecache.feature_set import FeatureSet
     from heads.artifact import TrainedHead
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
 
-    from featurecache.cache import FeatureSet
+    from featurecache.feature_set import FeatureSet
     from heads.figures.canvas import ReportFigure
 
     Floats: TypeAlias = NDArray[np.float64]

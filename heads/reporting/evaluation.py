@@ -16,7 +16,7 @@ from heads.reporting import parts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from featurecache.cache import FeatureSet
+    from featurecache.feature_set import FeatureSet
     from heads.artifact import TrainedHead
     from heads.evaluation.evaluate import Evaluation
     from heads.report.model import Block

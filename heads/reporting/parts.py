@@ -15,7 +15,7 @@ from heads.splits import ALL, VALID
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from featurecache.cache import FeatureSet
+    from featurecache.feature_set import FeatureSet
     from featurecache.recipe import Recipe
     from heads.artifact import TrainedHead
     from heads.artifact.record import TrainingGroups

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from featurecache.cache import FeatureSet
+from featurecache.feature_set import FeatureSet
 from heads.artifact import TrainedHead
 from heads.catalog import head_spec
 from heads.evaluation.intervals import few_groups

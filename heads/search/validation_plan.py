@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.cache import FeatureSet
+from featurecache.feature_set import FeatureSet
 from heads.errors import ParameterError, TrainingError
 from heads.rows import Targets
 from heads.splits import FEWEST_FOLDS, TRAIN, VALID, Holdout, count_text, folds_of, kept_together, roles

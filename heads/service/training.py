@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from featurecache.cache import FeatureSet
 from featurecache.errors import FeatureCacheError, OutputError
+from featurecache.feature_set import FeatureSet
 from featurecache.images.classes import ordered
 from featurecache.images.splits import SPLITS
 from featurecache.provenance import Provenance

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from featurecache.cache import FeatureSet
+from featurecache.feature_set import FeatureSet
 from featurecache.provenance import Provenance
 from featurecache.recipe import Recipe
 

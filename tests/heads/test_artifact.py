@@ -1,6 +1,5 @@
 """A stored head: the same probabilities, the refusal of features it was not made for, and of files it did not write."""
 
-import hashlib
 import json
 import os
 import struct
@@ -13,12 +12,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from featurecache.errors import OutputError
-from heads.artifact import TrainedHead, require_free, trained
-from heads.artifact.description import checksum
+from heads.artifact import TrainedHead, files, require_free, trained
 from heads.catalog import HEADS
 from heads.errors import ArtifactError, HeadError, MismatchError
 from heads.notices import Code, Notice
 from heads.training import train
+from tests.heads.forging import rewrite
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +29,6 @@ def head(make_features, make_cache, blobs):
 @pytest.fixture
 def stored(head, tmp_path):
     return head.save(tmp_path / "head")
-
-
-def rewrite(directory, *, tensors=None, **changes):
-    """Change a stored head as somebody would who can compute checksums."""
-    description = json.loads((directory / "head.json").read_bytes()) | changes
-    if tensors is not None:
-        (directory / "head.safetensors").write_bytes(tensors)
-        description["tensors_sha256"] = hashlib.sha256(tensors).hexdigest()
-    description["sha256"] = checksum(description)
-    (directory / "head.json").write_text(json.dumps(description))
 
 
 # Storing
@@ -81,7 +70,7 @@ def replaced(head, **changes):
 
 
 def test_what_does_not_read_back_is_not_stored(head, tmp_path, monkeypatch):
-    monkeypatch.setattr(trained.np, "ascontiguousarray", lambda array: array + 1e-9)
+    monkeypatch.setattr(files.np, "ascontiguousarray", lambda array: array + 1e-9)
     with pytest.raises(ArtifactError, match="do not read back"):
         head.save(tmp_path / "head")
     assert list(tmp_path.iterdir()) == []
@@ -484,7 +473,7 @@ def test_layers_that_are_not_those_stored_are_refused(hidden, make_features, mak
 
 
 def test_a_head_too_large_to_be_read_again_is_not_written(of_any_kind, tmp_path, monkeypatch):
-    monkeypatch.setitem(trained._LIMITS, "head.safetensors", 100)
+    monkeypatch.setitem(files._LIMITS, "head.safetensors", 100)
     with pytest.raises(
         ArtifactError, match=r"head.safetensors would have .*, but 100 bytes are allowed; train on fewer"
     ):

@@ -12,12 +12,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from heads import Code, TrainedHead, evaluate, evaluation_report, export, select_rows, train
-from heads.artifact.description import checksum
 from heads.calibration import Isotonic, Temperature
 from heads.errors import ArtifactError, HeadError, ParameterError, TrainingError
 from heads.families.affine import AffineModel
 from heads.figures import reliability_diagram
 from heads.report.model import Table
+from tests.heads.forging import rewrite
 
 pytestmark = pytest.mark.usefixtures("one_blas_thread")
 
@@ -265,20 +265,14 @@ def test_keras_layers_give_the_calibrated_probabilities(cache_of_three, head):
 )
 def test_a_forged_description_is_refused(cache, change, said, tmp_path):
     path = trained(cache, "temperature").save(tmp_path / "head")
-    data = json.loads((path / "head.json").read_text())
-    data["calibration"] |= change
-    data["sha256"] = checksum(data)
-    (path / "head.json").write_text(json.dumps(data))
+    rewrite(path, calibration=json.loads((path / "head.json").read_text())["calibration"] | change)
     with pytest.raises(ArtifactError, match=said):
         TrainedHead.load(path)
 
 
 def test_a_calibration_on_one_side_alone_is_refused(cache, tmp_path):
     path = trained(cache, "temperature").save(tmp_path / "head")
-    data = json.loads((path / "head.json").read_text())
-    del data["calibration"]
-    data["sha256"] = checksum(data)
-    (path / "head.json").write_text(json.dumps(data))
+    rewrite(path, without=["calibration"])
     with pytest.raises(ArtifactError, match="do not agree on whether there is a calibration"):
         TrainedHead.load(path)
     shutil.rmtree(path)

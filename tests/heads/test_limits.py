@@ -16,8 +16,9 @@ from featurecache.options import MAX_PIXELS, PIXEL_LIMIT
 from featurecache.preparation import find
 from featurecache.provenance import Provenance
 from heads import Originals, Predictor, TrainedHead, predict, train
-from heads.artifact.description import DESCRIPTION, checksum
+from heads.artifact.description import DESCRIPTION
 from heads.errors import ArtifactError
+from tests.heads.forging import rewrite
 
 
 class Interrupted(FakeBackbone):
@@ -172,9 +173,7 @@ def test_a_head_of_the_default_is_stored_as_before(images):
 @pytest.mark.parametrize("value", [0, PIXEL_LIMIT + 1, True, "1", 1.0])
 def test_a_head_with_a_limit_out_of_range_is_refused(images, value):
     directory = head_of(extracted(images)).save(images.with_name("head"))
-    stored = json.loads((directory / DESCRIPTION).read_text()) | {"max_pixels": value}
-    stored["sha256"] = checksum(stored)
-    (directory / DESCRIPTION).write_text(json.dumps(stored))
+    rewrite(directory, max_pixels=value)
 
     with pytest.raises(ArtifactError, match="max_pixels"):
         TrainedHead.load(directory)

@@ -1,11 +1,10 @@
 """Heads that learn several labels, or a number, from training to storage, beside scikit-learn."""
 
-import hashlib
 import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.metrics import f1_score, r2_score
@@ -24,8 +23,8 @@ from heads import (
     make_head,
     train,
 )
-from heads.artifact.description import checksum
 from heads.thresholds import best_thresholds
+from tests.heads.forging import rewrite
 
 LABELLERS = [name for name in HEADS if name != "imagenet_map"]
 QUICK = {"softmax": {"epochs": 3}, "mlp": {"epochs": 3, "hidden": "8"}}
@@ -253,12 +252,10 @@ def test_a_head_answers_for_its_own_target_only(tagged, measured):
 )
 def test_descriptions_of_other_targets_that_contradict_themselves(target, changes, message, tagged, measured, tmp_path):
     head = train({"labels": tagged, "number": measured}[target], "ridge", target=target)
-    path = head.save(tmp_path / "head") / "head.json"
-    description = json.loads(path.read_text()) | changes
-    description["sha256"] = checksum(description)
-    path.write_text(json.dumps(description))
+    folder = head.save(tmp_path / "head")
+    rewrite(folder, **changes)
     with pytest.raises(ArtifactError, match=message):
-        TrainedHead.load(path.parent)
+        TrainedHead.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -275,12 +272,7 @@ def test_descriptions_of_other_targets_that_contradict_themselves(target, change
     ],
 )
 def test_arrays_of_labels_that_do_not_fit(change, message, tagged, tmp_path):
-    folder = train(tagged, "logreg", target="labels").save(tmp_path / "head")
-    arrays = load_file(folder / "head.safetensors")
-    change(arrays)
-    forge(folder, arrays)
-    with pytest.raises(ArtifactError, match=message):
-        TrainedHead.load(folder)
+    refused(train(tagged, "logreg", target="labels").save(tmp_path / "head"), change, message)
 
 
 @pytest.mark.parametrize(
@@ -293,22 +285,15 @@ def test_arrays_of_labels_that_do_not_fit(change, message, tagged, tmp_path):
     ],
 )
 def test_arrays_of_numbers_that_do_not_fit(change, message, measured, tmp_path):
-    folder = train(measured, "knn", target="number").save(tmp_path / "head")
+    refused(train(measured, "knn", target="number").save(tmp_path / "head"), change, message)
+
+
+def refused(folder, change, message):
     arrays = load_file(folder / "head.safetensors")
     change(arrays)
-    forge(folder, arrays)
+    rewrite(folder, arrays=arrays)
     with pytest.raises(ArtifactError, match=message):
         TrainedHead.load(folder)
-
-
-def forge(folder, arrays):
-    """Exchange the arrays of a stored head, and write the hashes of both files anew."""
-    save_file(arrays, folder / "head.safetensors")
-    path = folder / "head.json"
-    description = json.loads(path.read_text())
-    description["tensors_sha256"] = hashlib.sha256((folder / "head.safetensors").read_bytes()).hexdigest()
-    description["sha256"] = checksum(description)
-    path.write_text(json.dumps(description))
 
 
 @pytest.mark.slow  # starts TensorFlow
