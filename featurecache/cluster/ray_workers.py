@@ -63,7 +63,8 @@ class RayPool:
     ----------
     address
         `LOCAL`: a cluster on this machine, which is started here and ended by `close`; or the address of a head
-        node, ``HOST:PORT``, or ``"auto"``.
+        node, ``HOST:PORT``; or ``"auto"``: that of the variable ``RAY_ADDRESS``, else the one that ``ray start``
+        started or joined last on this machine.
     workers
         Workers to start; as many as there is room for if None.
     gpus
@@ -171,6 +172,8 @@ class RayPool:
 
         One that is started has room for as many workers as were asked for, even if they must share processors.
         """
+        address = _found_address() if address == "auto" else address
+        _require_answer(address)
         options: dict[str, Any] = {
             "address": address,
             "log_to_driver": False,
@@ -192,7 +195,6 @@ class RayPool:
         logging.getLogger("ray").setLevel(logging.ERROR)
         # Ray prints its remarks about lost workers on standard output, which has the result
         vars(import_module("ray._private.worker"))["print_to_stdstream"] = lambda *_, **__: None
-        _require_answer(address)
         try:
             with _same_signals(), _without_services():
                 self._ray.init(**options)
@@ -229,9 +231,20 @@ def _import_ray() -> Any:  # noqa: ANN401 - a module
     return ray
 
 
+def _found_address() -> str:
+    """Return the address that ``auto`` stands for; Ray itself would take the private cluster of another run, too."""
+    given = os.environ.get("RAY_ADDRESS", "auto") or "auto"
+    if given != "auto":
+        return given
+    found = import_module("ray._private.services").find_bootstrap_address(None)
+    if not found:
+        raise ClusterError(f"no cluster was started on this machine, and RAY_ADDRESS names none; {_START}")
+    return str(found)
+
+
 def _require_answer(address: str) -> None:
     """Raise `ClusterError` unless something listens at an address; Ray itself would wait for minutes."""
-    if address in {LOCAL, "auto"}:
+    if address == LOCAL:
         return
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from runs import contents, make_images
 import featurecache.cluster.ray_workers
 from featurecache import extract
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.cluster.ray_workers import RayPool, _fair_cpus, _room, _without_services, _words_of
+from featurecache.cluster.ray_workers import RayPool, _fair_cpus, _found_address, _room, _without_services, _words_of
 from featurecache.errors import ClusterError
 from scripts.bench.kills import Driver, run_with_kills, still_running
 from scripts.bench.sleeping import SleepingBackbone
@@ -82,6 +83,20 @@ def test_a_wrong_token_is_thought_of(error, beginning):
 def test_an_address_that_is_none(address):
     with pytest.raises(ClusterError, match="is no address of a cluster: give HOST:PORT of its head"):
         RayPool(address, workers=None, gpus=None, cpus=None)
+
+
+def test_auto_is_a_given_cluster_or_the_last_one_that_ray_start_started(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ClusterError, match=r"^no cluster was started on this machine, and RAY_ADDRESS names none; "):
+        _found_address()
+    (tmp_path / "ray").mkdir()
+    import_module("ray._private.utils").write_ray_address("10.0.0.1:6379")  # as ray start does
+    assert _found_address() == "10.0.0.1:6379"
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert _found_address() == "10.0.0.1:6379"
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert _found_address() == "head:6379"
 
 
 @pytest.fixture(scope="class")
