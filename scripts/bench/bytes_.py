@@ -1,8 +1,8 @@
 """Whether the bytes of a row depend on its batch: on the other images, on the place, on the size, on the processors.
 
 Each engine and network has two processes of its own, one on all processors and one on a single processor:
-``python -m scripts.bench.bytes_ ENGINE NETWORK BATCH PROCESSORS`` prints an object with the largest difference of each
-comparison, relative to the row's largest value, and 0 only if all bytes are equal.
+``python -m scripts.bench.bytes_ ENGINE NETWORK BATCH PROCESSORS SIZE…`` prints an object with the largest difference of
+each comparison, relative to the row's largest value, and 0 only if all bytes are equal.
 """
 
 import hashlib
@@ -30,12 +30,15 @@ Rows = Mapping[str, NDArray[np.float32]]
 
 
 def run(
-    engines: Sequence[str] = ENGINES, networks: Sequence[str] = tuple(NETWORKS), batch: int = BATCH
+    engines: Sequence[str] = ENGINES,
+    networks: Sequence[str] = tuple(NETWORKS),
+    batch: int = BATCH,
+    sizes: Sequence[int] = SIZES,
 ) -> dict[str, Any]:
     """Return one row for each engine that is installed and network that it runs."""
     missing = [engine for engine in engines if find_spec(engine) is None]
     rows = [
-        {"engine": engine, "network": name} | _compared(engine, name, batch)
+        {"engine": engine, "network": name} | _compared(engine, name, batch, sizes)
         for engine in engines
         if engine not in missing
         for name in networks
@@ -44,25 +47,27 @@ def run(
     return {"batch": batch, "not installed": ", ".join(missing) or "-", "rows": rows}
 
 
-def _compared(engine: str, network: str, batch: int) -> dict[str, str]:
+def _compared(engine: str, network: str, batch: int, sizes: Sequence[int]) -> dict[str, str]:
     """Return the comparisons of two processes, as text."""
-    whole, single = (_child(engine, network, batch, processors) for processors in ("all", "one"))
+    whole, single = (_child(engine, network, batch, processors, sizes) for processors in ("all", "one"))
     found = {name: _SAME if not value else f"{value:.0e}" for name, value in whole["differences"].items()}
     found["one processor"] = _SAME if whole["sha256"] == single["sha256"] else "other"
     return found | {"version": whole["version"]}
 
 
-def _child(engine: str, network: str, batch: int, processors: str) -> dict[str, Any]:
+def _child(engine: str, network: str, batch: int, processors: str, sizes: Sequence[int]) -> dict[str, Any]:
     """Return what a process of its own finds."""
     backend = {} if engine == "numba" else {"KERAS_BACKEND": engine}
-    command = [sys.executable, "-m", "scripts.bench.bytes_", engine, network, str(batch), processors]
+    command = [sys.executable, "-m", "scripts.bench.bytes_", engine, network, str(batch), processors, *map(str, sizes)]
     environment = os.environ | backend
     made = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)  # noqa: S603
     found: dict[str, Any] = json.loads(made.stdout.splitlines()[-1])
     return found
 
 
-def measure(engine: str, network: str, batch: int, processors: str = "all") -> dict[str, Any]:
+def measure(
+    engine: str, network: str, batch: int, processors: str = "all", sizes: Sequence[int] = SIZES
+) -> dict[str, Any]:
     """Return the hash of the rows of a batch and, with all processors, how rows differ from it in other batches.
 
     With one processor, this process keeps to its first one from now on.
@@ -96,7 +101,7 @@ def measure(engine: str, network: str, batch: int, processors: str = "all") -> d
         ),
         "few images": _difference({tap: values[:3] for tap, values in base.items()}, backbone.forward(images[:3])),
     }
-    for size in SIZES:
+    for size in sizes:
         backbone.resize(size)
         differences[f"batch {size}"] = _difference(base, backbone.forward(images))
     return {"sha256": digest, "version": version, "differences": differences}
@@ -123,5 +128,5 @@ def _difference(expected: Rows, found: Rows) -> float:
 
 
 if __name__ == "__main__":
-    _engine, _network, _batch, _processors = sys.argv[1:]
-    print(json.dumps(measure(_engine, _network, int(_batch), _processors)))
+    _engine, _network, _batch, _processors, *_sizes = sys.argv[1:]
+    print(json.dumps(measure(_engine, _network, int(_batch), _processors, [*map(int, _sizes)])))

@@ -104,9 +104,9 @@ class Worker(AbstractContextManager["Worker"]):
 class Ours:
     """Featurecache: an extraction from files to a finished cache, and the network alone."""
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, images: int) -> None:
         source = source_of(peers.NETWORK, peers.WEIGHTS, engine=engine, device="cpu")
-        self._backbone = source.start(source.batch_size, 0)
+        self._backbone = source.start(min(source.batch_size, images), 0)
         made_by = self._backbone.provenance
         self.version = ", ".join(
             f"{key} {made_by[key]}" for key in ("numba", "blas", "keras", "backend") if key in made_by
@@ -124,14 +124,15 @@ class Ours:
         extract(folder / "images", cache, backbone=self._backbone)
 
 
-KINDS: dict[str, Callable[[], Any]] = {
-    "ours": lambda: Ours("auto"),
-    "ours_keras": lambda: Ours("keras"),
-    "keras": peers.KerasByHand,
-    "pytorch": peers.PyTorch,
-    "onnxruntime": peers.OnnxRuntime,
-    "ncnn": peers.NcnnByHand,
+KINDS: dict[str, Callable[[int], Any]] = {
+    "ours": lambda images: Ours("auto", images),
+    "ours_keras": lambda images: Ours("keras", images),
+    "keras": lambda _: peers.KerasByHand(),
+    "pytorch": lambda _: peers.PyTorch(),
+    "onnxruntime": lambda _: peers.OnnxRuntime(),
+    "ncnn": lambda _: peers.NcnnByHand(),
 }
+"""Starts each contestant, for a number of photographs."""
 
 
 def _ways(contestant: Any, folder: Path, pixels: peers.Pixels) -> dict[str, Callable[[], object]]:  # noqa: ANN401
@@ -161,8 +162,8 @@ def serve(kind: str, folder: Path) -> None:
     """Serve requests until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed goes to standard error
-    contestant = KINDS[kind]()
     pixels = _decoded(folder)
+    contestant = KINDS[kind](len(pixels))
     found = contestant.forward(pixels[: peers.BATCH])
     np.savez(folder / _FEATURES.format(kind), **{tap: values[:CHECKED] for tap, values in found.items()})
     print(json.dumps({"version": contestant.version}), file=answers, flush=True)

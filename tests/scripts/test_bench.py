@@ -127,9 +127,8 @@ def test_listing_measures_the_files_that_it_makes():
 
 
 @pytest.mark.slow
-def test_the_bytes_of_a_row_do_not_depend_on_its_batch(monkeypatch):
-    monkeypatch.setattr(bytes_, "SIZES", (2,))
-    found = bytes_.measure("tensorflow", "mobilenet_v2", 4)["differences"]
+def test_the_bytes_of_a_row_do_not_depend_on_its_batch():
+    found = bytes_.measure("tensorflow", "mobilenet_v2", 4, sizes=(2,))["differences"]
     assert found.pop("batch 2") < 1e-5  # of two sizes, rows may be rounded otherwise
     assert found == dict.fromkeys(("again", "company", "place", "few images"), 0.0)
 
@@ -145,15 +144,14 @@ def test_a_row_that_depends_on_its_place_is_found(monkeypatch):
             return {tap: values + place for tap, values in super().forward(images).items()}
 
     monkeypatch.setattr(bytes_, "start_engine", lambda *_, **__: Backbone())
-    monkeypatch.setattr(bytes_, "SIZES", ())
-    found = bytes_.measure("tensorflow", "mobilenet_v2", 4)["differences"]
+    found = bytes_.measure("tensorflow", "mobilenet_v2", 4, sizes=())["differences"]
     assert found["place"] > 0
     assert found["company"] == found["again"] == 0
 
 
 @pytest.mark.slow
 def test_the_bytes_are_compared_in_processes_of_their_own():
-    (row,) = bytes_.run(engines=("jax",), networks=("mobilenet_v2",), batch=4)["rows"]
+    (row,) = bytes_.run(engines=("jax",), networks=("mobilenet_v2",), batch=4, sizes=())["rows"]
     assert {row[name] for name in ("again", "company", "place", "few images", "one processor")} == {"same"}
     assert row["version"].startswith("jax ")
 
