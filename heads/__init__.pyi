@@ -1,5 +1,7 @@
 """The public names of `heads`, written once: type checkers read them, and each is imported on first use."""
 
+from .artifact import Growth as Growth
+from .artifact import HeadRows as HeadRows
 from .artifact import TrainedHead as TrainedHead
 from .artifact import TrainingGroups as TrainingGroups
 from .artifact import TrainingRecord as TrainingRecord

@@ -33,7 +33,8 @@ class Head(ABC):
 
     A head is a keyword-only dataclass. Its fields are its parameters, and it declares them in ``spec``. It implements
     `_learn_together`, or inherits `IndependentHead` and implements `_learn`. A head that can continue the training of
-    another one implements `_continue_from` as well. A head whose training is random has a further field ``seed``.
+    another one implements `_continue_from` as well, and `widened` if new classes can join. A head whose training is
+    random has a further field ``seed``.
 
     Attributes
     ----------
@@ -111,7 +112,7 @@ class Head(ABC):
         monitor
             Receives the record of each epoch, if the head has epochs and learns classes.
         start
-            The model of a trained head of the same kind and classes, to continue from.
+            The model of a trained head of the same kind and classes, to continue from; see `widened`.
 
         Raises
         ------
@@ -247,6 +248,24 @@ class Head(ABC):
         """Train this head as `_learn_together` does, but from the model of an earlier training."""
         del start, X, targets, monitor
         return TrainingError(f"a {type(self).__name__} is not trained in epochs, so it cannot continue from a head")
+
+    def widened(self, model: FittedModel, columns: Sequence[int | None]) -> FittedModel:
+        """Return the model of a trained head of this kind with new classes, to continue from.
+
+        Parameters
+        ----------
+        model
+            The model.
+        columns
+            For each class of the new model, its column among the classes of ``model``, or None for a new class.
+
+        Raises
+        ------
+        TrainingError
+            If no class can join a head of this kind.
+        """
+        del model, columns
+        raise TrainingError(f"no new class can join the layers of {self.spec.name}; train a new head")
 
 
 class IndependentHead(Head):

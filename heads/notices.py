@@ -37,6 +37,8 @@ class Code(StrEnum):
     """A class has no ImageNet class that stands for it."""
     OTHER_ROWS = "other_rows"
     """The training went on from a head that was trained on other rows."""
+    RELABELLED_ROWS = "relabelled_rows"
+    """Rows have other labels than when they trained the head that grew."""
 
     # The rows of a cache
     UNLABELLED_ROWS = "unlabelled_rows"

@@ -202,7 +202,7 @@ class HeadSpec:
     shared
         Parameters in which heads that are trained together may differ.
     fixed
-        Parameters that a continued training cannot change. Empty for heads that cannot be continued.
+        Parameters that a training from a head's weights cannot change. Empty for heads that learn from all rows.
     grid
         The default grid of a sweep: values of parameters; the others have their defaults.
     number_defaults

@@ -20,12 +20,14 @@ from featurecache.options import MAX_PIXELS
 from featurecache.storage.output_errors import output_error
 from featurecache.targets import Target, require_target
 from featurecache.text import counted, did_you_mean, in_units, listed
-from heads.artifact import NumberRange, TrainedHead, TrainingGroups, TrainingRecord
+from heads.artifact import HeadRows, NumberRange, TrainedHead, TrainingGroups, TrainingRecord
+from heads.artifact.rows import MAX_ROWS_BYTES, rows_bytes
 from heads.calibrate import fit_calibration
 from heads.calibration import METHODS, NONE
 from heads.catalog import head_spec, load_heads, make_head, model_class, stored_head_class, untrained_head
 from heads.epochs import Monitor
-from heads.errors import EvaluationError, MismatchError, ParameterError, TrainingError
+from heads.errors import EvaluationError, ParameterError, TrainingError
+from heads.growth import grown_rows, start_columns
 from heads.notices import Code, Notice
 from heads.rows import float32_bytes, row_blocks
 from heads.splits import (
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from featurecache.provenance import Provenance
     from heads.base import Head
     from heads.epochs import Epoch
-    from heads.fitted_model import Classifier
+    from heads.fitted_model import Classifier, FittedModel
     from heads.parameters import HeadSpec, Value
     from heads.rows import Features
 
@@ -83,7 +85,8 @@ def train(
     start: TrainedHead | None = None,
     calibrate: str | None = None,
     labels: Mapping[str, str | None] | None = None,
-    target: str = "class",
+    target: str | None = None,
+    keep_rows: bool | None = None,
     on_epoch: Callable[[Epoch], object] | None = None,
     tensorboard: str | PathLike[str] | None = None,
 ) -> TrainedHead:
@@ -109,8 +112,10 @@ def train(
     holdout
         The part of the training rows to hold out if the cache has no valid split; 0 for none; 0.2 if None.
     start
-        A head to continue, of a family that is trained in epochs. Training starts from its weights, on the same tap,
-        with the same held-out rows. The state of its optimizer is not kept.
+        A head to continue, on the same tap, with its parameters, holdout, groups and weights. New rows and classes may
+        join; new classes follow its own. A family that is trained in epochs goes on from its weights; the state of its
+        optimizer is not kept. Others learn from all rows, so that the head is the one that these rows give: those that
+        trained ``start`` must be in the cache, or kept in it.
     calibrate
         How to calibrate probabilities: ``"temperature"`` (no prediction changes) or ``"isotonic"`` (a curve for each
         class), on the valid rows, or, if there are none, on the training rows by heads that were trained on four of
@@ -120,8 +125,11 @@ def train(
         that counts those that no row has got.
     target
         What the labels are: the name of a ``"class"``, several ``"labels"`` (``cat|indoors``), or a ``"number"``; see
-        `featurecache.FeatureSet.with_target`. Several labels are learned one by one, and the threshold of each is the
-        probability with the highest F1 on the valid rows, 0.5 without them.
+        `featurecache.FeatureSet.with_target`; as for ``start`` if None, or ``"class"``. Several labels are learned one
+        by one, and the threshold of each is the probability with the highest F1 on the valid rows, 0.5 without them.
+    keep_rows
+        Whether the stored head keeps the features of its training and valid rows, so that it can grow without their
+        cache; as ``start`` did if None. Their contents and labels are stored in any case.
     on_epoch
         Called with the record of each epoch, for heads that are trained in epochs.
     tensorboard
@@ -138,9 +146,10 @@ def train(
         If a parameter or its value is not valid, if the head cannot learn the target, if the cache has several taps and
         none is given, or if ``start`` does not allow the request.
     MismatchError
-        If ``start`` was trained on another tap, recipe or classes.
+        If ``start`` was trained on another tap or recipe, or no training row has one of its classes.
     TrainingError
-        If the rows are not suitable for training, or the training diverged.
+        If the rows are not suitable for training, rows that trained ``start`` are missing and needed, or the training
+        diverged.
     OutputError
         If the folder for TensorBoard cannot be written.
     EngineError
@@ -151,6 +160,10 @@ def train(
     >>> head = heads.train(cache, "centroid", tap="features")
     >>> head.training.n_train, head.training.valid_accuracy
     (32, 1.0)
+    >>> third = cache.with_labels({path: "grey" for path in cache.paths[:8].tolist()})
+    >>> grown = heads.train(third, start=head)
+    >>> grown.classes, grown.training.growth.n_relabelled
+    (('dark', 'light', 'grey'), 8)
     """
     training = Training.asked(
         head,
@@ -160,10 +173,11 @@ def train(
         start=start,
         calibrate=calibrate,
         target=target,
+        keep_rows=keep_rows,
         tensorboard=None if tensorboard is None else Path(tensorboard),
     )
     chosen = head_tap(cache, training.spec, tap or (start.tap if start else None))
-    relabelled = _grouped(cache if labels is None else cache.with_labels(labels), start)
+    relabelled = _as_start(cache if labels is None else cache.with_labels(labels), start)
     features = relabelled.features(chosen).with_target(training.target)
     return training.on(
         features,
@@ -195,6 +209,8 @@ class Training:
         The folder for event files of TensorBoard; None for none.
     target
         What the labels are.
+    keep_rows
+        Whether the head keeps the features of its rows.
     """
 
     spec: HeadSpec
@@ -205,6 +221,7 @@ class Training:
     calibrate: str = NONE
     tensorboard: Path | None = None
     target: Target = "class"
+    keep_rows: bool = False
 
     @classmethod
     def asked(
@@ -217,17 +234,24 @@ class Training:
         start: TrainedHead | None = None,
         calibrate: str | None = None,
         tensorboard: Path | None = None,
-        target: str = "class",
+        target: str | None = None,
+        keep_rows: bool | None = None,
     ) -> Self:
         """Check what a caller asks for; see `train`, also for errors."""
-        wanted = require_target(target)
+        wanted = require_target(target or (start.target if start else "class"))
         spec = start.spec if start and head in {None, start.name} else head_spec(head or default_head(wanted))
         model_class(spec.name, wanted)
-        if start is not None and (start.target != "class" or wanted != "class"):
-            raise ParameterError("a head of several labels, or of a number, cannot be continued; train a new one")
-        given = {**(spec.number_defaults if wanted == "number" else {}), **(params or {})}
+        if start is not None and start.target != wanted:
+            raise ParameterError(f"target: the head to continue has {start.target!r}, got {wanted!r}; train a new one")
+        if start is not None and spec.fixed and wanted != "class":
+            raise ParameterError(
+                f"{spec.name} of several labels, or of a number, cannot be continued from its weights; train a new one"
+            )
+        defaults = spec.number_defaults if wanted == "number" and start is None else {}
         rule, method = _holdout(holdout, seed, start), _calibrate(calibrate, start)
-        training = cls(spec, _values(spec, given, start), seed, rule, start, method, tensorboard, wanted)
+        values = _values(spec, {**defaults, **(params or {})}, start)
+        keeps = bool(_kept_rows(start) if keep_rows is None else keep_rows)
+        training = cls(spec, values, seed, rule, start, method, tensorboard, wanted, keeps)
         if wanted != "class" and (method != NONE or tensorboard is not None):
             asked = "calibrate" if method != NONE else "tensorboard"
             raise ParameterError(f"{asked} is for classes, and the target is {wanted!r}; leave it out")
@@ -237,6 +261,11 @@ class Training:
         if tensorboard is not None:
             _require_logs(untrained, tensorboard)
         return training
+
+    @property
+    def anew(self) -> bool:
+        """Whether the head learns from all rows, or goes on from the weights of the head to continue."""
+        return self.start is None or not self.spec.fixed
 
     def untrained(self) -> Head:
         """Return the head, untrained."""
@@ -289,17 +318,20 @@ def _trained(
     if features.weights is not None:
         require_weighted(spec)
     if start is not None:
-        start.check(features)
-    train_rows, valid_rows = training_rows(features, rule)
+        features = start.with_new_classes(features)
+    own_train, own_valid = training_rows(features, rule)
+    grown = None if start is None else grown_rows(start, own_train, own_valid, anew=training.anew)
+    train_rows, valid_rows = (grown.train, grown.valid) if grown else (own_train, own_valid)
     require_rows(features, train_rows)
     require_memory(spec, train_rows.X)
-    if start is not None:
-        _require_classes(start, train_rows)
-    record = start.training if start else None
+    if training.keep_rows:
+        _require_room(train_rows, valid_rows)
+    model = None if start is None or training.anew else _widened(untrained, start, train_rows)
+    record = start.training if start and not training.anew else None
     earlier, kept = (record.epochs, record.kept_epoch) if record else ((), None)
     monitor = Monitor(valid_rows.X, valid_rows.y, on_epoch, earlier, kept, tensorboard=training.tensorboard)
     began = time.perf_counter()
-    fitted = _fit(untrained, train_rows, valid_rows, monitor, start)
+    fitted = _fit(untrained, train_rows, valid_rows, monitor, model)
     seconds = time.perf_counter() - began
     thresholds = (
         best_thresholds(fitted.predict_proba(valid_rows.X), valid_rows.y) if training.target == "labels" else ()
@@ -332,19 +364,21 @@ def _trained(
             warnings=(
                 *notices,
                 *fitted.warnings_,
-                *_other_rows(start, train_rows),
+                *(grown.notices if grown else ()),
                 *same_content(valid_rows, train_rows),
                 *torn_groups(valid_rows.groups, train_rows.groups),
                 *class_warnings(features.classes),
-                *_notices(features, rule, train_rows, valid_rows, spec),
+                *_notices(features, rule, (own_train, own_valid), (train_rows, valid_rows), spec),
             ),
             groups=TrainingGroups.counted(group_column, train_rows, valid_rows),
             weight=weight_column,
+            growth=grown.growth if grown else None,
         ),
         model=fitted.model_,
         target=training.target,
         thresholds=thresholds,
         number_range=_number_range(train_rows),
+        rows=HeadRows.of(train_rows, valid_rows, keep=training.keep_rows),
     )
     return _calibrated(trained, training, train_rows, valid_rows)
 
@@ -353,7 +387,7 @@ def _calibrated(head: TrainedHead, training: Training, train_rows: FeatureSet, v
     """Return a head with the calibration that was asked for, and with the accuracies that it has then."""
     if training.calibrate == NONE:
         return head
-    make = None if training.start else training.untrained
+    make = training.untrained if training.anew else None
     calibration, notices = fit_calibration(head, training.calibrate, train_rows, valid_rows, make=make)
     calibrated, record = replace(head, calibration=calibration), head.training
     return replace(
@@ -367,18 +401,27 @@ def _calibrated(head: TrainedHead, training: Training, train_rows: FeatureSet, v
     )
 
 
-def _grouped(cache: FeatureCache, start: TrainedHead | None) -> FeatureCache:
-    """Return a cache in the groups of the head to continue, if there is one: its holdout must choose the same rows."""
+def _as_start(cache: FeatureCache, start: TrainedHead | None) -> FeatureCache:
+    """Return a cache with the groups and weights of the head to continue, if there is one.
+
+    Its holdout must choose the same rows, and its rows must keep their weights.
+    """
     if start is None:
         return cache
-    column = start.training.groups.column if start.training.groups else None
-    if cache.group_column is None and column is not None:
-        return cache.with_groups(column)
-    if cache.group_column != column:
-        raise ParameterError(
-            f"group: the head to continue was trained with {f'groups of {column!r}' if column else 'no groups'}, got "
-            f"{cache.group_column!r}; leave it out to keep the same rows held out"
-        )
+    groups, weight = start.training.groups, start.training.weight
+    if cache.group_column is None and groups is not None:
+        cache = cache.with_groups(groups.column)
+    if cache.weight_column is None and weight is not None:
+        cache = cache.with_weights(weight)
+    for what, column, found, why in (
+        ("group", groups and groups.column, cache.group_column, "to keep the same rows held out"),
+        ("weight", weight, cache.weight_column, "to weigh rows as before"),
+    ):
+        if found != column:
+            before = f"{what}s of {column!r}" if column else f"no {what}s"
+            raise ParameterError(
+                f"{what}: the head to continue was trained with {before}, got {found!r}; leave it out {why}"
+            )
     return cache
 
 
@@ -414,10 +457,6 @@ def _values(spec: HeadSpec, params: Mapping[str, object], start: TrainedHead | N
         return spec.values(params)
     if spec.name != start.name:
         raise ParameterError(f"head: the head to continue is {start.name!r}, not {spec.name!r}; train a new one")
-    if not spec.fixed:
-        raise TrainingError(
-            f"head: {spec.name} is not trained in epochs, so its training cannot continue; train a new one"
-        )
     values = spec.values({**start.params, **params})
     changed = [f"{name} is {start.params[name]!r}" for name in spec.fixed if values[name] != start.params[name]]
     if changed:
@@ -496,17 +535,28 @@ def head_tap(cache: FeatureCache, spec: HeadSpec, tap: str | None) -> str | None
     return chosen
 
 
-def _require_classes(start: TrainedHead, train_rows: FeatureSet) -> None:
-    """Raise `MismatchError` unless the training rows have exactly the classes that ``start`` was trained on."""
-    present = tuple(np.unique(train_rows.y).tolist())
-    if present != start.trained_classes:
-        known, found = (
-            ", ".join(start.classes[index] for index in classes) for classes in (start.trained_classes, present)
+def _kept_rows(start: TrainedHead | None) -> bool:
+    """Return whether a head keeps the features of its rows."""
+    rows = start.training_rows() if start else None
+    return rows is not None and rows.X is not None
+
+
+def _require_room(*rows: FeatureSet) -> None:
+    """Raise `TrainingError` if rows are too many to be kept in a head."""
+    needed, n = sum(rows_bytes(each.X) for each in rows), sum(map(len, rows))
+    if needed > MAX_ROWS_BYTES:
+        raise TrainingError(
+            f"keep_rows: {n:,} rows take {in_units(needed)}, and a head keeps {in_units(MAX_ROWS_BYTES)}; leave it "
+            "out, and keep their cache"
         )
-        raise MismatchError(
-            f"trained_classes: the head to continue was trained on {known}, the training rows have {found}; "
-            "train a new head"
-        )
+
+
+def _widened(head: Head, start: TrainedHead, train_rows: FeatureSet) -> FittedModel:
+    """Return the model to continue from, with the classes that are new."""
+    columns = start_columns(start, train_rows)
+    if columns == list(range(len(start.trained_classes))):
+        return start.model
+    return head.widened(start.model, columns)
 
 
 def require_rows(features: FeatureSet, train_rows: FeatureSet) -> None:
@@ -556,10 +606,9 @@ def require_weighted(spec: HeadSpec) -> None:
 
 
 def _fit(
-    head: Head, train_rows: FeatureSet, valid_rows: FeatureSet, monitor: Monitor, start: TrainedHead | None
+    head: Head, train_rows: FeatureSet, valid_rows: FeatureSet, monitor: Monitor, start: FittedModel | None
 ) -> Head:
     """Fit a head; errors about a row name its image."""
-    model = start.model if start else None
     try:
         return head.fit(
             train_rows.X,
@@ -567,7 +616,7 @@ def _fit(
             sample_weight=train_rows.weights,
             names=train_rows.classes,
             monitor=monitor,
-            start=model,
+            start=start,
         )
     except TrainingError as e:
         if e.row is None:
@@ -577,14 +626,6 @@ def _fit(
         raise TrainingError(f"{valid_rows.paths[e.row]}: {e}" if e.row is not None else str(e), e.row) from e
 
 
-def _other_rows(start: TrainedHead | None, train_rows: FeatureSet) -> list[Notice]:
-    """Return a warning if the head to continue was trained on other rows."""
-    if start is None or start.training.rows_sha256 == rows_digest(train_rows.sha256, train_rows.y):
-        return []
-    message = "the head to continue was trained on other rows, which may include rows that evaluate it now"
-    return [Notice(Code.OTHER_ROWS, message)]
-
-
 def _measured(train_rows: FeatureSet, spec: HeadSpec) -> FeatureSet:
     """Return the rows for the train accuracy: all training rows, or an evenly spaced sample for slow heads."""
     n, most = len(train_rows), spec.measured_rows
@@ -592,9 +633,14 @@ def _measured(train_rows: FeatureSet, spec: HeadSpec) -> FeatureSet:
 
 
 def _notices(
-    features: FeatureSet, rule: Holdout, train_rows: FeatureSet, valid_rows: FeatureSet, spec: HeadSpec
+    features: FeatureSet,
+    rule: Holdout,
+    own: tuple[FeatureSet, FeatureSet],
+    used: tuple[FeatureSet, FeatureSet],
+    spec: HeadSpec,
 ) -> list[Notice]:
-    """Return the warnings about the rows."""
+    """Return the warnings about rows: training and valid ones of the cache, and those with rows that a head kept."""
+    train_rows, valid_rows = used
     labelled = features.labelled
     unlabelled = int(np.count_nonzero(~labelled))
     unused = int(np.count_nonzero(labelled & (roles(features, rule) == "")))
@@ -604,8 +650,8 @@ def _notices(
     )
     kind = "class" if features.target == "class" else "label"
     measured = len(_measured(train_rows, spec))
-    both = len(train_rows) + len(valid_rows)
-    uneven = abs(len(valid_rows) / both - rule.fraction) > _UNEVEN and not has_valid_split(features)
+    held_out, both = len(own[1]), sum(map(len, own))
+    uneven = both and abs(held_out / both - rule.fraction) > _UNEVEN and not has_valid_split(features)
     no_valid = "there are no valid rows"
     if features.groups is not None and rule.fraction and len(train_rows):
         no_valid += f": none of {counted(count_groups(train_rows), 'group')} is held out, take another seed or more"
@@ -624,7 +670,7 @@ def _notices(
         (
             uneven,
             Code.UNEVEN_HOLDOUT,
-            f"{len(valid_rows)} of {both} rows are held out, although {rule.fraction:g} of them were requested: "
+            f"{held_out} of {both} rows are held out, although {rule.fraction:g} of them were requested: "
             f"{'rows are chosen by their content' if features.groups is None else 'groups are chosen by their name'} "
             "alone",
         ),

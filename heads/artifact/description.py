@@ -58,6 +58,7 @@ _OPTIONAL: dict[str, Any] = {
     "max_pixels": int,
     "training.groups": {"column": str, "n_train": int, "n_valid": int},
     "training.weight": str,
+    "training.growth": {"n_known": int, "n_new": int, "n_kept": int, "n_relabelled": int, "new_classes": [str]},
     "calibration": {
         "method": str,
         "folds": int,

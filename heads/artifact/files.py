@@ -52,7 +52,7 @@ def encoded(description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
 
 def read(directory: Path) -> tuple[bytes, bytes]:
     """Return the bytes of both files in a directory; raise `ArtifactError` unless they can be read."""
-    description, tensors = (_read(directory / name, limit) for name, limit in _LIMITS.items())
+    description, tensors = (bytes_of(directory / name, limit) for name, limit in _LIMITS.items())
     return description, tensors
 
 
@@ -79,7 +79,7 @@ def arrays(tensors: bytes) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _read(path: Path, limit: int) -> bytes:
+def bytes_of(path: Path, limit: int) -> bytes:
     """Return the bytes of a regular file of at most ``limit`` bytes."""
     try:
         status = path.stat()

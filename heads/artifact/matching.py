@@ -39,7 +39,7 @@ def require_recipe(ours: Recipe, own_tap: str, width: int, recipe: Recipe, tap: 
         )
 
 
-def in_classes(classes: tuple[str, ...], features: FeatureSet) -> FeatureSet:
+def in_classes(classes: tuple[str, ...], features: FeatureSet, *, some_known: bool = True) -> FeatureSet:
     """Return features with labels as indices of a head's classes or labels, which are matched by name.
 
     Those that the head does not know and rows have follow its own, in the order of the features.
@@ -47,13 +47,13 @@ def in_classes(classes: tuple[str, ...], features: FeatureSet) -> FeatureSet:
     Raises
     ------
     MismatchError
-        If the features have classes and none of the head's.
+        If the features have classes and none of the head's, although ``some_known`` must be.
     """
     if features.classes == classes:
         return features
     own = {same_name(name): name for name in classes} | {name: name for name in classes}
     names = [own.get(name) or own.get(same_name(name)) or name for name in features.classes]
-    if names and not {*names} & {*classes}:
+    if some_known and names and not {*names} & {*classes}:
         raise MismatchError(
             f"classes: the head knows {shown(classes)}, the features have {shown(features.classes)}, and no "
             "name is the same; give the images the head's classes, or train a new head"

@@ -41,6 +41,34 @@ class TrainingGroups:
 
 
 @dataclass(frozen=True, slots=True)
+class Growth:
+    """What rows a head that grew from another one had met.
+
+    Parameters
+    ----------
+    n_known, n_new
+        How many training rows trained the earlier head, and how many did not.
+    n_kept
+        How many training rows the earlier head had kept, so that they need not be in the cache.
+    n_relabelled
+        How many of the known rows have another label than before.
+    new_classes
+        The classes, or labels, that no row of the earlier head had, in the order of the classes.
+    """
+
+    n_known: int
+    n_new: int
+    n_kept: int
+    n_relabelled: int
+    new_classes: tuple[str, ...]
+
+    @property
+    def grew(self) -> bool:
+        """Whether rows or classes are new, or labels changed."""
+        return bool(self.n_new or self.n_relabelled or self.new_classes)
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingRecord:
     """How a head was trained.
 
@@ -75,6 +103,8 @@ class TrainingRecord:
         The groups that were kept together; None if there were none.
     weight
         The column with the weights of the rows; None if all had weight 1.
+    growth
+        Which rows the head that this one continues had met; None for a new head.
 
     Examples
     --------
@@ -99,12 +129,14 @@ class TrainingRecord:
     warnings: tuple[Notice, ...]
     groups: TrainingGroups | None = None
     weight: str | None = None
+    growth: Growth | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as in ``head.json``."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        groups, weight = fields.pop("groups"), fields.pop("weight")
+        groups, weight, growth = (fields.pop(name) for name in ("groups", "weight", "growth"))
         fields |= ({"groups": asdict(groups)} if groups else {}) | ({"weight": weight} if weight else {})
+        fields |= {"growth": asdict(growth)} if growth else {}
         return fields | {
             "holdout": self.holdout and asdict(self.holdout),
             "epochs": [asdict(epoch) for epoch in self.epochs],
@@ -137,8 +169,18 @@ def read_record(data: dict[str, Any], classes: tuple[str, ...], target: Target) 
         "epochs": epochs,
         "warnings": tuple(map(_notice, data["warnings"])),
         "groups": TrainingGroups(**data["groups"]) if "groups" in data else None,
+        "growth": _growth(data["growth"], data["n_train"], classes) if "growth" in data else None,
     }
     return TrainingRecord(**(data | sequences))
+
+
+def _growth(data: dict[str, Any], n_train: int, classes: tuple[str, ...]) -> Growth:
+    growth = Growth(**(data | {"new_classes": tuple(data["new_classes"])}))
+    few = min(growth.n_known, growth.n_new, growth.n_kept, growth.n_relabelled) >= 0
+    unknown = set(growth.new_classes) - set(classes)
+    if not few or growth.n_known + growth.n_new != n_train or unknown:
+        raise ArtifactError(f"{DESCRIPTION}: growth does not match the training rows or the classes")
+    return growth
 
 
 def _notice(stored: str | dict[str, str]) -> Notice:

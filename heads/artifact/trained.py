@@ -1,7 +1,8 @@
 """A trained head, stored as ``head.json`` and ``head.safetensors``, two files that cannot run code.
 
 ``head.json`` describes the head and has the SHA-256 of both files; ``head.safetensors`` has the arrays. Reading them
-needs NumPy and safetensors only, checks everything, and unpickles nothing.
+needs NumPy and safetensors only, checks everything, and unpickles nothing. A third file, ``rows.safetensors``, has the
+rows that trained the head; the head predicts without it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from heads.artifact import files, matching
 from heads.artifact.description import DESCRIPTION, FORMAT, FORMAT_VERSION
 from heads.artifact.files import TENSORS
 from heads.artifact.record import TrainingRecord, read_record
+from heads.artifact.rows import MAX_ROWS_BYTES, ROWS, HeadRows
 from heads.calibration import Calibration
 from heads.catalog import model_class, read_parameters, stored_head_class, stored_parameters
 from heads.each_label import EachLabelModel
@@ -88,6 +90,8 @@ class TrainedHead:
         Of several labels: the probability from which on an image has each label. Empty otherwise.
     number_range
         Of a number: what the training rows have; None otherwise.
+    rows
+        The rows that trained it, or the file that has them; None if it was stored without. See `training_rows`.
 
     Examples
     --------
@@ -112,6 +116,7 @@ class TrainedHead:
     target: Target = "class"
     thresholds: tuple[float, ...] = ()
     number_range: NumberRange | None = None
+    rows: HeadRows | Path | None = None
 
     def __repr__(self) -> str:
         rows = counted(self.training.n_train, "training row")
@@ -169,6 +174,34 @@ class TrainedHead:
         self.require_target("number", "predict_numbers")
         return self.model.predict_proba(X)[:, 0]
 
+    def training_rows(self) -> HeadRows | None:
+        """Return the rows that trained it, read from its folder if it was loaded; None if it was stored without them.
+
+        Raises
+        ------
+        ArtifactError
+            If the file is damaged, or belongs to another head.
+
+        Examples
+        --------
+        >>> rows = head.training_rows()
+        >>> len(rows.trained), rows.X is None
+        (32, True)
+        """
+        if not isinstance(self.rows, Path):
+            return self.rows
+        try:
+            rows = HeadRows.decode(
+                files.bytes_of(self.rows, MAX_ROWS_BYTES),
+                target=self.target,
+                classes=len(self.classes),
+                width=self.model.width,
+            )
+            rows.require_digest(self.training.rows_sha256)
+        except ArtifactError as e:
+            raise ArtifactError(f"{self.rows} cannot be read: {e}; the head predicts without it: remove it") from e
+        return rows
+
     def in_own_classes(self, features: FeatureSet) -> FeatureSet:
         """Return features with the head's target, and labels as indices of its classes, which are matched by name.
 
@@ -186,6 +219,18 @@ class TrainedHead:
         """
         self.check_recipe(features.recipe, features.tap)
         return matching.in_classes(self.classes, features.with_target(self.target))
+
+    def with_new_classes(self, features: FeatureSet) -> FeatureSet:
+        """Return features of the head's target as `in_own_classes` does, even if all their classes are new to it.
+
+        Examples
+        --------
+        >>> horses = cache.with_labels({path: "horse" for path in cache.paths.tolist()})
+        >>> head.with_new_classes(horses.features("features")).classes
+        ('dark', 'light', 'horse')
+        """
+        self.check_recipe(features.recipe, features.tap)
+        return matching.in_classes(self.classes, features, some_known=False)
 
     def check(self, features: FeatureSet) -> None:
         """Raise `MismatchError` unless the head matches the recipe, tap and classes of features."""
@@ -236,6 +281,7 @@ class TrainedHead:
             "thresholds": thresholds,
             "params": dict(self.params),
             "calibration": calibration,
+            "growth": record.get("growth"),
         } | {name: record[name] for name in names}
 
     def save(self, directory: str | PathLike[str]) -> Path:
@@ -250,8 +296,10 @@ class TrainedHead:
         """
         directory = Path(directory)
         require_free(directory)
-        encoded = _encode(self)
+        encoded, rows = _encode(self), self.training_rows()
         _require_same(self, _decode(encoded[DESCRIPTION], encoded[TENSORS]))
+        if rows is not None:
+            encoded[ROWS] = rows.encode()
         try:
             publish_directory(directory, encoded)
         except FileExistsError as e:
@@ -271,9 +319,11 @@ class TrainedHead:
         if not directory.exists():
             raise ArtifactError(f"there is no head {directory}; make it with: featurecache train CACHE.h5 {directory}")
         try:
-            return _decode(*files.read(directory))
+            head = _decode(*files.read(directory))
         except ArtifactError as e:
             raise ArtifactError(f"the head {directory} cannot be loaded: {e}") from e
+        rows = directory / ROWS
+        return replace(head, rows=rows.absolute()) if rows.exists() else head
 
 
 def require_free(directory: Path) -> None:

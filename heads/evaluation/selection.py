@@ -161,10 +161,11 @@ def left_out(labelled: NDArray[np.bool_]) -> list[Notice]:
 
 
 def trained_rows(head: TrainedHead, features: FeatureSet) -> NDArray[np.bool_]:
-    """Return which rows trained a head, shape (n,); none unless all of its training rows are found.
+    """Return which rows trained a head, shape (n,).
 
-    A head keeps one hash of the contents and labels of its training rows. So these are found if they are the rows that
-    the rule of its training selects, the rows of a split, or all rows; the names of splits do not matter.
+    These are all rows of a role, of a split, or all rows, if they have the hash of the contents and labels of the
+    head's training rows; the names of splits do not matter. Else they are the rows with the content of a training row,
+    if the head has the list of its rows.
 
     Parameters
     ----------
@@ -177,7 +178,10 @@ def trained_rows(head: TrainedHead, features: FeatureSet) -> NDArray[np.bool_]:
 
 
 def _found(head: TrainedHead, features: FeatureSet, role: str, count: int, digest: str) -> NDArray[np.bool_]:
-    """Return which rows are those of this number and digest, shape (n,): of a role, of a split, or all; else none."""
+    """Return which rows are those of this number and digest, shape (n,): of a role, of a split, or all.
+
+    If there are none, return those with the content of the head's rows of this role, if it has their list.
+    """
     choices = (
         roles(features, head.training.holdout) == role,
         *(features.splits == split for split in sorted(set(features.splits))),
@@ -187,7 +191,10 @@ def _found(head: TrainedHead, features: FeatureSet, role: str, count: int, diges
         chosen = choice & features.labelled
         if np.count_nonzero(chosen) == count and rows_digest(features.sha256[chosen], features.y[chosen]) == digest:
             return np.asarray(chosen)
-    return np.zeros(len(features), np.bool_)
+    rows = head.training_rows()
+    if rows is None:
+        return np.zeros(len(features), np.bool_)
+    return features.labelled & has_content_of(features, rows.contents(valid=role == VALID))
 
 
 def on_calibration_rows(head: TrainedHead, features: FeatureSet, cache: FeatureCache | None) -> Iterator[Notice]:

@@ -91,6 +91,19 @@ class DenseHead(EpochHead):
         (learned,) = _train([self], self._start(start), X, targets, [monitor], going_on=True)
         return learned
 
+    @final
+    def widened(self, model: FittedModel, columns: Sequence[int | None]) -> FittedModel:
+        """Return a model with outputs for new classes, which have initial weights and no bias."""
+        *inner, last = self._start(model).layers
+        new = Layer(
+            initial_kernel(self.init, len(last.kernel), len(columns), np.random.default_rng([self.seed, 3])),
+            np.zeros(len(columns), np.float32),
+        )
+        known = [place for place, column in enumerate(columns) if column is not None]
+        earlier = [column for column in columns if column is not None]
+        new.kernel[:, known], new.bias[known] = last.kernel[:, earlier], last.bias[earlier]
+        return self._model([*inner, new], self._start(model).scaling)
+
     def _begin(self, X: Features, outputs: int) -> Start:
         """Return initial layers, with so many units in the last, and the standardisation of the features (n, d)."""
         generator = np.random.default_rng([self.seed, 0])

@@ -110,6 +110,12 @@ class NeighborsModel:
         """The number of features that it takes, d."""
         return len(self.mean)
 
+    @property
+    def training_features(self) -> NDArray[np.float32]:
+        """The features of the training rows, shape (n, d): of standardised ones within the rounding of float32."""
+        plain = not self.mean.any() and (self.scale == 1).all()
+        return self.rows if plain else (self.rows * self.scale + self.mean).astype(np.float32)
+
     def predict_proba(self, X: Features) -> Floats:
         """Return probabilities, shape (n, k), rows summing to 1, for features of shape (n, d); see `by_blocks`."""
         return by_blocks(X, self.width, len(self.votes), self._probabilities)
@@ -243,6 +249,11 @@ class NeighborsNumberModel:
     def width(self) -> int:
         """The number of features that it takes, d."""
         return self.neighbors.width
+
+    @property
+    def training_features(self) -> NDArray[np.float32]:
+        """The features of the training rows, shape (n, d); see `NeighborsModel`."""
+        return self.neighbors.training_features
 
     def predict_proba(self, X: Features) -> Floats:
         """Return the numbers, shape (n, 1), for features of shape (n, d); see `by_blocks`."""

@@ -38,7 +38,7 @@ def test_all_that_is_known_of_a_head_comes_back(head, stored):
     loaded = TrainedHead.load(stored)
     for name in ("name", "params", "tap", "classes", "trained_classes", "recipe", "weights_source", "training"):
         assert getattr(loaded, name) == getattr(head, name)
-    assert sorted(each.name for each in stored.iterdir()) == ["head.json", "head.safetensors"]
+    assert sorted(each.name for each in stored.iterdir()) == ["head.json", "head.safetensors", "rows.safetensors"]
     for name, array in head.model.arrays.items():
         np.testing.assert_array_equal(loaded.model.arrays[name], array)
 

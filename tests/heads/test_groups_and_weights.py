@@ -23,6 +23,7 @@ from heads.notices import Code
 from heads.search.grid import candidates_of
 from heads.search.validation_plan import ValidationPlan, identity, parts_of, validation_groups
 from heads.splits import TRAIN, VALID, Holdout, folds_of, kept_together, labelled_images, roles
+from heads.training import Training
 
 N, CLASSES = 120, ("blue", "red")
 PATIENT = "patient"
@@ -199,6 +200,34 @@ def test_a_continued_head_keeps_its_groups(grouped, plain):
         heads.train(other, start=head)
     with pytest.raises(ParameterError, match="was trained with no groups, got 'patient'"):
         heads.train(grouped, start=heads.train(plain, "softmax", tap="features", params={"epochs": 1}))
+
+
+def test_a_continued_head_keeps_its_weights(plain):
+    trust = [f"{1 + number % 3}" for number in range(len(plain))]
+    named = with_column(plain, trust, "trust")
+    weighted = named.with_weights("trust")
+    head = heads.train(weighted, "ridge", tap="features", keep_rows=True)
+    again = heads.train(named, start=head)
+    assert again.training.weight == "trust"
+    np.testing.assert_allclose(again.model.coef, head.model.coef, atol=1e-12)
+    with pytest.raises(UnknownNameError, match="trust"):
+        heads.train(plain, start=head)
+    with pytest.raises(ParameterError, match=r"weight: .* trained with no weights, got 'trust'; leave it out to weigh"):
+        heads.train(weighted, start=heads.train(plain, "ridge", tap="features"))
+    features, rows = weighted.features("features"), head.training_rows()
+    expected = dict(zip(features.sha256, features.weights, strict=True))
+    same = [each for each, content in enumerate(rows.sha256) if list(features.sha256).count(content) == 1]
+    assert [rows.weights[each] for each in same] == [expected[rows.sha256[each]] for each in same]
+
+
+def test_a_head_that_grows_keeps_groups_of_rows_that_it_kept(grouped, plain):
+    head = heads.train(grouped, "centroid", tap="features", holdout=0.4, keep_rows=True, calibrate="temperature")
+    features = grouped.features("features")
+    half = features.take(np.arange(N // 2))  # with both rows of equal contents
+    grown = Training.asked(None, start=head).on(half, made_by=grouped.made_by, group_column=PATIENT)
+    assert grown.training.groups == head.training.groups
+    assert grown.training.rows_sha256 == head.training.rows_sha256
+    assert set(grown.training_rows().groups) == set(grouped.groups)
 
 
 def test_no_held_out_group_is_said(plain):

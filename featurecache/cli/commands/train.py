@@ -9,10 +9,10 @@ from featurecache.cli.console.labels import Group, Labels, Weight, open_labelled
 from featurecache.cli.console.options import CacheFile
 from featurecache.cli.console.output import Json, print_json, say, show
 from featurecache.cli.console.progress import progress
-from featurecache.text import number
+from featurecache.text import listed, number
 
 if TYPE_CHECKING:
-    from heads import Calibration, Epoch
+    from heads import Calibration, Epoch, Growth
 
 
 def train(
@@ -31,7 +31,10 @@ def train(
     start: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="HEAD_DIR", readable=False, help="Continue training this head, with its parameters."
+            "--from",
+            metavar="HEAD_DIR",
+            readable=False,
+            help="Continue from this head, with its parameters; new rows and classes may join.",
         ),
     ] = None,
     param: Annotated[
@@ -63,13 +66,25 @@ def train(
             help="A folder for event files of TensorBoard; for heads that Keras can train.",
         ),
     ] = None,
+    keep_rows: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-rows/--no-keep-rows",
+            help="Keep the features of the rows in the head, so that it can grow without their cache.",
+            show_default="as --from, else no",
+        ),
+    ] = None,
     labels: Labels = None,
     group: Group = None,
     weight: Weight = None,
     target: Annotated[
-        str,
-        typer.Option(help="What the labels are: a class, several labels (cat|indoors), or a number.", metavar="KIND"),
-    ] = "class",
+        str | None,
+        typer.Option(
+            help="What the labels are: a class, several labels (cat|indoors), or a number.",
+            metavar="KIND",
+            show_default="as --from, else class",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a head on the train split of a cache, and measure it on the valid split."""
@@ -78,7 +93,7 @@ def train(
 
     require_free(head_dir)
     begun = None if start is None else TrainedHead.load(start)
-    spec = begun.spec if begun and head in {None, begun.name} else head_spec(head or default_head(target))
+    spec = begun.spec if begun and head in {None, begun.name} else head_spec(head or default_head(target or "class"))
     params = parse_parameters(spec, param or [])
     opened = open_labelled(cache, labels, group, weight)
     with progress("training", bar=False):  # epochs are printed
@@ -92,6 +107,7 @@ def train(
             start=begun,
             calibrate=calibrate,
             target=target,
+            keep_rows=keep_rows,
             on_epoch=None if json else EpochPrinter(),
             tensorboard=tensorboard,
         )
@@ -105,6 +121,8 @@ def train(
     record = trained.training
     rows = f"{record.n_train:,} train and {record.n_valid:,} valid rows"
     show(f"{head_dir}: {trained.name} on {trained.tap}, {rows}, {record.seconds:.2f} s")
+    if record.growth is not None and record.growth.grew:
+        show(_growth_text(record.growth))
     if record.weight is not None:
         show(f"training rows were weighed by the column {record.weight!r}")
     if record.groups is not None:
@@ -119,6 +137,14 @@ def train(
 
 
 _SCORES = {"class": "accuracy", "labels": "accuracy of all labels", "number": "R2"}
+
+
+def _growth_text(growth: "Growth") -> str:
+    """Return which training rows and classes are new, in one line."""
+    kept = f" ({growth.n_kept:,} kept in the head)" if growth.n_kept else ""
+    text = f"of the training rows, {growth.n_known:,} were known{kept}, {growth.n_new:,} are new"
+    classes = f"; new: {listed(growth.new_classes, sort=False, quoted=False)}" if growth.new_classes else ""
+    return text + classes
 
 
 def _calibration_text(calibration: "Calibration") -> str:

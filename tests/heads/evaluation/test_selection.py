@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -210,14 +211,18 @@ def test_rows_that_trained_the_head_are_found_by_content_in_a_split_of_any_name(
     assert "training_rows" in codes(evaluate(head, select_rows(cache, head, "test")))
 
 
-def test_the_same_images_with_other_labels_did_not_train_the_head(rows, head, home, make_features):
+def test_rows_that_trained_the_head_are_found_whatever_their_label(rows, head, home, make_features):
     trained = home.features("fc2", "train")
     kept = np.flatnonzero(rows[1] < 3)[:60]
     again = make_features(trained.X, trained.y, contents=kept)
     assert trained_rows(head, again).all()
     relabelled = make_features(trained.X, np.roll(trained.y, 1), contents=kept)
-    assert not trained_rows(head, relabelled).any()
-    assert not trained_rows(head, again.take(slice(0, 59))).any()
+    assert trained_rows(head, relabelled).all()
+    assert trained_rows(head, again.take(slice(0, 59))).all()
+    without = replace(head, rows=None)
+    assert trained_rows(without, again).all()
+    assert not trained_rows(without, relabelled).any()
+    assert not trained_rows(without, again.take(slice(0, 59))).any()
 
 
 def test_held_out_rows_are_no_training_rows(blob_cache):
