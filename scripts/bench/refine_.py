@@ -35,7 +35,7 @@ def data_sets() -> dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]:
 
     loaded = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}
     given = {name: load(return_X_y=True) for name, load in loaded.items()}
-    drawn = {"clusters_1000x64_12": _clusters(1000, 64, 12), "clusters_800x300_3": _clusters(800, 300, 3)}
+    drawn = {"clusters_1000x64_12": clusters(1000, 64, 12), "clusters_800x300_3": clusters(800, 300, 3)}
     return {name: (X.astype(np.float32), y.astype(np.int64)) for name, (X, y) in (given | drawn).items()}
 
 
@@ -64,8 +64,8 @@ def compared(cache: FeatureCache, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _clusters(n: int, d: int, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return rows around k centres in a space of 16 dimensions, seen through d features with noise and a ReLU."""
+def clusters(n: int, d: int, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return rows (n, d) around k centres in a space of 16 dimensions, seen through noise and a ReLU, and classes."""
     generator = np.random.default_rng(d)
     mixing = generator.standard_normal((16, d)) / 4
     y = generator.integers(0, k, n)
