@@ -54,6 +54,23 @@ def test_texts_that_are_no_targets(target, classes, message):
     assert message in str(raised.value)
 
 
+def test_classes_are_left_as_they_are():
+    y = np.array([1, -1, 0])
+    values = read_targets("class", y, ["a|b", "2"])
+    assert values.names == ("a|b", "2")
+    assert values.y is y
+
+
+def test_rows_of_which_none_has_a_label_have_no_names():
+    values = read_targets("labels", np.array([-1, -1]), ["a|b"])
+    assert values.names == ()
+    assert not is_labelled("labels", values.y).any()
+
+
+def test_the_largest_number():
+    assert read_targets("number", np.array([0, 1]), ["1e100", "-1e100"]).y.tolist() == [1e100, -1e100]
+
+
 def test_a_text_that_no_row_has_is_not_read():
     assert read_targets("number", np.array([0]), ["1", "two"]).y.tolist() == [1.0]
 

@@ -25,7 +25,9 @@ from heads import (
 from heads.evaluation.bootstrap import bootstrap_scores
 from heads.evaluation.label_predictions import LabelPredictionsTable
 from heads.evaluation.labels import _Sums
+from heads.evaluation.number_predictions import NumberPredictionsTable
 from heads.evaluation.numbers import _scores
+from heads.evaluation.scores import first_rows
 
 N = 150
 
@@ -114,6 +116,27 @@ def test_scores_of_weighted_rows_are_those_of_repeated_rows(seed):
     )
 
 
+def test_labels_that_no_row_has_are_left_out_of_means():
+    true = np.array([[1, 0], [0, 0], [1, 0]], np.int8)
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.6], [0.2, 0.3]])
+    text = np.full(3, "", object)
+    scores = _Sums(LabelPredictionsTable(text, text, true, probabilities, np.full(2, 0.5), ("x", "y")))
+    found = scores.scores(np.ones((3, 1)))
+    assert found["macro_f1"][0] == metrics.f1_score(true[:, 0], probabilities[:, 0] >= 0.5)
+    expected = metrics.average_precision_score(true[:, 0], probabilities[:, 0])
+    assert found["mean_average_precision"][0] == pytest.approx(expected)
+
+
+def test_scores_of_labels_as_json(of_labels):
+    told = json.loads(json.dumps(of_labels.to_dict()))
+    assert (told["target"], told["n"], told["split"], told["labels"]) == ("labels", 75, "valid", ["a", "b", "c"])
+    assert told["subset_accuracy"]["value"] == of_labels.subset_accuracy.value
+    assert told["micro_f1"] == of_labels.values["micro_f1"]
+    assert told["per_label"]["b"]["f1"] == of_labels.per_label[1].f1
+    methods = [score.method for score in of_labels.scores()]
+    assert methods == ["Wilson", *["bootstrap"] * 5]
+
+
 def test_scores_of_numbers_are_those_of_scikit_learn(of_numbers, measured):
     true, predicted = of_numbers.table.true, of_numbers.table.predicted
     assert of_numbers.values == pytest.approx(
@@ -153,6 +176,14 @@ def test_thresholds_are_optimistic_on_the_rows_that_chose_them(split, chosen, ta
     head = train(tagged, "ridge", target="labels")
     notes = evaluate_labels(head, select_rows(tagged, head, split)).warnings
     assert ("thresholds_from_rows" in [note.code for note in notes]) == chosen
+
+
+def test_thresholds_that_no_valid_row_chose_are_not_optimistic(make_cache, make_features):
+    cache = cache_of(make_cache, make_features, lambda X: np.where(X[:, 0] > 0, "a|b", "b").tolist(), ["train"] * N)
+    head = train(cache, "ridge", target="labels", holdout=0)
+    assert head.training.n_valid == 0
+    notes = evaluate_labels(head, select_rows(cache, head, "all")).warnings
+    assert "thresholds_from_rows" not in [note.code for note in notes]
 
 
 def test_the_train_split_did_train(tagged, measured):
@@ -202,11 +233,16 @@ def test_a_head_that_is_worse_than_the_mean_is_said(make_cache, make_features):
 
 def test_equal_numbers_have_no_r2(measured):
     head = train(measured, target="number")
-    rows = select_rows(measured, head, "valid").take(np.array([3]))
-    found = evaluate_numbers(head, rows)
+    rows = select_rows(measured, head, "valid")
+    found = evaluate_numbers(head, replace(rows, y=np.full(len(rows), 2.0)))
     assert found.values["r2"] is None
     assert "R2 is undefined" in str(found.warnings[0])
     assert found.to_dict()["r2"] is None
+    assert found.to_dict()["intervals"]["r2"] is None
+    interval = found.intervals["mean_absolute_error"]
+    assert found.to_dict()["intervals"]["mean_absolute_error"] == {"low": interval.low, "high": interval.high}
+    methods = {score.key: score.method for score in found.scores()}
+    assert (methods["r2"], methods["mean_absolute_error"], methods["baseline_error"]) == ("", "bootstrap", "")
 
 
 def test_each_evaluation_is_of_its_own_target(tagged, measured, blob_cache):
@@ -217,6 +253,10 @@ def test_each_evaluation_is_of_its_own_target(tagged, measured, blob_cache):
         evaluate_labels(heads["number"], measured.features())
     with pytest.raises(MismatchError, match="evaluate_numbers needs a head of the target 'number'"):
         evaluate_numbers(heads["labels"], tagged.features())
+    with pytest.raises(MismatchError, match="predict_labels_table needs a head of the target 'labels'"):
+        predict_labels_table(heads["number"], measured.features())
+    with pytest.raises(MismatchError, match="predict_numbers_table needs a head of the target 'number'"):
+        predict_numbers_table(heads["labels"], tagged.features())
 
 
 def test_tables_of_labels_read_back(of_labels):
@@ -229,6 +269,30 @@ def test_tables_of_labels_read_back(of_labels):
         assert record["predicted_labels"] == ("|".join(line["predicted_labels"]) or "|")
         assert [float(record[f"probability_{name}"]) for name in table.labels] == table.probabilities[row].tolist()
     assert LabelPredictionsTable.is_beginning(table.to_csv().encode())
+
+
+def test_a_table_of_labels_by_hand():
+    """A threshold itself gives the label; an image without a label has none, and gets some all the same."""
+    texts = [np.array(each, object) for each in (["a.png", "b.png"], ["valid", ""])]
+    true, probabilities = np.array([[0, 0], [-1, -1]], np.int8), np.array([[0.5, 0.2], [0.1, 0.9]])
+    table = LabelPredictionsTable(*texts, true, probabilities, np.array([0.5, 0.4]), ("x", "y"))
+    header = "path,split,true_labels,predicted_labels,probability_x,probability_y"
+    assert table.to_csv().splitlines() == [header, "a.png,valid,|,x,0.5,0.2", "b.png,,,y,0.1,0.9"]
+    first, second = map(json.loads, table.to_jsonl().splitlines())
+    assert (first["true_labels"], first["predicted_labels"]) == ([], ["x"])
+    assert (second["true_labels"], second["predicted_labels"]) == (None, ["y"])
+
+
+def test_a_table_of_numbers_by_hand():
+    texts = [np.array(each, object) for each in (["a.png", "b.png"], ["valid", ""])]
+    table = NumberPredictionsTable(*texts, np.array([1.5, np.nan]), np.array([0.1, 2.0]))
+    header = "path,split,true_number,predicted_number"
+    assert table.to_csv().splitlines() == [header, "a.png,valid,1.5,0.1", "b.png,,,2.0"]
+    assert [json.loads(line)["true_number"] for line in table.to_jsonl().splitlines()] == [1.5, None]
+    assert all(map(NumberPredictionsTable.is_beginning, (table.to_csv().encode(), table.to_jsonl().encode())))
+    assert not NumberPredictionsTable.is_beginning(b"path,split,true_class")
+    assert repr(table) == "<NumberPredictionsTable: 2 rows>"
+    np.testing.assert_allclose(table.errors, [-1.4, np.nan])
 
 
 def test_reports_show_scores_and_images(tagged, measured, of_labels, of_numbers):
@@ -253,6 +317,13 @@ def test_results_show_themselves_in_a_notebook(of_labels, of_numbers, tagged):
     assert repr(head) == "<TrainedHead: ridge on fc2, 3 labels, 75 training rows>"
 
 
+@pytest.mark.parametrize(("count", "more"), [(20, ""), (21, ", of which the first 20 are shown")])
+def test_a_notebook_shows_the_first_rows_of_a_table(count, more):
+    table = first_rows(("label",), [(str(each),) for each in range(count)], "labels")
+    assert table.caption == f"{count} labels{more}"
+    assert table.rows == tuple((str(each),) for each in range(20))
+
+
 def test_intervals_of_groups_are_wider_where_groups_agree(tagged, measured):
     for cache, target, measure in ((tagged, "labels", evaluate_labels), (measured, "number", evaluate_numbers)):
         head = train(cache, "ridge", target=target)
@@ -266,3 +337,5 @@ def test_intervals_of_groups_are_wider_where_groups_agree(tagged, measured):
             ratio = (interval.high - interval.low) / (alone.intervals[name].high - alone.intervals[name].low)
             assert 1.5 < ratio < 2.6, "the same four times over is no more evidence: twice as wide"
         assert {score.method for score in grouped.scores()} <= {"bootstrap of groups", ""}
+        few = measure(head, replace(repeated, groups=np.array([str(row % 9) for row in range(len(repeated))], object)))
+        assert [note.code for note in (*grouped.warnings, *few.warnings)].count("few_groups") == 1
