@@ -119,7 +119,7 @@ def evaluate_numbers(
     notes += few_groups(table.groups)
     if values["r2"] is None:
         notes.append(Notice(Code.UNDEFINED_SCORE, f"all rows have the number {table.true[0]:g}: R2 is undefined"))
-    if (values["mean_absolute_error"] or 0.0) > baseline:
+    if (values["mean_absolute_error"] or 0.0) > baseline * (1 + 1e-9):  # more than rounding
         message = "the head is worse than the baseline, which always predicts the mean of the training rows"
         notes.append(Notice(Code.BELOW_BASELINE, message))
     return NumbersEvaluation(
@@ -133,8 +133,8 @@ def _scores(true: Floats, predicted: Floats, weights: Floats) -> dict[str, Float
     errors, centred = predicted - true, true - true.mean()
     squares = np.square(errors) @ weights
     spread = np.square(centred) @ weights - np.square(centred @ weights) / total
-    scale = max(float(np.abs(true).max()), 1e-300)
-    constant = spread <= 1e-12 * scale**2 * total  # nothing but rounding
+    rounding = 1e-12 * np.square(centred).max() + np.square(1e-14 * np.abs(true).max())  # of one row
+    constant = spread <= rounding * total
     with np.errstate(invalid="ignore", divide="ignore"):
         r2 = np.where(constant, np.nan, 1 - squares / spread)
     return {

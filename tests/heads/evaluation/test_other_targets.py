@@ -117,14 +117,19 @@ def test_scores_of_weighted_rows_are_those_of_repeated_rows(seed):
 
 
 def test_labels_that_no_row_has_are_left_out_of_means():
-    true = np.array([[1, 0], [0, 0], [1, 0]], np.int8)
-    probabilities = np.array([[0.9, 0.1], [0.8, 0.6], [0.2, 0.3]])
+    true = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 0]], np.int8)
+    probabilities = np.array([[0.9, 0.1, 0.7], [0.8, 0.6, 0.6], [0.2, 0.3, 0.1]])
     text = np.full(3, "", object)
-    scores = _Sums(LabelPredictionsTable(text, text, true, probabilities, np.full(2, 0.5), ("x", "y")))
+    scores = _Sums(LabelPredictionsTable(text, text, true, probabilities, np.full(3, 0.5), ("x", "y", "z")))
     found = scores.scores(np.ones((3, 1)))
-    assert found["macro_f1"][0] == metrics.f1_score(true[:, 0], probabilities[:, 0] >= 0.5)
-    expected = metrics.average_precision_score(true[:, 0], probabilities[:, 0])
+    present = [0, 2]
+    expected = metrics.f1_score(true, probabilities >= 0.5, labels=present, average="macro")
+    assert found["macro_f1"][0] == pytest.approx(expected)
+    expected = metrics.average_precision_score(true[:, present], probabilities[:, present])
     assert found["mean_average_precision"][0] == pytest.approx(expected)
+    once, never, _ = scores.per_label()
+    assert (once.precision, once.recall, once.f1, once.support) == (0.5, 0.5, 0.5, 2)
+    assert (never.precision, never.recall, never.f1, never.average_precision) == (0.0, None, 0.0, None)
 
 
 def test_scores_of_labels_as_json(of_labels):
@@ -149,6 +154,34 @@ def test_scores_of_numbers_are_those_of_scikit_learn(of_numbers, measured):
     of_train = measured.features().with_target("number")
     mean = of_train.y[of_train.splits == "train"].mean()
     assert of_numbers.baseline_error == pytest.approx(metrics.mean_absolute_error(true, np.full(len(true), mean)))
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 1), (1e5, 1), (1.7e9, 100), (0, 1e-90), (1e90, 1e88)])
+def test_r2_of_numbers_of_any_size(offset, size):
+    """The seconds of a few minutes since 1970 are different numbers."""
+    generator = np.random.default_rng(3)
+    true = offset + size * generator.standard_normal(50)
+    predicted = true + size * generator.standard_normal(50) / 2
+    found = _scores(true, predicted, np.ones((50, 1)))
+    assert found["r2"][0] == pytest.approx(metrics.r2_score(true, predicted), rel=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1.7e9, 1e90])
+def test_r2_of_equal_numbers_is_undefined(value):
+    generator = np.random.default_rng(3)
+    true, predicted = np.full(30, value), generator.standard_normal(30)
+    assert np.isnan(_scores(true, predicted, np.ones((30, 1)))["r2"][0])
+    drawn = np.zeros((30, 1))
+    drawn[7] = 30
+    true = value + generator.standard_normal(30) * max(1.0, abs(value) / 10)
+    assert np.isnan(_scores(true, predicted, drawn)["r2"][0]), "a resample of one row"
+
+
+def test_a_head_as_good_as_the_mean_is_not_worse(measured):
+    head = train(measured, "majority", target="number")
+    found = evaluate_numbers(head, select_rows(measured, head, "valid"))
+    assert found.values["mean_absolute_error"] == pytest.approx(found.baseline_error, rel=1e-12)
+    assert not found.warnings
 
 
 def test_intervals_cover_the_scores_and_shrink_with_rows(of_labels, of_numbers):
@@ -218,6 +251,7 @@ def test_labels_that_the_head_does_not_know(tagged, make_cache, make_features):
     assert "no row has the label 'b': its recall and average precision are undefined" in map(str, found.warnings)
     assert (found.table.probabilities[:, 3] == 0).all()
     assert found.per_label[1].average_precision is None
+    assert found.per_label[3].threshold == 0.5
     with pytest.raises(MismatchError, match="no name is the same"):
         evaluate_labels(head, cache_of(make_cache, make_features, lambda X: ["x"] * N).features())
 
