@@ -358,7 +358,7 @@ def _trained(
             epochs=tuple(monitor.epochs),
             kept_epoch=monitor.kept,
             train_accuracy=measure(_measured(train_rows, spec)),
-            valid_accuracy=measure(valid_rows) if len(valid_rows) else None,
+            valid_accuracy=measure(valid_rows) if _measurable(valid_rows) else None,
             seconds=seconds,
             versions=_versions(("numpy", *spec.libraries)) | dict(fitted.versions_),
             warnings=(
@@ -692,6 +692,11 @@ def _notices(
         ),
     ]
     return [Notice(code, message) for holds, code, message in notices if holds]
+
+
+def _measurable(rows: FeatureSet) -> bool:
+    """Whether the accuracy of rows is defined: R2 is not, where all have one number."""
+    return len(rows) > 0 and (rows.target != "number" or bool(np.ptp(rows.y)))
 
 
 def _accuracy(fitted: Classifier, thresholds: Sequence[float], rows: FeatureSet) -> float:

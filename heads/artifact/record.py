@@ -92,7 +92,7 @@ class TrainingRecord:
         The number of the epoch whose weights were kept; None for heads without epochs.
     train_accuracy, valid_accuracy
         Accuracy of the finished head: of several labels, the share of rows for which all are right; of numbers, R2. The
-        latter is None without valid rows.
+        latter is None without valid rows, and where all of them have one number.
     seconds
         Wall time of the training.
     versions

@@ -9,7 +9,7 @@ import numpy as np
 
 from featurecache.images.flags import SEPARATOR
 from featurecache.text import counted
-from heads.evaluation.table_files import csv_text, is_table, json_lines
+from heads.evaluation.table_files import csv_text, group_column, group_of, is_table, json_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,16 +67,20 @@ class LabelPredictionsTable:
     def to_csv(self) -> str:
         """Return the table as CSV text (RFC 4180): a header, then one line per row.
 
-        The columns are ``path, split, true_labels, predicted_labels`` and ``probability_LABEL`` for each label. Labels
+        The columns are ``path, split, true_labels, predicted_labels``, ``probability_LABEL`` for each label, and
+        ``group``, if the rows have groups. Labels
         have ``|`` between them; ``|`` alone is an image without any of them, and the true labels of an image without a
         label are empty.
         """
-        header = (*_TEXTS, *(f"probability_{name}" for name in self.labels))
+        header = (*_TEXTS, *(f"probability_{name}" for name in self.labels), *group_column(self.groups))
         places = zip(self.paths, self.splits, self.probabilities, strict=True)
         return csv_text(
             header,
             (
-                ((path, split, self._text(row, true=True), self._text(row, true=False)), probabilities.tolist())
+                (
+                    (path, split, self._text(row, true=True), self._text(row, true=False)),
+                    (*probabilities.tolist(), *group_of(self.groups, row)),
+                )
                 for row, (path, split, probabilities) in enumerate(places)
             ),
         )
@@ -91,6 +95,7 @@ class LabelPredictionsTable:
                 "predicted_labels": list(self.names(row)),
                 "probabilities": dict(zip(self.labels, probabilities.tolist(), strict=True)),
             }
+            | dict(zip(group_column(self.groups), group_of(self.groups, row), strict=True))
             for row, probabilities in enumerate(self.probabilities)
         )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurecache.text import counted
-from heads.evaluation.table_files import csv_text, is_table, json_lines
+from heads.evaluation.table_files import csv_text, group_column, is_table, json_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,18 +52,27 @@ class NumberPredictionsTable:
         return self.predicted - self.true
 
     def to_csv(self) -> str:
-        """Return the table as CSV text: ``path, split, true_number, predicted_number``; numbers read back exactly."""
-        return csv_text(_COLUMNS, (((path, split), numbers) for path, split, *numbers in self._rows()))
+        """Return the table as CSV text: ``path, split, true_number, predicted_number``; numbers read back exactly.
+
+        A column ``group`` follows, if the rows have groups.
+        """
+        return csv_text(self._columns, (((path, split), others) for path, split, *others in self._rows()))
 
     def to_jsonl(self) -> str:
         """Return the table as JSON lines, one object per row, with the keys of `to_csv`; null is no number."""
-        return json_lines(dict(zip(_COLUMNS, row, strict=True)) for row in self._rows())
+        return json_lines(dict(zip(self._columns, row, strict=True)) for row in self._rows())
 
     @staticmethod
     def is_beginning(data: bytes) -> bool:
         """Return whether these bytes are the beginning of a file that `to_csv` or `to_jsonl` gives."""
         return is_table(data, _COLUMNS)
 
-    def _rows(self) -> list[tuple[str, str, float | None, float]]:
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return (*_COLUMNS, *group_column(self.groups))
+
+    def _rows(self) -> list[tuple[Any, ...]]:
         true = [None if np.isnan(each) else each for each in self.true.tolist()]
-        return list(zip(self.paths.tolist(), self.splits.tolist(), true, self.predicted.tolist(), strict=True))
+        groups = () if self.groups is None else (self.groups.tolist(),)
+        columns = (self.paths.tolist(), self.splits.tolist(), true, self.predicted.tolist(), *groups)
+        return list(zip(*columns, strict=True))

@@ -12,7 +12,7 @@ import numpy as np
 from featurecache.images.splits import SPLITS
 from featurecache.text import counted
 from heads.evaluation.imagenet import TOP, ImageNetTop3
-from heads.evaluation.table_files import csv_text, is_table, json_lines
+from heads.evaluation.table_files import csv_text, group_column, group_of, is_table, json_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -133,20 +133,26 @@ class PredictionsTable:
 
         The columns are ``path, split, true_class, predicted_class``, ``probability_CLASS`` for each class, ``margin``
         and ``entropy``, and if it is known what the network saw, ``imagenet_1, imagenet_1_probability`` to
-        ``imagenet_3_probability``. The true class of an image without a label is empty. Numbers read back as exactly
-        what they are. A lone surrogate in a name, which no file can hold, is written as ``\udcXX``.
+        ``imagenet_3_probability``, and last ``group``, if the rows have groups. The true class of an image without a
+        label is empty. Numbers read back as exactly what they are. A lone surrogate in a name, which no file can hold,
+        is written as ``\udcXX``.
         """
         top3 = self.imagenet_top3
         header = [*_TEXTS, *(f"probability_{name}" for name in self.classes), *_NUMBERS]
         if top3 is not None:
             header += [f"imagenet_{place}{what}" for place in range(1, TOP + 1) for what in ("", "_probability")]
+        header += group_column(self.groups)
 
         def seen(row: int) -> Iterator[float | str]:
             return chain(*(() if top3 is None else top3.texts(row)))
 
         rows = enumerate(self._rows())
         return csv_text(
-            header, ((texts, (*probabilities, *numbers, *seen(row))) for row, (texts, probabilities, numbers) in rows)
+            header,
+            (
+                (texts, (*probabilities, *numbers, *seen(row), *group_of(self.groups, row)))
+                for row, (texts, probabilities, numbers) in rows
+            ),
         )
 
     def to_jsonl(self) -> str:
@@ -154,7 +160,7 @@ class PredictionsTable:
 
         The keys are ``path, split, true_class`` (null without a label), ``predicted_class, probabilities`` (of each
         class), ``margin, entropy``, and if it is known what the network saw, ``imagenet``: a list of ``class`` and
-        ``probability``, the likeliest first.
+        ``probability``, the likeliest first; and ``group``, if the rows have groups.
         """
         return json_lines(self._objects())
 
@@ -171,7 +177,7 @@ class PredictionsTable:
             line |= zip(_NUMBERS, numbers, strict=True)
             if self.imagenet_top3 is not None:
                 line["imagenet"] = [{"class": name, "probability": p} for name, p in self.imagenet_top3.texts(row)]
-            yield line
+            yield line | dict(zip(group_column(self.groups), group_of(self.groups, row), strict=True))
 
     def _rows(self) -> Iterator[tuple[Sequence[str | None], list[float], Sequence[float]]]:
         """Yield the texts, the probabilities and the numbers of each row.

@@ -1,6 +1,7 @@
 """Heads that learn several labels, or a number, from training to storage, beside scikit-learn."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -201,6 +202,15 @@ def test_a_row_of_numbers_does_not_depend_on_others(measured):
 def test_heads_that_cannot_learn_a_target(name, options, message, measured):
     with pytest.raises(ParameterError, match=message):
         train(measured, name, **options)
+
+
+def test_the_r2_of_equal_valid_numbers_is_not_defined(measured, make_cache):
+    features = measured.features("fc2")
+    y = np.where(features.splits == "valid", 0, features.y)  # r2_score would give 0 whatever is predicted
+    head = train(make_cache(replace(features, y=y)), target="number")
+    assert head.training.valid_accuracy is None
+    assert head.training.n_valid > 0
+    assert train(measured, target="number").training.valid_accuracy is not None
 
 
 def test_heads_of_other_targets_are_not_continued(tagged):

@@ -27,6 +27,7 @@ from heads.evaluation.label_predictions import LabelPredictionsTable
 from heads.evaluation.labels import _Sums
 from heads.evaluation.number_predictions import NumberPredictionsTable
 from heads.evaluation.numbers import _scores
+from heads.evaluation.predictions import PredictionsTable
 from heads.evaluation.scores import first_rows
 
 N = 150
@@ -327,6 +328,22 @@ def test_a_table_of_numbers_by_hand():
     assert not NumberPredictionsTable.is_beginning(b"path,split,true_class")
     assert repr(table) == "<NumberPredictionsTable: 2 rows>"
     np.testing.assert_allclose(table.errors, [-1.4, np.nan])
+
+
+def test_groups_are_the_last_column_of_a_table():
+    texts = [np.array(each, object) for each in (["a.png", "b.png"], ["valid", "valid"])]
+    groups = np.array(["p1", "p\udc80"], object)
+    numbers = NumberPredictionsTable(*texts, np.array([1.5, 2.0]), np.array([0.1, 2.0]), groups)
+    labels = LabelPredictionsTable(
+        *texts, np.array([[0], [1]], np.int8), np.array([[0.5], [0.1]]), np.array([0.5]), ("x",), groups
+    )
+    classes = PredictionsTable(*texts, np.array([0, 1]), np.eye(2), ("x", "y"), groups=groups)
+    for table in (numbers, labels, classes):
+        header, first, second = table.to_csv().splitlines()
+        assert (header.split(",")[-1], first.split(",")[-1], second.split(",")[-1]) == ("group", "p1", "p\\udc80")
+        assert [json.loads(line)["group"] for line in table.to_jsonl().splitlines()] == groups.tolist()
+        assert table.is_beginning(table.to_csv().encode())
+        assert table.is_beginning(table.to_jsonl().encode())
 
 
 def test_reports_show_scores_and_images(tagged, measured, of_labels, of_numbers):

@@ -101,7 +101,7 @@ def test_shots_of_one_class_are_shown_on_demand(visit, hostile_report):
         empty = page.locator(".nothing").filter(visible=True)
         assert empty.count() == (0 if name == "ant" else 1)
 
-    page.get_by_label("Labelled or predicted as").select_option(label="any class (30)")
+    page.get_by_label("Labelled or predicted as").select_option(label="all images (30)")
     assert len(numbers(page)) == 30
     assert page.locator(".nothing").filter(visible=True).count() == 0
 

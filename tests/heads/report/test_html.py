@@ -205,7 +205,7 @@ def test_a_missing_thumbnail_says_why(document):
 
 
 def test_only_classes_that_occur_are_offered(document):
-    assert document.text("option") == ["any class (30)", "<b>bee</b> (11)", "ant (11)", "cow (11)"]
+    assert document.text("option") == ["all images (30)", "<b>bee</b> (11)", "ant (11)", "cow (11)"]
 
 
 @pytest.mark.parametrize("classes", [(), ("ant",), ("ant", "ant")])
