@@ -22,6 +22,7 @@ slow *ARGS:
 docs:
     python -m scripts.command_reference
     python -m scripts.module_map
+    python -m scripts.network_table
     python -m scripts.notebook
     NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 

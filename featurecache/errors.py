@@ -20,7 +20,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from featurecache.text import did_you_mean
+from featurecache.text import did_you_mean, nearest
 
 
 class FeatureCacheError(Exception):
@@ -50,7 +50,7 @@ class UnknownNameError(FeatureCacheError, ValueError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        super().__init__(f"unknown {kind} {name!r}{did_you_mean(name, names)} (known: {', '.join(names)})")
+        super().__init__(f"unknown {kind} {name!r}{did_you_mean(name, names)} (known: {nearest(name, names)})")
         self._arguments = (kind, name, tuple(names))
 
     def __reduce__(self) -> tuple[type, tuple[str, str, tuple[str, ...]]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 _NAMED = 5
+_ALL_NAMED = 30  # more names than these are too long for one line
 _TYPOGRAPHIC_SPACES = frozenset("\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}")
 
 
@@ -113,6 +114,24 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     spellings = {_bare(other): other for other in known}
     close = get_close_matches(_bare(name), spellings, n=1)
     return f"; did you mean {spellings[close[0]]!r}?" if close else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return all known names, or of more than 30 the most similar ones and the number of the others.
+
+    Examples
+    --------
+    >>> nearest("dog", ["cat", "cow"])
+    'cat, cow'
+    >>> nearest("n7", [f"n{number}" for number in range(60)])
+    'n7, n57, n47, n37, n27 and 55 more'
+    """
+    names = list(known)
+    if len(names) <= _ALL_NAMED:
+        return ", ".join(names)
+    spellings = {_bare(other): other for other in names}
+    close = [spellings[bare] for bare in get_close_matches(_bare(name), spellings, n=_NAMED, cutoff=0.0)]
+    return f"{', '.join(close)} and {len(names) - len(close):,} more"
 
 
 def _bare(name: str) -> str:

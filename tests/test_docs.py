@@ -18,6 +18,7 @@ from PIL import Image
 from featurecache.cli.lesson.catalog import LESSONS
 from scripts.command_reference import REFERENCE, command_reference
 from scripts.module_map import MAP, module_map
+from scripts.network_table import PAGE, network_page
 from scripts.notebook import write_notebook
 
 ROOT = Path(__file__).parents[1]
@@ -201,6 +202,10 @@ def test_the_command_reference_is_what_the_command_line_makes_it():
 
 def test_the_module_map_is_what_the_layers_and_docstrings_make_it():
     assert MAP.read_text("utf-8") == module_map(), "write it again: python -m scripts.module_map"
+
+
+def test_the_table_of_networks_is_what_the_catalogue_makes_it():
+    assert PAGE.read_text("utf-8") == network_page(), "write it again: python -m scripts.network_table"
 
 
 def test_the_command_reference_lists_every_command():

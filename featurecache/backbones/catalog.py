@@ -13,11 +13,13 @@ from featurecache.errors import EngineError, FeatureCacheError, UnknownNameError
 from featurecache.options import PRECISIONS
 
 _STORAGE = "https://storage.googleapis.com"
+_MD5_DIGITS, _SHA256_DIGITS = 32, 64
 HEAD_ALONE = ""
-PREPROCESSING = ("caffe", "tf", "none")
+PREPROCESSING = ("caffe", "tf", "torch", "none")
 """The modes of preprocessing that exist; see `NetworkSpec`."""
 
 BGR_MEAN = (103.939, 116.779, 123.68)  # mean of ImageNet's pixels, of Keras's mode "caffe"
+RGB_MEAN, RGB_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels from 0 to 1, of mode "torch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class NetworkSpec:
     input_size
         Height and width of the input in pixels, as in its training.
     preprocessing
-        Keras's mode: ``caffe`` (BGR minus the ImageNet mean), ``tf`` (to -1..1), ``none`` (inside the network).
+        Keras's mode: ``caffe`` (BGR minus the ImageNet mean), ``tf`` (to -1..1), ``torch`` (to 0..1, then ImageNet's
+        mean and deviation of each channel), ``none`` (inside the network).
     taps
         The taps from the input on, and their widths. ``logits`` is the classifier before its
         softmax, ``avg_pool`` the pooled features below it; other taps have the names of Keras's layers.
@@ -42,13 +45,15 @@ class NetworkSpec:
     stages
         The stages at which fine-tuning can begin, and the first layer that is trained, together with all layers after
         it; `HEAD_ALONE` if only the head is trained.
-    weights_file, weights_url, weights_md5
-        The ImageNet weights: file name in Keras's own folder, download address, and MD5 where Keras pins one.
+    weights_file, weights_url, weights_md5, weights_sha256
+        The ImageNet weights: file name in Keras's own folder, download address, and the digest that Keras pins, if any.
     imagenet_by_name_only
         Whether Keras builds the network differently for its ImageNet weights than for a weight file, as EfficientNet
         B0 to B7: it scales normalised images once more.
     blocks
         For VGG networks the number of convolutions in each block, and their channels; empty for others.
+    parameters
+        The number of its weights, with the classifier; 0 if it is not known.
 
     Examples
     --------
@@ -68,8 +73,10 @@ class NetworkSpec:
     weights_file: str
     weights_url: str
     weights_md5: str | None = None
+    weights_sha256: str | None = None
     imagenet_by_name_only: bool = False
     blocks: tuple[tuple[int, int], ...] = ()
+    parameters: int = 0
 
     def spec(self, weights: str, taps: Iterable[str] | None = None, precision: str = "float32") -> BackboneSpec:
         """Return what identifies this network with these weights, taps and precision; see `backbone_spec`."""
@@ -207,7 +214,7 @@ def find_network(name: str) -> NetworkSpec:
     return network
 
 
-def _vgg(name: str, constructor: str, convolutions: tuple[int, ...], md5: str) -> NetworkSpec:
+def _vgg(name: str, constructor: str, convolutions: tuple[int, ...], md5: str, parameters: int) -> NetworkSpec:
     """Return a VGG network: blocks of 3x3 convolutions, each followed by a pooling layer, then three dense layers."""
     blocks = tuple(zip(convolutions, (64, 128, 256, 512, 512), strict=True))
     taps: dict[str, int] = {}
@@ -232,74 +239,509 @@ def _vgg(name: str, constructor: str, convolutions: tuple[int, ...], md5: str) -
         weights_url=f"{_STORAGE}/tensorflow/keras-applications/{name}/{file}",
         weights_md5=md5,
         blocks=blocks,
+        parameters=parameters,
     )
 
 
-def _pooled(width: int) -> dict[str, int]:
-    """Return the taps of a network that ends in global average pooling and one dense layer."""
-    return {"avg_pool": width, "logits": 1000, "predictions": 1000}
+def _pooled(
+    name: str,
+    constructor: str,
+    *,
+    module: str,
+    preprocessing: str,
+    taps: Mapping[str, int],
+    stage: tuple[str, str],
+    weights: str,
+    digest: str = "",
+    side: int = 224,
+    weights_file: str = "",
+    imagenet_by_name_only: bool = False,
+    parameters: int,
+) -> NetworkSpec:
+    """Return a network that ends in global average pooling and a classifier of ImageNet's 1,000 classes.
+
+    Parameters
+    ----------
+    taps
+        The taps below the classifier.
+    stage
+        The last stage of the network: its name, and its first layer.
+    weights, digest
+        The address of the weights below ``_STORAGE``; MD5 (32 digits) or SHA-256 (64), or nothing if Keras pins none.
+    side
+        Height and width of the input.
+    weights_file
+        The name of the weight file in Keras's own folder if it is not that of the address.
+    """
+    return NetworkSpec(
+        name=name,
+        constructor=constructor,
+        module=module,
+        input_size=(side, side),
+        preprocessing=preprocessing,
+        taps={**taps, "logits": 1000, "predictions": 1000},
+        default_taps=("avg_pool", "predictions"),
+        stages={"predictions": HEAD_ALONE, stage[0]: stage[1]},
+        weights_file=weights_file or weights.rpartition("/")[2],
+        weights_url=f"{_STORAGE}/{weights}",
+        weights_md5=digest if len(digest) == _MD5_DIGITS else None,
+        weights_sha256=digest if len(digest) == _SHA256_DIGITS else None,
+        imagenet_by_name_only=imagenet_by_name_only,
+        parameters=parameters,
+    )
 
 
 NETWORKS: Mapping[str, NetworkSpec] = {
     row.name: row
     for row in (
-        _vgg("vgg16", "VGG16", (2, 2, 3, 3, 3), "64373286793e3c8b2b4e3219cbf3544b"),
-        _vgg("vgg19", "VGG19", (2, 2, 4, 4, 4), "cbe5617147190e668d6c5d5026f83318"),
-        NetworkSpec(
-            name="mobilenet_v2",
-            constructor="MobileNetV2",
+        _vgg("vgg16", "VGG16", (2, 2, 3, 3, 3), "64373286793e3c8b2b4e3219cbf3544b", 138_357_544),
+        _vgg("vgg19", "VGG19", (2, 2, 4, 4, 4), "cbe5617147190e668d6c5d5026f83318", 143_667_240),
+        _pooled(
+            "mobilenet_v2",
+            "MobileNetV2",
             module="mobilenet_v2",
-            input_size=(224, 224),
             preprocessing="tf",
-            taps=_pooled(1280),
-            default_taps=("avg_pool", "predictions"),
-            stages={"predictions": HEAD_ALONE, "block16": "block_16_expand"},
-            weights_file="mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
-            weights_url=f"{_STORAGE}/tensorflow/keras-applications/mobilenet_v2/"
-            "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
+            taps={"avg_pool": 1280},
+            stage=("block16", "block_16_expand"),
+            weights="tensorflow/keras-applications/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
+            parameters=3_538_984,
         ),
-        NetworkSpec(
-            name="mobilenet",
-            constructor="MobileNet",
+        _pooled(
+            "mobilenet",
+            "MobileNet",
             module="mobilenet",
-            input_size=(224, 224),
             preprocessing="tf",
-            taps=_pooled(1024),
-            default_taps=("avg_pool", "predictions"),
-            stages={"predictions": HEAD_ALONE, "block13": "conv_dw_13"},
-            weights_file="mobilenet_1_0_224_tf.h5",
-            weights_url=f"{_STORAGE}/tensorflow/keras-applications/mobilenet/mobilenet_1_0_224_tf.h5",
+            taps={"avg_pool": 1024},
+            stage=("block13", "conv_dw_13"),
+            weights="tensorflow/keras-applications/mobilenet/mobilenet_1_0_224_tf.h5",
+            parameters=4_253_864,
         ),
-        NetworkSpec(
-            name="resnet50",
-            constructor="ResNet50",
-            module="resnet",
-            input_size=(224, 224),
-            preprocessing="caffe",
-            taps=_pooled(2048),
-            default_taps=("avg_pool", "predictions"),
-            stages={"predictions": HEAD_ALONE, "conv5": "conv5_block1_1_conv"},
-            weights_file="resnet50_weights_tf_dim_ordering_tf_kernels.h5",
-            weights_url=f"{_STORAGE}/tensorflow/keras-applications/resnet/"
-            "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
-            weights_md5="2cb95161c43110f7111970584f804107",
-        ),
-        NetworkSpec(
-            name="efficientnet_b0",
-            constructor="EfficientNetB0",
-            module="efficientnet",
-            input_size=(224, 224),
+        _pooled(
+            "mobilenet_v3_small",
+            "MobileNetV3Small",
+            module="mobilenet_v3",
             preprocessing="none",
-            taps=_pooled(1280),
-            default_taps=("avg_pool", "predictions"),
-            stages={"predictions": HEAD_ALONE, "block7": "block7a_expand_conv"},
-            weights_file="efficientnetb0.h5",
-            weights_url=f"{_STORAGE}/keras-applications/efficientnetb0.h5",
-            weights_md5="902e53a9f72be733fc0bcb005b3ebbac",
+            taps={"avg_pool": 576},
+            stage=("block10", "expanded_conv_10_expand"),
+            weights="tensorflow/keras-applications/mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float.h5",
+            digest="8768d4c2e7dee89b9d02b2d03d65d862",
+            parameters=2_554_968,
+        ),
+        _pooled(
+            "mobilenet_v3_large",
+            "MobileNetV3Large",
+            module="mobilenet_v3",
+            preprocessing="none",
+            taps={"avg_pool": 960},
+            stage=("block14", "expanded_conv_14_expand"),
+            weights="tensorflow/keras-applications/mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float.h5",
+            digest="59e551e166be033d707958cf9e29a6a7",
+            parameters=5_507_432,
+        ),
+        _pooled(
+            "resnet50",
+            "ResNet50",
+            module="resnet",
+            preprocessing="caffe",
+            taps={"avg_pool": 2048},
+            stage=("conv5", "conv5_block1_1_conv"),
+            weights="tensorflow/keras-applications/resnet/resnet50_weights_tf_dim_ordering_tf_kernels.h5",
+            digest="2cb95161c43110f7111970584f804107",
+            parameters=25_636_712,
+        ),
+        _pooled(
+            "resnet101",
+            "ResNet101",
+            module="resnet",
+            preprocessing="caffe",
+            taps={"avg_pool": 2048},
+            stage=("conv5", "conv5_block1_1_conv"),
+            weights="tensorflow/keras-applications/resnet/resnet101_weights_tf_dim_ordering_tf_kernels.h5",
+            digest="f1aeb4b969a6efcfb50fad2f0c20cfc5",
+            parameters=44_707_176,
+        ),
+        _pooled(
+            "resnet152",
+            "ResNet152",
+            module="resnet",
+            preprocessing="caffe",
+            taps={"avg_pool": 2048},
+            stage=("conv5", "conv5_block1_1_conv"),
+            weights="tensorflow/keras-applications/resnet/resnet152_weights_tf_dim_ordering_tf_kernels.h5",
+            digest="100835be76be38e30d865e96f2aaae62",
+            parameters=60_419_944,
+        ),
+        _pooled(
+            "resnet50_v2",
+            "ResNet50V2",
+            module="resnet_v2",
+            preprocessing="tf",
+            taps={"avg_pool": 2048},
+            stage=("conv5", "conv5_block1_preact_bn"),
+            weights="tensorflow/keras-applications/resnet/resnet50v2_weights_tf_dim_ordering_tf_kernels.h5",
+            digest="3ef43a0b657b3be2300d5770ece849e0",
+            parameters=25_613_800,
+        ),
+        _pooled(
+            "resnet101_v2",
+            "ResNet101V2",
+            module="resnet_v2",
+            preprocessing="tf",
+            taps={"avg_pool": 2048},
+            stage=("conv5", "conv5_block1_preact_bn"),
+            weights="tensorflow/keras-applications/resnet/resnet101v2_weights_tf_dim_ordering_tf_kernels.h5",
+            digest="6343647c601c52e1368623803854d971",
+            parameters=44_675_560,
+        ),
+        _pooled(
+            "resnet152_v2",
+            "ResNet152V2",
+            module="resnet_v2",
+            preprocessing="tf",
+            taps={"avg_pool": 2048},
+            stage=("conv5", "conv5_block1_preact_bn"),
+            weights="tensorflow/keras-applications/resnet/resnet152v2_weights_tf_dim_ordering_tf_kernels.h5",
+            digest="a49b44d1979771252814e80f8ec446f9",
+            parameters=60_380_648,
+        ),
+        _pooled(
+            "inception_v3",
+            "InceptionV3",
+            module="inception_v3",
+            side=299,
+            preprocessing="tf",
+            taps={"avg_pool": 2048},
+            stage=("mixed10", "mixed9"),
+            weights="tensorflow/keras-applications/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels.h5",
+            digest="9a0d58056eeedaa3f26cb7ebd46da564",
+            parameters=23_851_784,
+        ),
+        _pooled(
+            "inception_resnet_v2",
+            "InceptionResNetV2",
+            module="inception_resnet_v2",
+            side=299,
+            preprocessing="tf",
+            taps={"avg_pool": 1536},
+            stage=("block8", "mixed_7a"),
+            weights="tensorflow/keras-applications/inception_resnet_v2/inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5",
+            digest="e693bd0210a403b3192acc6073ad2e96",
+            parameters=55_873_736,
+        ),
+        _pooled(
+            "xception",
+            "Xception",
+            module="xception",
+            side=299,
+            preprocessing="tf",
+            taps={"avg_pool": 2048},
+            stage=("block14", "block14_sepconv1"),
+            weights="tensorflow/keras-applications/xception/xception_weights_tf_dim_ordering_tf_kernels.h5",
+            digest="0a58e3b7378bc2990ea3b43d5981f1f6",
+            parameters=22_910_480,
+        ),
+        _pooled(
+            "densenet121",
+            "DenseNet121",
+            module="densenet",
+            preprocessing="torch",
+            taps={"avg_pool": 1024},
+            stage=("conv5", "conv5_block1_0_bn"),
+            weights="tensorflow/keras-applications/densenet/densenet121_weights_tf_dim_ordering_tf_kernels.h5",
+            digest="9d60b8095a5708f2dcce2bca79d332c7",
+            parameters=8_062_504,
+        ),
+        _pooled(
+            "densenet169",
+            "DenseNet169",
+            module="densenet",
+            preprocessing="torch",
+            taps={"avg_pool": 1664},
+            stage=("conv5", "conv5_block1_0_bn"),
+            weights="tensorflow/keras-applications/densenet/densenet169_weights_tf_dim_ordering_tf_kernels.h5",
+            digest="d699b8f76981ab1b30698df4c175e90b",
+            parameters=14_307_880,
+        ),
+        _pooled(
+            "densenet201",
+            "DenseNet201",
+            module="densenet",
+            preprocessing="torch",
+            taps={"avg_pool": 1920},
+            stage=("conv5", "conv5_block1_0_bn"),
+            weights="tensorflow/keras-applications/densenet/densenet201_weights_tf_dim_ordering_tf_kernels.h5",
+            digest="1ceb130c1ea1b78c3bf6114dbdfd8807",
+            parameters=20_242_984,
+        ),
+        _pooled(
+            "nasnet_mobile",
+            "NASNetMobile",
+            module="nasnet",
+            preprocessing="tf",
+            taps={"avg_pool": 1056},
+            stage=("cell12", "normal_concat_11"),
+            weights="tensorflow/keras-applications/nasnet/NASNet-mobile.h5",
+            digest="020fb642bf7360b370c678b08e0adf61",
+            weights_file="nasnet_mobile.h5",
+            parameters=5_326_716,
+        ),
+        _pooled(
+            "nasnet_large",
+            "NASNetLarge",
+            module="nasnet",
+            side=331,
+            preprocessing="tf",
+            taps={"avg_pool": 4032},
+            stage=("cell18", "normal_concat_17"),
+            weights="tensorflow/keras-applications/nasnet/NASNet-large.h5",
+            digest="11577c9a518f0070763c2b964a382f17",
+            weights_file="nasnet_large.h5",
+            parameters=88_949_818,
+        ),
+        _pooled(
+            "efficientnet_b0",
+            "EfficientNetB0",
+            module="efficientnet",
+            preprocessing="none",
+            taps={"avg_pool": 1280},
+            stage=("block7", "block7a_expand_conv"),
+            weights="keras-applications/efficientnetb0.h5",
+            digest="902e53a9f72be733fc0bcb005b3ebbac",
             imagenet_by_name_only=True,
+            parameters=5_330_571,
+        ),
+        _pooled(
+            "efficientnet_b1",
+            "EfficientNetB1",
+            module="efficientnet",
+            side=240,
+            preprocessing="none",
+            taps={"avg_pool": 1280},
+            stage=("block7", "block7a_expand_conv"),
+            weights="keras-applications/efficientnetb1.h5",
+            digest="1d254153d4ab51201f1646940f018540",
+            imagenet_by_name_only=True,
+            parameters=7_856_239,
+        ),
+        _pooled(
+            "efficientnet_b2",
+            "EfficientNetB2",
+            module="efficientnet",
+            side=260,
+            preprocessing="none",
+            taps={"avg_pool": 1408},
+            stage=("block7", "block7a_expand_conv"),
+            weights="keras-applications/efficientnetb2.h5",
+            digest="b15cce36ff4dcbd00b6dd88e7857a6ad",
+            imagenet_by_name_only=True,
+            parameters=9_177_569,
+        ),
+        _pooled(
+            "efficientnet_b3",
+            "EfficientNetB3",
+            module="efficientnet",
+            side=300,
+            preprocessing="none",
+            taps={"avg_pool": 1536},
+            stage=("block7", "block7a_expand_conv"),
+            weights="keras-applications/efficientnetb3.h5",
+            digest="ffd1fdc53d0ce67064dc6a9c7960ede0",
+            imagenet_by_name_only=True,
+            parameters=12_320_535,
+        ),
+        _pooled(
+            "efficientnet_b4",
+            "EfficientNetB4",
+            module="efficientnet",
+            side=380,
+            preprocessing="none",
+            taps={"avg_pool": 1792},
+            stage=("block7", "block7a_expand_conv"),
+            weights="keras-applications/efficientnetb4.h5",
+            digest="18c95ad55216b8f92d7e70b3a046e2fc",
+            imagenet_by_name_only=True,
+            parameters=19_466_823,
+        ),
+        _pooled(
+            "efficientnet_b5",
+            "EfficientNetB5",
+            module="efficientnet",
+            side=456,
+            preprocessing="none",
+            taps={"avg_pool": 2048},
+            stage=("block7", "block7a_expand_conv"),
+            weights="keras-applications/efficientnetb5.h5",
+            digest="ace28f2a6363774853a83a0b21b9421a",
+            imagenet_by_name_only=True,
+            parameters=30_562_527,
+        ),
+        _pooled(
+            "efficientnet_b6",
+            "EfficientNetB6",
+            module="efficientnet",
+            side=528,
+            preprocessing="none",
+            taps={"avg_pool": 2304},
+            stage=("block7", "block7a_expand_conv"),
+            weights="keras-applications/efficientnetb6.h5",
+            digest="165f6e37dce68623721b423839de8be5",
+            imagenet_by_name_only=True,
+            parameters=43_265_143,
+        ),
+        _pooled(
+            "efficientnet_b7",
+            "EfficientNetB7",
+            module="efficientnet",
+            side=600,
+            preprocessing="none",
+            taps={"avg_pool": 2560},
+            stage=("block7", "block7a_expand_conv"),
+            weights="keras-applications/efficientnetb7.h5",
+            digest="8c03f828fec3ef71311cd463b6759d99",
+            imagenet_by_name_only=True,
+            parameters=66_658_687,
+        ),
+        _pooled(
+            "efficientnet_v2_b0",
+            "EfficientNetV2B0",
+            module="efficientnet_v2",
+            preprocessing="none",
+            taps={"avg_pool": 1280},
+            stage=("block6", "block6a_expand_conv"),
+            weights="tensorflow/keras-applications/efficientnet_v2/efficientnetv2-b0.h5",
+            digest="21ecbf6da12460d5c40bb2f29ceb2188",
+            parameters=7_200_312,
+        ),
+        _pooled(
+            "efficientnet_v2_b1",
+            "EfficientNetV2B1",
+            module="efficientnet_v2",
+            side=240,
+            preprocessing="none",
+            taps={"avg_pool": 1280},
+            stage=("block6", "block6a_expand_conv"),
+            weights="tensorflow/keras-applications/efficientnet_v2/efficientnetv2-b1.h5",
+            digest="069f0534ff22adf035c89e2d9547a9dc",
+            parameters=8_212_124,
+        ),
+        _pooled(
+            "efficientnet_v2_b2",
+            "EfficientNetV2B2",
+            module="efficientnet_v2",
+            side=260,
+            preprocessing="none",
+            taps={"avg_pool": 1408},
+            stage=("block6", "block6a_expand_conv"),
+            weights="tensorflow/keras-applications/efficientnet_v2/efficientnetv2-b2.h5",
+            digest="424e49f28180edbde1e94797771950a7",
+            parameters=10_178_374,
+        ),
+        _pooled(
+            "efficientnet_v2_b3",
+            "EfficientNetV2B3",
+            module="efficientnet_v2",
+            side=300,
+            preprocessing="none",
+            taps={"avg_pool": 1536},
+            stage=("block6", "block6a_expand_conv"),
+            weights="tensorflow/keras-applications/efficientnet_v2/efficientnetv2-b3.h5",
+            digest="1f1fc43bd98a6e4fd8fdfd551e02c7a0",
+            parameters=14_467_622,
+        ),
+        _pooled(
+            "efficientnet_v2_s",
+            "EfficientNetV2S",
+            module="efficientnet_v2",
+            side=384,
+            preprocessing="none",
+            taps={"avg_pool": 1280},
+            stage=("block6", "block6a_expand_conv"),
+            weights="tensorflow/keras-applications/efficientnet_v2/efficientnetv2-s.h5",
+            digest="e1d88a8495beba45748fedd0cecbe016",
+            parameters=21_612_360,
+        ),
+        _pooled(
+            "efficientnet_v2_m",
+            "EfficientNetV2M",
+            module="efficientnet_v2",
+            side=480,
+            preprocessing="none",
+            taps={"avg_pool": 1280},
+            stage=("block7", "block7a_expand_conv"),
+            weights="tensorflow/keras-applications/efficientnet_v2/efficientnetv2-m.h5",
+            digest="a3bf6aa3276309f4fc6a34aa114c95cd",
+            parameters=54_431_388,
+        ),
+        _pooled(
+            "efficientnet_v2_l",
+            "EfficientNetV2L",
+            module="efficientnet_v2",
+            side=480,
+            preprocessing="none",
+            taps={"avg_pool": 1280},
+            stage=("block7", "block7a_expand_conv"),
+            weights="tensorflow/keras-applications/efficientnet_v2/efficientnetv2-l.h5",
+            digest="27e6d408b53c7ebc868fefa357689935",
+            parameters=119_027_848,
+        ),
+        _pooled(
+            "convnext_tiny",
+            "ConvNeXtTiny",
+            module="convnext",
+            preprocessing="none",
+            taps={"avg_pool": 768, "convnext_tiny_head_layernorm": 768},
+            stage=("stage3", "convnext_tiny_downsampling_block_2"),
+            weights="tensorflow/keras-applications/convnext/convnext_tiny.h5",
+            digest="8ae6e78ce2933352b1ef4008e6dd2f17bc40771563877d156bc6426c7cf503ff",
+            parameters=28_589_128,
+        ),
+        _pooled(
+            "convnext_small",
+            "ConvNeXtSmall",
+            module="convnext",
+            preprocessing="none",
+            taps={"avg_pool": 768, "convnext_small_head_layernorm": 768},
+            stage=("stage3", "convnext_small_downsampling_block_2"),
+            weights="tensorflow/keras-applications/convnext/convnext_small.h5",
+            digest="ce1277d8f1ee5a0ef0e171469089c18f5233860ceaf9b168049cb9263fd7483c",
+            parameters=50_223_688,
+        ),
+        _pooled(
+            "convnext_base",
+            "ConvNeXtBase",
+            module="convnext",
+            preprocessing="none",
+            taps={"avg_pool": 1024, "convnext_base_head_layernorm": 1024},
+            stage=("stage3", "convnext_base_downsampling_block_2"),
+            weights="tensorflow/keras-applications/convnext/convnext_base.h5",
+            digest="52cbb006d3dadd03f6e095a8ca1aca47aecdd75acb4bc74bce1f5c695d0086e6",
+            parameters=88_591_464,
+        ),
+        _pooled(
+            "convnext_large",
+            "ConvNeXtLarge",
+            module="convnext",
+            preprocessing="none",
+            taps={"avg_pool": 1536, "convnext_large_head_layernorm": 1536},
+            stage=("stage3", "convnext_large_downsampling_block_2"),
+            weights="tensorflow/keras-applications/convnext/convnext_large.h5",
+            digest="070c5ed9ed289581e477741d3b34beffa920db8cf590899d6d2c67fba2a198a6",
+            parameters=197_767_336,
+        ),
+        _pooled(
+            "convnext_xlarge",
+            "ConvNeXtXLarge",
+            module="convnext",
+            preprocessing="none",
+            taps={"avg_pool": 2048, "convnext_xlarge_head_layernorm": 2048},
+            stage=("stage3", "convnext_xlarge_downsampling_block_2"),
+            weights="tensorflow/keras-applications/convnext/convnext_xlarge.h5",
+            digest="c1f5ccab661354fc3a79a10fa99af82f0fbf10ec65cb894a3ae0815f17a889ee",
+            parameters=350_196_968,
         ),
     )
 }
+"""The networks of `keras.applications` by name: one row each, tested against Keras."""
 
 
 def _accept(name: str, found: object) -> NetworkSpec | ExternalNetwork:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from featurecache.backbones.catalog import NetworkSpec
 from featurecache.backbones.keras_runtime import load_keras
-from featurecache.backbones.network import build
+from featurecache.backbones.network import build, leaf_layers
 from featurecache.backbones.vgg import weights_of
 from featurecache.backbones.weights import Weights
 
@@ -35,6 +35,6 @@ def first_filters(network_spec: NetworkSpec, weights: Weights) -> NDArray[np.flo
 
 def _first_kernel(network: Any) -> NDArray[np.float32]:  # noqa: ANN401 - a keras.Model
     keras = load_keras()
-    layer = next(layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D))
+    layer = next(layer for _, _, layer in leaf_layers(network.layers) if isinstance(layer, keras.layers.Conv2D))
     kernel: NDArray[np.float32] = keras.ops.convert_to_numpy(layer.kernel)
     return kernel

@@ -22,7 +22,7 @@ from featurecache.backbones.keras_runtime import (
     threads_that_matter,
     versions,
 )
-from featurecache.backbones.network import build, layer_of
+from featurecache.backbones.network import build, layer_of, require_preprocessing
 from featurecache.backbones.protocol import require_images
 from featurecache.backbones.weights import Weights
 from featurecache.errors import DeviceError
@@ -251,5 +251,8 @@ def _finished(outputs: Mapping[str, Any]) -> dict[str, Any]:
 def _preprocessing(network_spec: NetworkSpec) -> Callable[[Any], Any]:
     """Return Keras's own preprocessing of this network, from uint8 pixels to the input of the network."""
     keras = load_keras()
-    preprocess = getattr(keras.applications, network_spec.module).preprocess_input
-    return lambda images: preprocess(keras.ops.cast(images, "float32"), data_format="channels_last")
+    mode = require_preprocessing(network_spec)
+    if mode == "none":
+        return lambda images: keras.ops.cast(images, "float32")
+    preprocess = partial(keras.applications.imagenet_utils.preprocess_input, data_format="channels_last", mode=mode)
+    return lambda images: preprocess(keras.ops.cast(images, "float32"))

@@ -1,7 +1,7 @@
 """Builds the catalogue's networks as Keras models, and describes their layers."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.backbones.catalog import BGR_MEAN, PREPROCESSING, NetworkSpec
+from featurecache.backbones.catalog import BGR_MEAN, PREPROCESSING, RGB_DEVIATION, RGB_MEAN, NetworkSpec
 from featurecache.backbones.drawing import draw_kernel
 from featurecache.backbones.keras_runtime import fixed_settings, load_keras
 from featurecache.backbones.weights import Weights
 from featurecache.errors import EngineError, WeightsError
 
-# a sigmoid of this is close to 1
+# a sigmoid of this is close to 1, and a hard sigmoid is 1
 _OPEN = 8.0
-
-_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)  # of Keras's EfficientNets
+_HARD_GATE = "squeeze_excite_conv_1"  # of MobileNetV3, whose hard sigmoid is made of other layers
 
 
 def build(
@@ -78,7 +77,7 @@ def from_pixels(network_spec: NetworkSpec, weights: Weights, tap: str) -> Any:  
 def _freeze(network: Any) -> None:  # noqa: ANN401 - a keras.Model
     """Freeze batch normalisation and switch off dropout, so that training computes the same as inference."""
     layers = load_keras().layers
-    for layer in network.layers:
+    for _, _, layer in leaf_layers(network.layers):
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
         elif isinstance(layer, layers.Dropout):
@@ -87,21 +86,30 @@ def _freeze(network: Any) -> None:  # noqa: ANN401 - a keras.Model
 
 def _preprocessed(network_spec: NetworkSpec, images: Any) -> Any:  # noqa: ANN401 - Keras tensors
     """Return the input of the network from uint8 images, computed by built-in layers."""
-    if network_spec.preprocessing not in PREPROCESSING:
-        modes = ", ".join(PREPROCESSING)
-        raise EngineError(
-            f"{network_spec.name} has the preprocessing {network_spec.preprocessing!r}; known are {modes}"
-        )
-    layers = load_keras().layers
-    if network_spec.preprocessing == "tf":
+    layers, mode = load_keras().layers, require_preprocessing(network_spec)
+    if mode == "tf":
         return layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(images)
+    if mode == "torch":
+        mean, deviation = np.array(RGB_MEAN), np.array(RGB_DEVIATION)
+        scale, offset = 1 / (255 * deviation), -mean / deviation
+        return layers.Rescaling(scale.tolist(), offset.tolist(), name="preprocessing")(images)
     numbers = layers.Rescaling(1.0, name="numbers")(images)  # uint8 to float
-    if network_spec.preprocessing == "none":
+    if mode == "none":
         return numbers
     layer = layers.Conv2D(3, 1, kernel_initializer="zeros", trainable=False, name="preprocessing")
     preprocessed = layer(numbers)
     layer.set_weights([np.eye(3)[::-1].reshape(1, 1, 3, 3), -np.array(BGR_MEAN)])
     return preprocessed
+
+
+def require_preprocessing(network_spec: NetworkSpec) -> str:
+    """Return the mode of preprocessing of a network; raise `EngineError` if there is no such mode."""
+    if network_spec.preprocessing not in PREPROCESSING:
+        modes = ", ".join(PREPROCESSING)
+        raise EngineError(
+            f"{network_spec.name} has the preprocessing {network_spec.preprocessing!r}; known are {modes}"
+        )
+    return network_spec.preprocessing
 
 
 def layer_of(network: Any, tap: str) -> Any:  # noqa: ANN401 - Keras has no types
@@ -112,6 +120,34 @@ def layer_of(network: Any, tap: str) -> Any:  # noqa: ANN401 - Keras has no type
         pooling = load_keras().layers.GlobalAveragePooling2D
         return next(layer for layer in reversed(network.layers) if isinstance(layer, pooling))
     return network.get_layer(tap)
+
+
+def leaf_layers(layers: Iterable[Any], folder: str = "") -> Iterator[tuple[int, str, Any]]:
+    """Yield layers in order, and the layers of a nested network in its place.
+
+    Parameters
+    ----------
+    layers
+        The layers of a network.
+    folder
+        What the names begin with.
+
+    Yields
+    ------
+    tuple
+        The position of the layer, or of the network around it, in ``layers``; its name in the weight files of Keras 3,
+        such as ``conv2d_1`` or ``sequential/layers/conv2d``; and the layer.
+    """
+    from featurecache.backbones.weight_file import numbered
+
+    layers = list(layers)
+    names = numbered(_snake_case(type(layer).__name__) for layer in layers)
+    for place, (name, layer) in enumerate(zip(names, layers, strict=True)):
+        if isinstance(layer, load_keras().Model):
+            for _, inner, leaf in leaf_layers(layer.layers, f"{folder}{name}/layers/"):
+                yield place, inner, leaf
+        else:
+            yield place, f"{folder}{name}", layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +178,7 @@ class LayerSummary:
 
 def describe_network(network_spec: NetworkSpec) -> list[LayerSummary]:
     """Return the layers of a network from the input on, with the softmax of the classifier."""
-    with fixed_settings():
+    with fixed_settings(), load_keras().StatelessScope(initialize_variables=False):  # allocates no weights
         network = _construct(network_spec, activation="softmax")
     taps = {layer_of(network, tap).name: tap for tap in network_spec.taps if tap != "logits"}
     return [
@@ -164,13 +200,23 @@ def _construct(network_spec: NetworkSpec, activation: str | None = None) -> Any:
     Keras draws kernels by default, which takes seconds and 800 MB of temporary memory for VGG16.
     """
     keras = load_keras()
-    with keras.utils.custom_object_scope(_zeros()):
-        return getattr(keras.applications, network_spec.constructor)(weights=None, classifier_activation=activation)
+    with keras.utils.custom_object_scope(zero_kernels()):
+        return getattr(keras.applications, network_spec.constructor)(
+            weights=None, input_shape=(*network_spec.input_size, 3), classifier_activation=activation
+        )
 
 
-def _zeros() -> dict[str, Any]:
-    """Return zeros in place of the initializer that the layers name."""
-    return {"glorot_uniform": load_keras().initializers.Zeros}
+def zero_kernels() -> dict[str, Any]:
+    """Return zeros in place of the initializers that the layers of `keras.applications` name."""
+    zeros = load_keras().initializers.Zeros
+
+    class Zeros(zeros):  # type: ignore[misc, valid-type]  # Keras has no types
+        """Zeros, whatever parameters the initializer has that they replace."""
+
+        def __init__(self, **_: Any) -> None:
+            super().__init__()
+
+    return dict.fromkeys(("glorot_uniform", "he_normal", "VarianceScaling"), Zeros)
 
 
 def _scaled_for_imagenet(network: Any) -> Any:  # noqa: ANN401 - a keras.Model
@@ -180,33 +226,52 @@ def _scaled_for_imagenet(network: Any) -> Any:  # noqa: ANN401 - a keras.Model
     def call(layer: Any, *inputs: Any, **options: Any) -> Any:  # noqa: ANN401 - Keras has no types
         outputs = layer(*inputs, **options)
         if isinstance(layer, keras.layers.Normalization):
-            return keras.layers.Rescaling([deviation**-0.5 for deviation in _IMAGENET_DEVIATION])(outputs)
+            return keras.layers.Rescaling([deviation**-0.5 for deviation in RGB_DEVIATION])(outputs)
         return outputs
 
-    with keras.utils.custom_object_scope(_zeros()):
+    with keras.utils.custom_object_scope(zero_kernels()):
         return keras.models.clone_model(network, call_function=call)
 
 
 def _load(network: Any, network_spec: NetworkSpec, path: Path, taps: Iterable[str] | None) -> None:  # noqa: ANN401
     """Load the weights of the layers that the taps need; raise `WeightsError` if the file is not of this network."""
-    from featurecache.backbones.weight_file import WeightedLayer, numbered, read_weight_file
+    from featurecache.backbones.weight_file import WeightedLayer, read_weight_file
 
-    keras_layers = load_keras().layers
     layers = network.layers
-    names = numbered(_snake_case(type(layer).__name__) for layer in layers)
-    pools = (keras_layers.GlobalAveragePooling2D, keras_layers.GlobalMaxPooling2D, keras_layers.Flatten)
-    below_top = max((place for place, layer in enumerate(layers) if isinstance(layer, pools)), default=len(layers))
-    weighted = [place for place, layer in enumerate(layers) if layer.weights]
+    below_top = _end_of_body(layers)
+    leaves: dict[int, list[tuple[str, Any]]] = {}  # of each layer with weights: itself, or those nested in it
+    for place, name, leaf in leaf_layers(layers):
+        if leaf.weights:
+            leaves.setdefault(place, []).append((name, leaf))
     stored = [
-        WeightedLayer(names[place], tuple(tuple(array.shape) for array in layers[place].weights), place > below_top)
-        for place in weighted
+        WeightedLayer(
+            tuple(name for name, _ in nested),
+            tuple(tuple(array.shape) for _, leaf in nested for array in leaf.weights),
+            place > below_top,
+        )
+        for place, nested in leaves.items()
     ]
     used = layers if taps is None else [layer_of(network, tap) for tap in taps]
     last = max(map(layers.index, used))
-    needed = sum(place <= last for place in weighted)
+    needed = sum(place <= last for place in leaves)
     with closing(read_weight_file(path, network_spec, stored, needed)) as loaded:
-        for place, arrays in zip(weighted, loaded, strict=False):
-            layers[place].load_own_variables({str(number): array for number, array in enumerate(arrays)})
+        for nested, arrays in zip(leaves.values(), loaded, strict=False):
+            values = iter(arrays)
+            for _, leaf in nested:
+                leaf.load_own_variables({str(number): next(values) for number in range(len(leaf.weights))})
+
+
+def _end_of_body(layers: list[Any]) -> int:
+    """Return the position of the layer above which the top begins: the last global pooling, else the last flattening.
+
+    Without either, all layers belong to the body.
+    """
+    keras_layers = load_keras().layers
+    for kinds in ((keras_layers.GlobalAveragePooling2D, keras_layers.GlobalMaxPooling2D), (keras_layers.Flatten,)):
+        places = [place for place, layer in enumerate(layers) if isinstance(layer, kinds)]
+        if places:
+            return places[-1]
+    return len(layers)
 
 
 def _snake_case(name: str) -> str:
@@ -230,14 +295,18 @@ def _randomise(network: Any, seed: int) -> None:  # noqa: ANN401 - Keras has no 
     """
     depthwise = load_keras().layers.DepthwiseConv2D
     generator = np.random.default_rng(seed)
-    for layer in network.layers:
+    for _, _, layer in leaf_layers(network.layers):
         values = []
         for variable in layer.weights:
             if "kernel" in variable.name:
-                is_depthwise = isinstance(layer, depthwise)
-                values.append(draw_kernel(generator, variable.shape, depthwise=is_depthwise, biased=layer.use_bias))
+                first = variable.name == "depthwise_kernel"  # of two products before one activation
+                is_depthwise = first or isinstance(layer, depthwise)
+                kernel = draw_kernel(generator, variable.shape, depthwise=is_depthwise, biased=layer.use_bias)
+                values.append(kernel * np.float32(0.5**0.5) if first else kernel)
             else:
-                gate = variable.name == "bias" and layer.activation.__name__ == "sigmoid"
+                gate = variable.name == "bias" and (
+                    layer.activation.__name__ == "sigmoid" or layer.name.endswith(_HARD_GATE)
+                )
                 one = variable.name in {"gamma", "moving_variance", "variance"}
                 values.append(np.full(variable.shape, _OPEN if gate else float(one)).astype(variable.dtype))
         if values:

@@ -62,7 +62,7 @@ def weights_of(network_spec: NetworkSpec, weights: Weights, needed: int) -> Gene
         yield from _drawn(layers[:needed], weights.seed or 0)
         return
     stored = [
-        WeightedLayer(name, (layer.kernel, layer.kernel[-1:]), is_top=layer.kind == "dense")
+        WeightedLayer((name,), (layer.kernel, layer.kernel[-1:]), is_top=layer.kind == "dense")
         for layer, name in zip(layers, numbered(layer.kind for layer in layers), strict=True)
     ]
     with closing(read_weight_file(weights.path, network_spec, stored, needed)) as arrays:

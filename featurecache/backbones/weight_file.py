@@ -40,15 +40,16 @@ class WeightedLayer:
 
     Parameters
     ----------
-    name
-        Its name in files of Keras 3: its kind and a number, such as ``conv2d_1``.
+    names
+        Its name in files of Keras 3: its kind and a number, such as ``conv2d_1``. A network inside the network counts
+        as one layer, and has the names of all its layers: ``sequential/layers/conv2d``, …
     shapes
         The shapes of its arrays, in Keras's order.
     is_top
         Whether it belongs to the top, the classifier, which Keras leaves out of its "no top" files.
     """
 
-    name: str
+    names: tuple[str, ...]
     shapes: tuple[Shape, ...]
     is_top: bool
 
@@ -135,10 +136,13 @@ def _by_name(file: h5py.File) -> _Find:
     layers = _group(file, "layers" if "layers" in file else "_layer_checkpoint_dependencies")
 
     def find(_: int, layer: WeightedLayer) -> list[Any]:
-        if layer.name not in layers:
-            raise _Mismatch(f"there is no {layer.name} in it, only {listed(layers) or 'nothing'}")
-        variables = _group(layers, f"{layer.name}/vars")
-        return [_dataset(variables, str(number)) for number in range(len(variables))]
+        datasets = []
+        for name in layer.names:
+            if name.partition("/")[0] not in layers:
+                raise _Mismatch(f"there is no {name} in it, only {listed(layers) or 'nothing'}")
+            variables = _group(layers, f"{name}/vars")
+            datasets += [_dataset(variables, str(number)) for number in range(len(variables))]
+        return datasets
 
     return find
 
@@ -195,7 +199,7 @@ def _at(parent: Any, path: str, kind: type) -> Any:  # noqa: ANN401 - h5py has n
 def _checked(datasets: list[Any], layer: WeightedLayer) -> list[Any]:
     """Return the datasets of a layer; raise `_Mismatch` unless they have its shapes and hold numbers."""
     if len(datasets) != len(layer.shapes):
-        where = datasets[0].parent.name if datasets else layer.name
+        where = datasets[0].parent.name if datasets else layer.names[0]
         raise _Mismatch(f"{where} has {len(datasets)} arrays, expected {len(layer.shapes)}")
     for dataset, shape in zip(datasets, layer.shapes, strict=True):
         kinds = "f" if shape else "fiu"  # a single number may count

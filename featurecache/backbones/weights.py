@@ -159,12 +159,20 @@ def _imagenet(network_spec: NetworkSpec, *, download: bool, rehash: bool, notify
             raise _unavailable(network_spec, path, "it is not there")
         _download(network_spec, path, notify)
     found = _digests(path, rehash=rehash)
-    if network_spec.weights_md5 not in {None, found.md5}:
-        raise WeightsError(
-            f"{path} is damaged or incomplete: its MD5 is {found.md5}, expected {network_spec.weights_md5}; "
-            "delete it and run the same command again"
-        )
+    if fault := _pinned_fault(network_spec, found):
+        raise WeightsError(f"{path} is damaged or incomplete: its {fault}; delete it and run the same command again")
     return Weights(source="imagenet", identity=f"sha256:{found.sha256}", path=path)
+
+
+def _pinned_fault(network_spec: NetworkSpec, found: Digests) -> str:
+    """Return how the digest of a file differs from the one that Keras pins for the ImageNet weights; else nothing."""
+    for name, digest, expected in (
+        ("MD5", found.md5, network_spec.weights_md5),
+        ("SHA-256", found.sha256, network_spec.weights_sha256),
+    ):
+        if expected not in {None, digest}:
+            return f"{name} is {digest}, expected {expected}"
+    return ""
 
 
 def _keras_folder() -> Path:
@@ -193,10 +201,11 @@ def _download(network_spec: NetworkSpec, path: Path, notify: Callable[[str], Non
 
 def _received(response: HTTPResponse, size: int, network_spec: NetworkSpec, path: Path) -> Iterator[bytes]:
     """Yield the received bytes; raise `WeightsError` at the end if the file is incomplete or damaged."""
-    md5, received = hashlib.md5(usedforsecurity=False), 0
+    md5, sha256, received = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
     try:
         while chunk := response.read(_CHUNK):
             md5.update(chunk)
+            sha256.update(chunk)
             received += len(chunk)
             yield chunk
     except (OSError, HTTPException) as e:
@@ -205,10 +214,8 @@ def _received(response: HTTPResponse, size: int, network_spec: NetworkSpec, path
         raise _unavailable(
             network_spec, path, f"downloading failed: the connection broke after {received} of {size} bytes"
         )
-    if network_spec.weights_md5 not in {None, md5.hexdigest()}:
-        raise _unavailable(
-            network_spec, path, f"the received file has the MD5 {md5.hexdigest()}, not {network_spec.weights_md5}"
-        )
+    if fault := _pinned_fault(network_spec, Digests(sha256.hexdigest(), md5.hexdigest())):
+        raise _unavailable(network_spec, path, f"the received file is another one: its {fault}")
 
 
 def _unavailable(network_spec: NetworkSpec, path: Path, why: str) -> WeightsError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.backbones.catalog import HEAD_ALONE
 from featurecache.backbones.keras_runtime import find_device, fixed_settings, load_keras, placed
+from featurecache.backbones.network import leaf_layers
 from featurecache.errors import OptionError, UnknownNameError
 from featurecache.images.classes import same_name
 from featurecache.images.decode import DecodeRules, dark_images
@@ -275,7 +276,10 @@ def _freeze(network: Any, first: str) -> None:  # noqa: ANN401 - a keras.Model
     names = [layer.name for layer in network.layers]
     begin = len(names) if first == HEAD_ALONE else names.index(first)
     for place, layer in enumerate(network.layers):
-        layer.trainable = place >= begin and not isinstance(layer, load_keras().layers.BatchNormalization)
+        layer.trainable = place >= begin
+    for _, _, layer in leaf_layers(network.layers):
+        if isinstance(layer, load_keras().layers.BatchNormalization):
+            layer.trainable = False
 
 
 def _warnings(epochs: Sequence[Epoch]) -> Iterator[Notice]:

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.backbones.catalog import NETWORKS, find_network
+from featurecache.backbones.catalog import find_network
 from featurecache.backbones.engines import start_engine
 from featurecache.backbones.weights import resolve_weights
 
 ENGINES = ("numba", "tensorflow", "jax", "torch")
+NETWORKS = ("vgg16", "vgg19", "mobilenet_v2", "mobilenet", "resnet50", "efficientnet_b0", "convnext_tiny")
 BATCH = 32
 SIZES = (1, 2, 8, 16, 64)
 _SAME = "same"
@@ -31,7 +32,7 @@ Rows = Mapping[str, NDArray[np.float32]]
 
 def run(
     engines: Sequence[str] = ENGINES,
-    networks: Sequence[str] = tuple(NETWORKS),
+    networks: Sequence[str] = NETWORKS,
     batch: int = BATCH,
     sizes: Sequence[int] = SIZES,
 ) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def test_heads(run):
 
 def test_backbones(run):
     catalogue = run("backbones", "--json").json
-    assert {"vgg16", "vgg19", "mobilenet_v2", "mobilenet", "resnet50", "efficientnet_b0"} <= set(catalogue)
+    assert len(catalogue) == 40
     for name, row in catalogue.items():
         assert row.keys() >= {"taps", "input_size"}
         assert row["input_size"] == list(find_network(name).input_size)

@@ -134,9 +134,23 @@ def test_heads_lists_parameters_as_they_are_typed(invoke):
 
 def test_backbones_lists_taps(invoke):
     out = invoke("backbones").out
-    assert re.search(r"^vgg16: input 224x224, preprocessing caffe\n  default taps +fc2 \(4,096\), ", out, re.MULTILINE)
-    assert re.search(r"^  other taps +block1_conv1, ", out, re.MULTILINE)
-    assert max(map(len, out.splitlines())) <= 80
+    assert re.search(r"^vgg16 +224x224 +138,357,544  fc2 4,096, predictions 1,000$", out, re.MULTILINE)
+    assert re.search(r"^efficientnet_b7 +600x600 +66,658,687  avg_pool 2,560, predictions 1,000$", out, re.MULTILINE)
+    one = invoke("backbones", "vgg16").out
+    assert re.search(r"^vgg16: input 224x224, preprocessing caffe$", one, re.MULTILINE)
+    assert re.search(r"^  default taps +fc2 \(4,096\), predictions \(1,000\)$", one, re.MULTILINE)
+    assert re.search(r"^  other taps +block1_conv1 \(3,211,264\), ", one, re.MULTILINE)
+    assert re.search(r"^  stages +predictions, fc, block5: ", one, re.MULTILINE)
+    assert max(map(len, (out + one).splitlines())) <= 80
+
+
+def test_backbones_of_an_unknown_name_proposes_the_nearest(invoke):
+    done = invoke("backbones", "efficientnet_b9")
+    assert done.code == 1
+    assert done.err == (
+        "error: unknown backbone 'efficientnet_b9'; did you mean 'efficientnet_b7'? (known: efficientnet_b7, "
+        "efficientnet_b6, efficientnet_b5, efficientnet_b4, efficientnet_b3 and 35 more)\n"
+    )
 
 
 def test_summary_of_vgg16(invoke):

@@ -94,10 +94,12 @@ def test_a_network_of_a_package_is_listed(packages):
         "default_taps": ["quarters"],
         "input_size": [64, 64],
         "preprocessing": "none",
+        "parameters": None,
+        "stages": [],
         "weights_url": None,
     }
     assert err == ""
-    assert "color_histogram: input 64x64" in featurecache("backbones", packages=packages)[0]
+    assert re.search(r"^color_histogram +64x64 +-  quarters 96$", featurecache("backbones", packages=packages)[0], re.M)
 
 
 def test_a_network_of_a_package_makes_a_cache_that_a_head_learns_from(packages, images, cache, tmp_path):

@@ -86,6 +86,22 @@ def test_weights_that_were_saved_give_the_same_features(format_name, request, ex
         np.testing.assert_array_equal(values, expected[tap])
 
 
+@pytest.mark.parametrize("name", ["convnext_tiny", "mobilenet_v3_small"])
+def test_weights_of_nested_networks_and_of_tops_of_convolutions_are_those_that_were_saved(name, weights_of, tmp_path):
+    from keras.src.legacy.saving import legacy_h5_format
+
+    row, weights = weights_of(name, "random:1")
+    row = replace(row, input_size=(32, 32))
+    network = build(row, weights)
+    network.save_weights(tmp_path / "new.weights.h5")
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, network)
+    for file in ("new.weights.h5", "old.h5"):
+        found = build(row, resolve_weights(str(tmp_path / file), row))
+        for values, expected in zip(found.get_weights(), network.get_weights(), strict=True):
+            np.testing.assert_array_equal(values, expected)
+
+
 def test_imagenet_weights_that_keras_has_give_their_features(
     tmp_path, monkeypatch, legacy_mobilenet_file, expected, photographs
 ):

@@ -64,7 +64,7 @@ def edited(files, tmp_path):
 def read(path, layers=LAYERS, needed=9):
     names = numbered(kind for kind, _ in layers)
     weighted = [
-        WeightedLayer(name, (kernel, kernel[-1:]), is_top=kind == "dense")
+        WeightedLayer((name,), (kernel, kernel[-1:]), is_top=kind == "dense")
         for name, (kind, kernel) in zip(names, layers, strict=True)
     ]
     return list(read_weight_file(path, find_network("vgg16"), weighted, needed))
