@@ -260,6 +260,7 @@ def test_keras_layers_give_the_calibrated_probabilities(cache_of_three, head):
         ({"method": "magic"}, "the calibration is 'magic', this program knows temperature, isotonic"),
         ({"n_rows": 0}, "fitted on no rows"),
         ({"folds": 1}, "fitted on no rows"),
+        ({"folds": -1}, "fitted on no rows"),
         ({"method": "isotonic"}, "the arrays are temperature; expected lengths, x, y"),
     ],
 )
@@ -299,6 +300,21 @@ def test_forged_curves_are_refused(arrays, said):
 def test_forged_temperatures_are_refused(value):
     with pytest.raises(ArtifactError, match="the temperature is"):
         Temperature.from_arrays({"temperature": np.array([value])}, 3)
+
+
+@pytest.mark.parametrize("power", [-10, 10])
+def test_temperatures_as_far_as_they_are_looked_for(power):
+    stored = {"temperature": np.exp([float(power)])}
+    assert Temperature.from_arrays(stored, 3).temperature == stored["temperature"][0]
+    with pytest.raises(ArtifactError, match="the temperature is"):
+        Temperature.from_arrays({"temperature": stored["temperature"] * (1.02 if power > 0 else 0.98)}, 3)
+
+
+@pytest.mark.parametrize(("n", "codes"), [(999, ["few_calibration_rows"]), (1000, [])])
+def test_few_rows_for_curves(n, codes):
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), n)
+    _, notices = Isotonic.fitted(probabilities, np.arange(n) % 3)
+    assert [notice.code for notice in notices] == codes
 
 
 def test_a_temperature_divides_the_scores_of_a_softmax():
