@@ -187,7 +187,10 @@ class RayPool:
                 "num_cpus": max(processor_count(), (workers or 1) * (cpus or 1)),
                 "include_dashboard": False,
                 "object_store_memory": _STORE_BYTES,
-                "_system_config": {"gcs_rpc_server_reconnect_timeout_s": _HEAD_SECONDS},
+                "_system_config": {
+                    "gcs_rpc_server_reconnect_timeout_s": _HEAD_SECONDS,
+                    "prestart_worker_first_driver": False,  # for each processor one, which ours would not be
+                },
                 "_temp_dir": self._folder,
             }
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray would write one into the home folder

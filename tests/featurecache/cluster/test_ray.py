@@ -106,7 +106,12 @@ def ray_cluster():
 
     with _without_services():
         ray.init(
-            address="local", num_cpus=5, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20
+            address="local",
+            num_cpus=5,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=80 << 20,
+            _system_config={"prestart_worker_first_driver": False},
         )
     yield ray
     ray.shutdown()
