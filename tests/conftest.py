@@ -66,13 +66,17 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
-    """Return how many processes ``-n auto`` starts: none (0) where only files are named, which run in this process."""
+    """Return how many processes ``-n auto`` starts: none (0) where only files are named, which run in this process.
+
+    Slow tests often wait, for clusters and services: with them there is one process more than processors.
+    """
     if _only_files(config):
         return 0
+    waiting = int(config.option.markexpr != "not slow")
     from featurecache.processors import processor_count
 
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(processor_count(), memory // MEMORY_OF_A_WORKER, MAX_WORKERS))
+    return max(1, min(processor_count() + waiting, memory // MEMORY_OF_A_WORKER, MAX_WORKERS))
 
 
 @pytest.hookimpl(optionalhook=True)
