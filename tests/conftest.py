@@ -6,12 +6,14 @@ In CI the real photographs and the browser must be there.
 import ctypes
 import fcntl
 import gc
+import io
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stdout
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -219,6 +221,9 @@ def cats_and_dogs(made_once, shared_data, mobilenet_weights):
             chosen.mkdir(parents=True)
             for path in sorted(directory.iterdir())[::5]:
                 (chosen / path.name).symlink_to(path)
+        whole = folder.with_name("all_cats_and_dogs")
+        if whole.with_suffix(".finished").exists():  # then no image passes through the network again
+            shutil.copy(whole / "catsdogs.h5", folder)
         _extract_photographs(folder, mobilenet_weights)
 
     return made_once("cats_and_dogs", fill)
@@ -233,6 +238,30 @@ def all_cats_and_dogs(made_once, shared_data, mobilenet_weights):
         _extract_photographs(folder, mobilenet_weights)
 
     return made_once("all_cats_and_dogs", fill)
+
+
+@pytest.fixture(scope="session")
+def lesson_on_photographs(made_once, all_cats_and_dogs):
+    """Return a function that gives a lesson on all photographs, once for its own tests and for the document.
+
+    It returns a folder: what the lesson said is in `said.txt`, what it found in `results.json`, and its figures are in
+    `featurecache-lesson`.
+    """
+
+    def give(name):
+        from featurecache.cli.lesson.catalog import load_lesson
+        from featurecache.cli.lesson.lesson_writer import LessonWriter
+
+        def fill(folder):
+            writer = LessonWriter(folder / "featurecache-lesson")
+            with chdir(all_cats_and_dogs), redirect_stdout(io.StringIO()) as out:
+                results = load_lesson(name)(writer, Path("catsdogs.h5"))
+            (folder / "said.txt").write_text(out.getvalue().replace(f"{folder}/", ""), "utf-8")
+            (folder / "results.json").write_text(json.dumps(results), "utf-8")
+
+        return made_once(f"lesson-{name}", fill)
+
+    return give
 
 
 @pytest.fixture(autouse=True)

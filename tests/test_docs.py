@@ -106,8 +106,14 @@ def test_every_command_of_walkthrough_and_readme_prints_what_it_shows(extracted)
 @pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.timeout(1200)
-def test_the_lesson_and_its_notebook_print_and_draw_what_the_text_shows(extracted, tmp_path, monkeypatch):
-    """The notebook runs from top to bottom, in the lesson's words; messages go aside, as the text leaves them out."""
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+def test_the_lesson_and_its_notebook_print_and_draw_what_the_text_shows(
+    extracted, lesson_on_photographs, tmp_path, monkeypatch
+):
+    """The notebook runs from top to bottom, in the lesson's words; messages go aside, as the text leaves them out.
+
+    Lessons on the photographs, which take longest, are given once for this test and for their own ones.
+    """
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     (folder, known), shown = extracted, sessions(LESSON)
@@ -120,6 +126,11 @@ def test_the_lesson_and_its_notebook_print_and_draw_what_the_text_shows(extracte
         cell.source = f"!({cell.source[1:]}) 2>>messages.txt | cat"  # to a pipe, as a program reads it
     first = next(cell for cell, (command, _) in zip(commands, shown, strict=True) if command in known)
     first.source = "!cat extracted.txt"
+    for cell, (command, _) in zip(commands, shown, strict=True):
+        if given := re.fullmatch(r"featurecache lesson ([a-z-]+) catsdogs\.h5", command):
+            taught = lesson_on_photographs(given[1])
+            cell.source = f"!cat {taught / 'said.txt'}"
+            shutil.copytree(taught / "featurecache-lesson", folder / "featurecache-lesson", dirs_exist_ok=True)
     NotebookClient(run, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     for cell, (command, expected) in zip(commands, shown, strict=True):
         assert words("".join(output.text for output in cell.outputs)) == words(expected), command

@@ -1,6 +1,7 @@
 """Caches that lessons are given on: with learned weights that are no download, and of the real photographs."""
 
 import io
+import json
 import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -63,6 +64,18 @@ def learned_cache(made_once, images, weight_file):
 def photographs(all_cats_and_dogs):
     """A cache of the real photographs of cats and dogs, through the pretrained MobileNetV2."""
     return all_cats_and_dogs / "catsdogs.h5"
+
+
+@pytest.fixture(scope="session")
+def teach_on_photographs(lesson_on_photographs):
+    """Give a lesson on that cache; return what it found and what it said, as `teach` does."""
+
+    def give(name):
+        folder = lesson_on_photographs(name)
+        results = json.loads((folder / "results.json").read_text("utf-8"))
+        return results, " ".join((folder / "said.txt").read_text("utf-8").split())
+
+    return give
 
 
 @pytest.fixture(scope="session")

@@ -31,9 +31,9 @@ PICTURES = [
 
 
 @pytest.fixture(scope="module")
-def real(teach, photographs):
+def real(teach_on_photographs):
     """The lesson on the photographs of cats and dogs, through the pretrained network."""
-    return teach("cats-and-dogs", photographs)
+    return teach_on_photographs("cats-and-dogs")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def red_and_blue(teach, learned_cache):
 
 @pytest.mark.real_data
 def test_on_photographs_the_layer_below_beats_the_answers_and_both_beat_the_map(real):
-    results, text, _ = real
+    results, text = real
     accuracy = {name: results["accuracy"][results[name]] for name in ("answers", "by_hand", "features")}
     assert results["answers"] == "softmax on predictions"
     assert results["features"] == "softmax on avg_pool"
@@ -92,7 +92,7 @@ def test_on_photographs_the_galleries_hold_what_their_names_say(real, invoke, ph
 
 @pytest.mark.real_data
 def test_on_photographs_the_exported_model_says_what_the_head_says(real):
-    results, text, _ = real
+    results, text = real
     assert results["model"]["images"] == 6
     assert results["model"]["largest_difference"] < 1e-4
     assert results["model"]["class"] == "cats"

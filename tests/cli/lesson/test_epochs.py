@@ -45,8 +45,8 @@ def test_the_settled_one_wins(taught):
 
 
 @pytest.mark.real_data
-def test_the_settled_one_wins_on_photographs(teach, photographs):
-    results, text, _ = teach("epochs", photographs)
+def test_the_settled_one_wins_on_photographs(teach_on_photographs):
+    results, text = teach_on_photographs("epochs")
     check_that_the_settled_one_wins(results)
     assert results["final"][LOWERED]["accuracy"] > 0.98
     assert results["best_with_other_seeds"].count(LOWERED) == 4

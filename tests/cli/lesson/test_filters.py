@@ -161,8 +161,8 @@ def test_colours_that_agree_and_colours_that_do_not():
 
 
 @pytest.mark.real_data
-def test_on_photographs_learned_features_are_worth_far_more_than_random_ones(teach, photographs):
-    results, text, _ = teach("filters", photographs)
+def test_on_photographs_learned_features_are_worth_far_more_than_random_ones(teach_on_photographs, photographs):
+    results, text = teach_on_photographs("filters")
     assert results["colour_agreement"]["learned"] > 0.5
     assert abs(results["colour_agreement"]["random"]) < 0.1
     heads = results["heads"]
