@@ -114,3 +114,11 @@ def test_more_taps_than_the_header_can_hold_are_refused():
     assert len(encoded(most)) == header.HEADER_BYTES
     with pytest.raises(OptionError, match=f"the places of {most + 1} taps do not fit"):
         encoded(most + 1)
+
+
+def test_a_header_may_be_full():
+    rest = len(header.encode_header({"spans": [], "sha256": ""}).rstrip(b"\0"))
+    full = {"spans": [], "sha256": "0" * (header.HEADER_BYTES - rest)}
+    assert len(header.encode_header(full)) == header.HEADER_BYTES
+    with pytest.raises(OptionError, match="do not fit"):
+        header.encode_header(full | {"sha256": full["sha256"] + "0"})
