@@ -32,6 +32,15 @@ def planned(contents, size, done=(), failing=()):
     return [list(batch) for batch in chain(chain.from_iterable(added), plan.rest())]
 
 
+def test_a_run_without_new_contents_needs_no_batch_size():
+    plan = BatchPlan(None)
+    assert [*plan.add("a", None, is_done=True), *plan.add("b", None), *plan.rest()] == []
+
+
+def test_what_is_left_of_committed_batches_is_computed_as_soon_as_it_fills_one():
+    assert planned(range(6), 2, done={0, 2}) == [[1, 3], [4, 5]]
+
+
 @given(st.integers(0, 40), st.integers(1, 6), st.sets(st.integers(0, 8)), st.sets(st.integers(0, 39)))
 def test_what_is_committed_changes_no_batch_that_is_left(count, size, done_batches, failing):
     whole = planned(range(count), size, failing=failing)

@@ -19,6 +19,28 @@ def test_the_order_of_steps_is_the_promise(tmp_path, use_file_system):
     assert os.listdir(tmp_path) == ["x"]
 
 
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_nothing_can_be_reserved_a_file_has_its_size(code, tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refused)
+    with publishing(tmp_path / "x") as draft:
+        draft.reserve(5)
+        draft.write(b"ab", 0)
+    assert (tmp_path / "x").read_bytes() == b"ab\0\0\0"
+
+
+def test_where_there_is_no_room_nothing_is_reserved(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match="no space left"), publishing(tmp_path / "x") as draft:
+        draft.reserve(5)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_scratch_file_does_not_wait_for_the_disk(tmp_path, use_file_system):
     fs = use_file_system()
     with publishing(tmp_path / "x", durable=False) as draft:
