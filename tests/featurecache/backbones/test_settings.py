@@ -65,22 +65,31 @@ def undisturbed(features):
     return features(numba=True)[0]
 
 
-PINNED = {
-    "double precision": {"floatx": "float64"},
-    "all others": {
-        "floatx": "float16",
-        "image_data_format": "channels_first",
-        "epsilon": 0.1,
-        "dtype_policy": "float16",
-        "no_such_setting": 1,
-        "nnx_enabled": False,  # the module for JAX
-    },
+LESS_PRECISION = {
+    "ONEDNN_DEFAULT_FPMATH_MODE": "ANY",
+    "DNNL_DEFAULT_FPMATH_MODE": "BF16",
+    "TF_SET_ONEDNN_FPMATH_MODE": "BF16",
+}
+OVERRIDDEN = {
+    "more precision by Keras, less by oneDNN": ({"floatx": "float64"}, LESS_PRECISION),
+    "all others of Keras": (
+        {
+            "floatx": "float16",
+            "image_data_format": "channels_first",
+            "epsilon": 0.1,
+            "dtype_policy": "float16",
+            "no_such_setting": 1,
+            "nnx_enabled": False,  # the module for JAX
+        },
+        {},
+    ),
 }
 
 
-@pytest.mark.parametrize("case", PINNED)
-def test_no_setting_of_keras_json_changes_features(case, features, undisturbed):
-    for tap, values in features(keras_json=PINNED[case])[0].items():
+@pytest.mark.parametrize("case", OVERRIDDEN)
+def test_neither_keras_json_nor_variables_of_precision_change_features(case, features, undisturbed):
+    keras_json, variables = OVERRIDDEN[case]
+    for tap, values in features(keras_json=keras_json, **variables)[0].items():
         np.testing.assert_array_equal(values, undisturbed[tap])
 
 
@@ -128,18 +137,6 @@ def test_variables_that_change_no_feature(features, undisturbed):
     for tap, values in found.items():
         np.testing.assert_allclose(values, undisturbed[tap], rtol=0, atol=1e-5 * np.abs(undisturbed[tap]).max())
     assert "environment" not in provenance
-
-
-LESS_PRECISION = {
-    "ONEDNN_DEFAULT_FPMATH_MODE": "ANY",
-    "DNNL_DEFAULT_FPMATH_MODE": "BF16",
-    "TF_SET_ONEDNN_FPMATH_MODE": "BF16",
-}
-
-
-def test_variables_that_ask_for_less_precision_are_overridden(features, undisturbed):
-    for tap, values in features(**LESS_PRECISION)[0].items():
-        np.testing.assert_array_equal(values, undisturbed[tap])
 
 
 ROUNDING = {
