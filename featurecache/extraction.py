@@ -38,6 +38,8 @@ def extract(
     backbone: str | Backbone | None = None,
     weights: str | None = None,
     taps: Iterable[str] | None = None,
+    preprocess: str | None = None,
+    input_size: str | None = None,
     precision: str | None = None,
     dtype: str | None = None,
     resize: str | None = None,
@@ -80,13 +82,20 @@ def extract(
     cache_path
         The cache file to create or to bring up to date.
     backbone
-        A name in the catalogue (default ``"vgg16"``), or a `Backbone`, which determines weights, taps, device,
+        A name in the catalogue (default ``"vgg16"``), the path of a Keras model, ``"model.keras"`` or
+        ``"keras:PATH"``, or a `Backbone`, which determines weights, taps, device,
         precision and engine itself. A cache that was made with your own `Backbone` needs it again.
     weights
         ``"imagenet"`` (the default), the path of a Keras weight file, or ``"random:SEED"``. If None and there
         is a cache, its weights are read from their old place and compared with its recipe.
     taps
-        Layers to keep; by default the network's default taps in the catalogue.
+        Layers to keep; by default the network's default taps in the catalogue. Of a model file, any layer; by default
+        the one below its last dense layer.
+    preprocess
+        Of a model file, how pixels are prepared: one of `featurecache.options.PREPROCESSING`. It may be None if the
+        model has layers for it.
+    input_size
+        Of a model file that takes images of any size, height and width: ``"224"`` or ``"240x320"``.
     precision
         ``"float32"`` (the default), or ``"mixed"`` for half precision inside the network.
     dtype
@@ -170,6 +179,8 @@ def extract(
         backbone=backbone if isinstance(backbone, str) else None,
         weights=weights,
         taps=None if taps is None else tuple(taps),
+        preprocess=preprocess,
+        input_size=input_size,
         precision=precision,
         dtype=dtype,
     )

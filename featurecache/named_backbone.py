@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.backbones.catalog import REGISTRY, ExternalNetwork
+from featurecache.backbones.catalog import OWN_MODEL, REGISTRY, ExternalNetwork, NetworkSpec
 from featurecache.backbones.engines import BATCH_SIZES, choose_engine, start_engine
 from featurecache.backbones.protocol import Backbone, BackboneSpec
 from featurecache.backbones.weights import resolve_weights
 from featurecache.errors import EngineError, RecipeError, UnknownNameError
 from featurecache.images.decode import DECODE_VERSION, DecodeRules
-from featurecache.options import DEVICES
+from featurecache.options import DEVICES, PRECISIONS
 from featurecache.recipe import Recipe
 
 
@@ -48,7 +48,7 @@ class NamedBackbone:
 
 
 def source_of(
-    backbone: str | Backbone,
+    backbone: str | NetworkSpec | Backbone,
     weights: str = "imagenet",
     *,
     taps: Iterable[str] | None = None,
@@ -61,24 +61,28 @@ def source_of(
 ) -> NamedBackbone:
     """Return the named backbone for a network in the catalogue, or wrap a given backbone.
 
-    The options are those of `featurecache.extract`; they do not apply to a given backbone. Engines are loaded when
+    A model file is given by what is known of it, see `network_of`, and its path as ``weights``. The options are those
+    of `featurecache.extract`; they do not apply to a given backbone. Engines are loaded when
     the network starts.
     """
-    if not isinstance(backbone, str):
+    if not isinstance(backbone, str | NetworkSpec):
         given, own = backbone, backbone.batch_size
         return NamedBackbone(given.spec, given.spec.weights, "", own, lambda *_: given, {"backbone": given})
-    row = REGISTRY.find(backbone)
+    row = REGISTRY.find(backbone) if isinstance(backbone, str) else backbone
     row.spec("", taps, precision)  # check the names before looking for weights
     if device not in DEVICES:
         raise UnknownNameError("device", device, DEVICES)
     if isinstance(row, ExternalNetwork):
         return _external_source(row, weights, taps=taps, device=device, precision=precision, engine=engine)
+    if isinstance(backbone, NetworkSpec) and precision != PRECISIONS[0]:
+        raise EngineError("a model file is computed in the precision that it was saved with; leave out --precision")
     chosen = choose_engine(engine, row, device=device, precision=precision)
     found = resolve_weights(weights, row, download=download, rehash=rehash, notify=notify)
     spec = row.spec(found.identity, taps, precision)
 
     def start(batch_size: int | None, images: int) -> Backbone:
-        notify(f"starting {row.name} with {found.source} weights on {chosen}")
+        what = f"the model {found.source}" if row.is_own_model else f"{row.name} with {found.source} weights"
+        notify(f"starting {what} on {chosen}")
         return start_engine(
             chosen,
             row,
@@ -93,7 +97,7 @@ def source_of(
         )
 
     arguments = {
-        "backbone": row.name,
+        "backbone": backbone,
         "weights": found.source,
         "taps": tuple(spec.taps),
         "device": device,
@@ -127,6 +131,24 @@ def _external_source(
 
     arguments = {"backbone": network.name, "weights": source, "taps": tuple(spec.taps), "device": device}
     return NamedBackbone(spec, source, "", network.batch_size, start, arguments)
+
+
+def network_of(recipe: Recipe) -> str | NetworkSpec:
+    """Return what `source_of` takes for the network of a recipe: its name, or what the recipe knows of a model file."""
+    if recipe.backbone != OWN_MODEL:
+        return recipe.backbone
+    return NetworkSpec(
+        name=OWN_MODEL,
+        constructor="",
+        module="",
+        input_size=recipe.input_size,
+        preprocessing=recipe.preprocessing,
+        taps=recipe.taps,
+        default_taps=tuple(recipe.taps),
+        stages={},
+        weights_file="",
+        weights_url="",
+    )
 
 
 def recipe_of(spec: BackboneSpec, rules: DecodeRules, dtype: str) -> Recipe:

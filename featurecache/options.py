@@ -20,6 +20,15 @@ FILTERS: Final = ("bilinear", "nearest", "bicubic", "lanczos")
 DEVICES: Final = ("auto", "cpu", "gpu")
 ENGINES: Final = ("auto", "keras", "numba")
 
+PREPROCESSING: Final = ("caffe", "tf", "torch", "unit", "none", "inside")
+"""The modes of preprocessing; see `featurecache.NetworkSpec`."""
+
+OWN_MODEL_PREFIX, OWN_MODEL_SUFFIX = "keras:", ".keras"
+"""What a value of ``--backbone`` begins or ends with that is the path of a model file."""
+
+LARGEST_SIDE: Final = 4096
+"""The largest height or width of a network's input in pixels."""
+
 LOCAL: Final = "local"
 """The address of a cluster on this machine, which is started for a run and ended with it."""
 
@@ -141,18 +150,56 @@ def _inherited(text: str, fallback: str | None, *, shown: str = "", **declaratio
     return _declare(text, fallback=fallback, shown=f"the cache's, else {shown or fallback}", **declaration)
 
 
+def read_size(text: str) -> tuple[int, int]:
+    """Return height and width from text such as ``"224"`` or ``"240x320"``.
+
+    Raises
+    ------
+    OptionError
+        If the text has another form, or a number is out of range.
+    """
+    found = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text, re.ASCII) if isinstance(text, str) else None
+    size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not all(1 <= side <= LARGEST_SIDE for side in size):
+        raise OptionError(
+            f"input_size is {text!r}; expected height and width, such as 224 or 240x320, from 1 to {LARGEST_SIDE:,}"
+        )
+    return size
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkOptions(OptionGroup):
     """Options that determine the features and belong to the recipe; None means the cache's value, or the default."""
 
     backbone: str | None = field(
-        default=None, metadata=_inherited("The network: featurecache backbones lists them.", "vgg16")
+        default=None,
+        metadata=_inherited("The network: a name that featurecache backbones lists, or a .keras file.", "vgg16"),
     )
     weights: str | None = field(
         default=None, metadata=_inherited("imagenet, the path of a weight file, or random:SEED.", "imagenet")
     )
     taps: Iterable[str] | None = field(
         default=None, metadata=_inherited("Layers to keep, separated by commas.", None, shown="the network's own")
+    )
+    preprocess: str | None = field(
+        default=None,
+        metadata=_inherited(
+            "How pixels are prepared for a .keras file: caffe, tf, torch, unit, none or inside.",
+            None,
+            shown="inside",
+            kind="preprocessing",
+            choices=PREPROCESSING,
+        ),
+    )
+    input_size: str | None = field(
+        default=None,
+        metadata=_inherited(
+            "Height and width of the images for a .keras file that takes any size.",
+            None,
+            shown="the file's",
+            metavar="N|HxW",
+            check=read_size,
+        ),
     )
     precision: str | None = field(
         default=None,

@@ -99,6 +99,8 @@ def why(
     backbone: str | Backbone | None = None,
     weights: str | None = None,
     taps: Iterable[str] | None = None,
+    preprocess: str | None = None,
+    input_size: str | None = None,
     precision: str | None = None,
     dtype: str | None = None,
     resize: str | None = None,
@@ -146,6 +148,8 @@ def why(
         backbone=backbone if isinstance(backbone, str) else None,
         weights=weights,
         taps=None if taps is None else tuple(taps),
+        preprocess=preprocess,
+        input_size=input_size,
         precision=precision,
         dtype=dtype,
     )

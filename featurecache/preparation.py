@@ -1,16 +1,29 @@
 """Prepares `extract` and `why`: completes the options from an existing cache, resolves the network and the recipe."""
 
+import dataclasses
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurecache.backbones.catalog import REGISTRY
+from featurecache.backbones.catalog import OWN_MODEL, REGISTRY, ExternalNetwork, NetworkSpec
 from featurecache.backbones.protocol import Backbone
+from featurecache.backbones.weights import resolve_weights
 from featurecache.cache import FeatureCache, work_directory
 from featurecache.errors import OptionError, RecipeError, UnknownNameError, WeightsError
 from featurecache.images.decode import DecodeRules
-from featurecache.named_backbone import NamedBackbone, recipe_of, source_of
-from featurecache.options import MAX_PIXELS, DecodeOptions, ImagePart, NetworkOptions, RunOptions, completed
+from featurecache.named_backbone import NamedBackbone, network_of, recipe_of, source_of
+from featurecache.options import (
+    MAX_PIXELS,
+    OWN_MODEL_PREFIX,
+    OWN_MODEL_SUFFIX,
+    DecodeOptions,
+    ImagePart,
+    NetworkOptions,
+    RunOptions,
+    completed,
+    read_size,
+)
 from featurecache.provenance import Environment
 from featurecache.recipe import Recipe, require_recipe
 from featurecache.run.commit_records import CommitRecord
@@ -140,6 +153,8 @@ def prepare(
     OptionError
         If the cache or unfinished run is of another part of the images.
     """
+    network = _with_file(network)
+    backbone = network.backbone if isinstance(backbone, str) else backbone
     found = None if run.replace else existing
     part = _part(found, run.part)
     known = {} if found is None else _known_options(found, backbone)
@@ -149,7 +164,7 @@ def prepare(
         dtype = completed(NetworkOptions(dtype=network.dtype), {"dtype": known["dtype"]} if known else {}).dtype
         return Prepared(source, rules, recipe_of(source.spec, rules, str(dtype)), found, part)
     wanted = completed(network, known)
-    row = REGISTRY.find(str(wanted.backbone))
+    row = _row(wanted, found, is_given=network.weights is not None)
     rules = _rules(row.input_size, decode, known)
     sources: tuple[str, ...] = (str(wanted.weights),)
     may_download = download
@@ -161,7 +176,7 @@ def prepare(
 
     def name(weights: str) -> NamedBackbone:
         return source_of(
-            row.name,
+            row if wanted.backbone == OWN_MODEL and isinstance(row, NetworkSpec) else row.name,
             weights,
             taps=wanted.taps,
             device=run.device,
@@ -202,6 +217,55 @@ def open_store(cache_path: Path, prepared: Prepared, run: RunOptions, *, read_on
     if run.retry_failures:
         store.known.forget_failures()
     return store
+
+
+def _with_file(network: NetworkOptions) -> NetworkOptions:
+    """Return the options with the path of a model file as its weights: they alone tell one model from another."""
+    text = network.backbone or ""
+    if not text.startswith(OWN_MODEL_PREFIX) and Path(text).suffix.lower() != OWN_MODEL_SUFFIX:
+        return network
+    if network.weights is not None:
+        raise OptionError(f"the model file {text} has weights of its own; leave out --weights")
+    path = Path(os.path.expanduser(text.removeprefix(OWN_MODEL_PREFIX))).absolute()  # noqa: PTH111 - an unknown user
+    return dataclasses.replace(network, backbone=OWN_MODEL, weights=str(path))
+
+
+def _row(wanted: NetworkOptions, found: Found | None, *, is_given: bool) -> NetworkSpec | ExternalNetwork:
+    """Return the network: of the catalogue, or as a model file or the recipe of its cache describes it.
+
+    Parameters
+    ----------
+    is_given
+        Whether the user has given the weights, or the model file; else they are those of the cache.
+    """
+    if wanted.backbone != OWN_MODEL:
+        if wanted.preprocess is not None or wanted.input_size is not None:
+            raise OptionError(
+                f"{wanted.backbone} has its own preprocessing and input size; --preprocess and --input-size are for a "
+                "model file, --backbone NAME.keras"
+            )
+        return REGISTRY.find(str(wanted.backbone))
+    size = None if wanted.input_size is None else read_size(wanted.input_size)
+    if found is not None and found.recipe.backbone == OWN_MODEL and {*(wanted.taps or ())} <= {*found.recipe.taps}:
+        known = network_of(found.recipe)
+        if isinstance(known, NetworkSpec) and (not is_given or _is_file_of(known, found, str(wanted.weights))):
+            mode = wanted.preprocess or known.preprocessing
+            return dataclasses.replace(known, preprocessing=mode, input_size=size or known.input_size)
+    if wanted.weights in {None, "imagenet"}:
+        raise OptionError("the network keras is a file of yours: name it, --backbone keras:FILE")
+    from featurecache.backbones.model_file import read_network
+
+    return read_network(
+        Path(str(wanted.weights)),
+        preprocessing=wanted.preprocess,
+        input_size=size,
+        taps=None if wanted.taps is None else tuple(wanted.taps),
+    )
+
+
+def _is_file_of(network: NetworkSpec, found: Found, path: str) -> bool:
+    """Whether a model file is the one that made a cache."""
+    return resolve_weights(path, network).identity == found.recipe.weights
 
 
 def _part(found: Found | None, asked: str | None) -> ImagePart | None:
@@ -273,7 +337,7 @@ def _known_options(found: Found, backbone: str | Backbone | None) -> dict[str, o
     known["max_pixels"] = max(found.max_pixels, MAX_PIXELS)
     if backbone is not None and backbone != recipe.backbone:
         return known
-    if backbone is None:
+    if backbone is None and recipe.backbone != OWN_MODEL:
         try:
             REGISTRY.find(recipe.backbone)
         except UnknownNameError:
@@ -281,6 +345,8 @@ def _known_options(found: Found, backbone: str | Backbone | None) -> dict[str, o
                 f"{found.place} was made with the backbone {recipe.backbone!r}, which is not in the catalogue: pass "
                 "that Backbone to featurecache.extract, or choose another path"
             ) from None
+    if recipe.backbone == OWN_MODEL:
+        known |= {"preprocess": recipe.preprocessing, "input_size": "x".join(map(str, recipe.input_size))}
     return known | {"backbone": recipe.backbone, "taps": tuple(recipe.taps), "weights": next(iter(found.weights), None)}
 
 

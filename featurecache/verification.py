@@ -21,7 +21,7 @@ from featurecache.images.manifest import ImageEntry
 from featurecache.images.names import shown_name
 from featurecache.images.sources import open_source
 from featurecache.images.splits import SPLITS
-from featurecache.named_backbone import NamedBackbone, as_stored, recipe_of, source_of
+from featurecache.named_backbone import NamedBackbone, as_stored, network_of, recipe_of, source_of
 from featurecache.options import RunOptions, check_without_words
 from featurecache.recipe import require_recipe
 from featurecache.text import counted, listed
@@ -142,7 +142,7 @@ def verify(
         return Verification(tuple(problems))
     made_by, recipe = cache.made_by, cache.recipe
     source = source_of(
-        backbone or recipe.backbone,
+        backbone or network_of(recipe),
         weights or made_by.weights_source or recipe.weights,
         taps=tuple(recipe.taps),
         device=device,

@@ -18,7 +18,7 @@ from featurecache.errors import UnknownNameError
 from featurecache.images.decode import DecodeRules, decode, fit_pixels
 from featurecache.images.failures import Failure
 from featurecache.images.sources import read_named_file
-from featurecache.named_backbone import as_stored, recipe_of, source_of
+from featurecache.named_backbone import as_stored, network_of, recipe_of, source_of
 from featurecache.options import RunOptions, check_without_words
 from featurecache.prefetch import ahead
 from featurecache.processors import processor_count
@@ -177,7 +177,7 @@ class Predictor:
         limit = max(head.max_pixels for head in self.heads.values()) if max_pixels is None else max_pixels
         self.rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter, limit)
         self._source = source_of(
-            backbone or recipe.backbone,
+            backbone or network_of(recipe),
             weights or first.weights_source,
             taps=sorted({head.tap for head in self.heads.values()}),
             device=device,

@@ -10,13 +10,14 @@ from math import prod
 from featurecache.backbones.protocol import Backbone, BackboneSpec
 from featurecache.entry_points import Registry
 from featurecache.errors import EngineError, FeatureCacheError, UnknownNameError
-from featurecache.options import PRECISIONS
+from featurecache.options import PRECISIONS, PREPROCESSING
 
 _STORAGE = "https://storage.googleapis.com"
 _MD5_DIGITS, _SHA256_DIGITS = 32, 64
 HEAD_ALONE = ""
-PREPROCESSING = ("caffe", "tf", "torch", "none")
-"""The modes of preprocessing that exist; see `NetworkSpec`."""
+OWN_MODEL = "keras"
+"""The name of every network that is a model file of the user's own; its weights say which one."""
+
 
 BGR_MEAN = (103.939, 116.779, 123.68)  # mean of ImageNet's pixels, of Keras's mode "caffe"
 RGB_MEAN, RGB_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels from 0 to 1, of mode "torch"
@@ -31,12 +32,13 @@ class NetworkSpec:
     name
         The name of the network in this catalogue.
     constructor, module
-        The constructor in `keras.applications`, and the module with its preprocessing.
+        The constructor in `keras.applications`, and its module; empty for a model file of the user's own.
     input_size
         Height and width of the input in pixels, as in its training.
     preprocessing
         Keras's mode: ``caffe`` (BGR minus the ImageNet mean), ``tf`` (to -1..1), ``torch`` (to 0..1, then ImageNet's
-        mean and deviation of each channel), ``none`` (inside the network).
+        mean and deviation of each channel), ``unit`` (to 0..1), ``none`` (from 0 to 255, as they are) or ``inside``
+        (the same, because the network has layers for it).
     taps
         The taps from the input on, and their widths. ``logits`` is the classifier before its
         softmax, ``avg_pool`` the pooled features below it; other taps have the names of Keras's layers.
@@ -82,12 +84,19 @@ class NetworkSpec:
         """Return what identifies this network with these weights, taps and precision; see `backbone_spec`."""
         return backbone_spec(self, weights, taps, precision)
 
+    @property
+    def is_own_model(self) -> bool:
+        """Whether it is a model file of the user's own."""
+        return not self.constructor
+
     def stages_below(self, tap: str) -> list[str]:
         """Return the stages that change the activations of a tap: those that begin at its layer or below.
 
         A stage begins at the layer of a tap, or below all of these layers.
         """
         order = [HEAD_ALONE, *self.taps]
+        if self.is_own_model:  # its stages have the names of its taps
+            return [stage for stage in self.stages if stage not in order or order.index(stage) <= order.index(tap)]
         reach = order.index(tap)
         return [stage for stage, first in self.stages.items() if first not in order or order.index(first) <= reach]
 

@@ -1,7 +1,7 @@
 """Runs the catalogue's networks with Keras, on any of its backends: a backbone, compiled for one batch shape."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from threading import Condition
@@ -22,7 +22,7 @@ from featurecache.backbones.keras_runtime import (
     threads_that_matter,
     versions,
 )
-from featurecache.backbones.network import build, layer_of, require_preprocessing
+from featurecache.backbones.network import require_preprocessing, tapped
 from featurecache.backbones.protocol import require_images
 from featurecache.backbones.weights import Weights
 from featurecache.errors import DeviceError
@@ -105,10 +105,10 @@ class KerasBackbone:
         self._device, self._notify = find_device(device), notify
         policy = "mixed_float16" if precision == "mixed" else "float32"
         with placed(self._device), fixed_settings(policy):
-            network = build(network_spec, weights, self.spec.taps, dtype_policy=policy)
-            outputs = {tap: layer_of(network, tap).output for tap in self.spec.taps}
-            model = load_keras().Model(network.inputs, outputs)
-        self._compiled = partial(compiled, model, _preprocessing(network_spec), _finished)
+            model = load_keras().Model(*tapped(network_spec, weights, self.spec.taps, dtype_policy=policy))
+        without_softmax = {"predictions"} if not network_spec.is_own_model else set[str]()
+        finish = partial(_finished, without_softmax)
+        self._compiled = partial(compiled, model, _preprocessing(network_spec), finish)
         self.resize(batch_size)
 
     def resize(self, batch_size: int) -> None:
@@ -235,8 +235,10 @@ def _trial_images(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return (noise // (1 + np.arange(shape[0]) * 255 // shape[0])[:, None, None, None]).astype(np.uint8)
 
 
-def _finished(outputs: Mapping[str, Any]) -> dict[str, Any]:
+def _finished(without_softmax: Collection[str], outputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the activations of every tap from the outputs of its layer: float32, shape (batch, d).
+
+    The taps ``without_softmax`` are probabilities, and their layers do not have it.
 
     This is not part of the Keras model, where its operations would become layers with names of their own.
     """
@@ -244,7 +246,7 @@ def _finished(outputs: Mapping[str, Any]) -> dict[str, Any]:
     finished = {}
     for tap, output in outputs.items():
         activations = ops.reshape(ops.cast(output, "float32"), (-1, math.prod(output.shape[1:])))
-        finished[tap] = ops.softmax(activations) if tap == "predictions" else activations
+        finished[tap] = ops.softmax(activations) if tap in without_softmax else activations
     return finished
 
 
@@ -252,7 +254,9 @@ def _preprocessing(network_spec: NetworkSpec) -> Callable[[Any], Any]:
     """Return Keras's own preprocessing of this network, from uint8 pixels to the input of the network."""
     keras = load_keras()
     mode = require_preprocessing(network_spec)
-    if mode == "none":
+    if mode == "unit":
+        return lambda images: keras.ops.cast(images, "float32") / 255
+    if mode in {"none", "inside"}:
         return lambda images: keras.ops.cast(images, "float32")
     preprocess = partial(keras.applications.imagenet_utils.preprocess_input, data_format="channels_last", mode=mode)
     return lambda images: preprocess(keras.ops.cast(images, "float32"))

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.backbones.catalog import BGR_MEAN, PREPROCESSING, RGB_DEVIATION, RGB_MEAN, NetworkSpec
+from featurecache.backbones.catalog import BGR_MEAN, RGB_DEVIATION, RGB_MEAN, NetworkSpec
 from featurecache.backbones.drawing import draw_kernel
 from featurecache.backbones.keras_runtime import fixed_settings, load_keras
+from featurecache.backbones.model_file import tapped_model
 from featurecache.backbones.weights import Weights
 from featurecache.errors import EngineError, WeightsError
+from featurecache.options import PREPROCESSING
 
 # a sigmoid of this is close to 1, and a hard sigmoid is 1
 _OPEN = 8.0
@@ -62,16 +64,31 @@ def from_pixels(network_spec: NetworkSpec, weights: Weights, tap: str) -> Any:  
     """
     keras = load_keras()
     with fixed_settings():
-        network = build(network_spec, weights, (tap,))
-        _freeze(network)
-        part = keras.Model(network.inputs, layer_of(network, tap).output, name=network_spec.name)
+        inputs, outputs = tapped(network_spec, weights, (tap,))
+        part = keras.Model(inputs, outputs[tap], name=network_spec.name)
+        _freeze(part)
         images = keras.Input((*network_spec.input_size, 3), dtype="uint8", name="images")
         activations = part(_preprocessed(network_spec, images))
         if len(activations.shape) > 2:  # noqa: PLR2004 - (n, d)
             activations = keras.layers.Flatten(name="features")(activations)
-        if tap == "predictions":
+        if tap == "predictions" and not network_spec.is_own_model:
             activations = keras.layers.Softmax(name="imagenet_probabilities")(activations)
         return keras.Model(images, activations)
+
+
+def tapped(
+    network_spec: NetworkSpec, weights: Weights, taps: Iterable[str], *, dtype_policy: str = "float32"
+) -> tuple[Any, dict[str, Any]]:
+    """Return the input of a network, a Keras tensor, and the outputs of the layers that its taps read.
+
+    Those of `keras.applications` end without a softmax; see `build`.
+    """
+    taps = tuple(taps)
+    if network_spec.is_own_model and weights.path is not None:
+        model = tapped_model(weights.path, network_spec.input_size)
+        return model.images, {tap: model.taps[tap] for tap in taps}
+    network = build(network_spec, weights, taps, dtype_policy=dtype_policy)
+    return network.inputs, {tap: layer_of(network, tap).output for tap in taps}
 
 
 def _freeze(network: Any) -> None:  # noqa: ANN401 - a keras.Model
@@ -87,6 +104,8 @@ def _freeze(network: Any) -> None:  # noqa: ANN401 - a keras.Model
 def _preprocessed(network_spec: NetworkSpec, images: Any) -> Any:  # noqa: ANN401 - Keras tensors
     """Return the input of the network from uint8 images, computed by built-in layers."""
     layers, mode = load_keras().layers, require_preprocessing(network_spec)
+    if mode == "unit":
+        return layers.Rescaling(1 / 255, name="preprocessing")(images)
     if mode == "tf":
         return layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(images)
     if mode == "torch":
@@ -94,7 +113,7 @@ def _preprocessed(network_spec: NetworkSpec, images: Any) -> Any:  # noqa: ANN40
         scale, offset = 1 / (255 * deviation), -mean / deviation
         return layers.Rescaling(scale.tolist(), offset.tolist(), name="preprocessing")(images)
     numbers = layers.Rescaling(1.0, name="numbers")(images)  # uint8 to float
-    if mode == "none":
+    if mode in {"none", "inside"}:
         return numbers
     layer = layers.Conv2D(3, 1, kernel_initializer="zeros", trainable=False, name="preprocessing")
     preprocessed = layer(numbers)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -105,6 +105,22 @@ def read_weight_file(
                 raise lacks_top(path, network_spec, str(e)) from e
         for datasets in found[:needed]:
             yield [_read(dataset) for dataset in datasets]
+
+
+def require_own_numbers(path: Path, stream: IO[bytes]) -> None:
+    """Raise `WeightsError` if the weights of a model file, an HDF5 file, refer to another file."""
+    with h5py.File(stream, "r") as file:
+        waiting = [file]
+        while waiting:
+            group = waiting.pop()
+            for name in group:
+                if group.get(name, getclass=True, getlink=True) is not h5py.HardLink:
+                    raise WeightsError(f"{name} in the weights of {path} is a link, expected numbers")
+                item = group[name]
+                if isinstance(item, h5py.Group):
+                    waiting.append(item)
+                elif item.is_virtual or item.external:
+                    raise WeightsError(f"{item.name} in the weights of {path} refers to another file, expected numbers")
 
 
 @contextmanager

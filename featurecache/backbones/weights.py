@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from featurecache.backbones.catalog import NetworkSpec
 from featurecache.errors import WeightsError
+from featurecache.options import OWN_MODEL_PREFIX
 from featurecache.storage.digests import Digests, digests
 from featurecache.storage.files import home_folder, open_regular
 from featurecache.storage.publish import publishing
@@ -93,6 +94,8 @@ def resolve_weights(
     >>> featurecache.resolve_weights("random:7", featurecache.find_network("vgg16")).identity
     'random:7'
     """
+    if network_spec.is_own_model:
+        return _of_model(text, rehash=rehash)
     if text == "random" or text.startswith("random:"):
         return _random(text)
     if text == "imagenet":
@@ -142,6 +145,17 @@ def not_of_this_network(path: Path, network_spec: NetworkSpec, why: str) -> Weig
         f"{path} is not a weight file of {network_spec.name} ({why}); "
         "pass that network's file, or the --backbone that this file belongs to"
     )
+
+
+def _of_model(text: str, *, rehash: bool) -> Weights:
+    """Return the weights of a model file, which are identified by the whole file."""
+    path = Path(os.path.expanduser(text.removeprefix(OWN_MODEL_PREFIX))).absolute()  # noqa: PTH111 - as above
+    try:
+        found = digests(path, rehash=rehash)
+    except OSError as e:
+        reason = (e.strerror or str(e)).lower()
+        raise WeightsError(f"the model file {path} cannot be read: {reason}; give its path with --weights") from e
+    return Weights(source=str(path), identity=f"sha256:{found.sha256}", path=path)
 
 
 def _random(text: str) -> Weights:

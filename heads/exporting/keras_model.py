@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from featurecache.backbones.catalog import find_network
+from featurecache.backbones.catalog import OWN_MODEL, find_network
 from featurecache.backbones.keras_runtime import fixed_settings, load_keras, placed
+from featurecache.backbones.model_file import read_network
 from featurecache.backbones.network import from_pixels
 from featurecache.backbones.weights import resolve_weights
 from featurecache.images.decode import DecodeRules
@@ -30,7 +32,6 @@ from heads.families.layers import Layer, LayersModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from featurecache.backbones.catalog import NetworkSpec
     from featurecache.backbones.weights import Weights
@@ -88,8 +89,14 @@ def network_of(
         If the weights differ from those of the head.
     """
     recipe = head.recipe
-    row = find_network(recipe.backbone)
-    found = resolve_weights(weights or head.weights_source, row, notify=notify)
+    path = weights or head.weights_source
+    if recipe.backbone == OWN_MODEL:
+        row = read_network(
+            Path(path), preprocessing=recipe.preprocessing, input_size=recipe.input_size, taps=(head.tap,)
+        )
+    else:
+        row = find_network(recipe.backbone)
+    found = resolve_weights(path, row, notify=notify)
     rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter)
     spec = row.spec(found.identity, (head.tap,), recipe.precision)
     head.check_recipe(recipe_of(spec, rules, recipe.dtype), head.tap)

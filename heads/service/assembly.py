@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from featurecache.cache import FeatureCache
 from featurecache.errors import FeatureCacheError
 from featurecache.images.decode import DecodeRules, decode
-from featurecache.named_backbone import as_stored, recipe_of, source_of
+from featurecache.named_backbone import as_stored, network_of, recipe_of, source_of
 from featurecache.options import MAX_PIXELS, ServiceOptions
 from featurecache.processors import processor_count
 from heads.errors import HeadError, MismatchError
@@ -144,7 +144,7 @@ def assemble(
     first = next(iter(loaded.values()), None)
     base, weights_source = _base(first, opened, found.folders)
     source = source_of(
-        backbone or base.backbone,
+        backbone or network_of(base),
         weights or weights_source,
         taps=sorted(_taps(loaded, opened)),
         device=device,

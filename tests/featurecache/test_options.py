@@ -56,6 +56,8 @@ OTHER_VALUES = {
     "backbone": "vgg19",
     "weights": "random:3",
     "taps": ("fc1", "block5"),
+    "preprocess": "tf",
+    "input_size": "32x48",
     "precision": "mixed",
     "dtype": "float16",
     "resize": "crop",

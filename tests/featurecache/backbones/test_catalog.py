@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featurecache.backbones.catalog import NETWORKS, PREPROCESSING, find_network
+from featurecache.backbones.catalog import NETWORKS, find_network
 from featurecache.errors import UnknownNameError
-from featurecache.options import PRECISIONS
+from featurecache.options import PRECISIONS, PREPROCESSING
 
 _INPUT_OPEN = {"mobilenet_v3": {"input_shape": (224, 224, 3)}}  # Keras leaves it open by default, with a warning
 
@@ -171,7 +171,9 @@ def test_preprocessing_is_the_arithmetic_that_the_mode_names(mode, photographs):
         "caffe": images[..., ::-1] - np.array([103.939, 116.779, 123.68]),
         "tf": images / 127.5 - 1,
         "torch": (images / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225]),
+        "unit": images / 255,
         "none": images,
+        "inside": images,
     }[mode]
     found = keras.ops.convert_to_numpy(keras_engine._preprocessing(row)(images))
     np.testing.assert_allclose(found, expected, atol=2e-5)

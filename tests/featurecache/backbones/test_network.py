@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featurecache.backbones import keras_engine, vgg
+from featurecache.backbones import network as network_module
+from featurecache.backbones import vgg
 from featurecache.backbones.catalog import find_network
 from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.network import _preprocessed, build, describe_network, from_pixels
@@ -55,7 +56,7 @@ def test_random_weights_are_what_they_always_were_and_make_usable_features(name,
     row = of_size(row)
     network = build(row, weights)
     assert digest(network) == DRAWN[name]
-    monkeypatch.setattr(keras_engine, "build", lambda *_, **__: network)  # once is enough
+    monkeypatch.setattr(network_module, "build", lambda *_, **__: network)  # once is enough
 
     images, taps = photographs(5, row.input_size), (*row.default_taps, "logits")
     if name == "xception":  # without batch statistics its sums grow, so that its probabilities are close to 0 and 1
@@ -186,5 +187,5 @@ def test_a_model_from_pixels_does_not_follow_the_users_keras_settings(weights_of
 
 def test_an_unknown_preprocessing_is_refused():
     unknown = replace(find_network("vgg16"), preprocessing="pytorch")
-    with pytest.raises(EngineError, match="vgg16 has the preprocessing 'pytorch'; known are caffe, tf, torch, none"):
+    with pytest.raises(EngineError, match="has the preprocessing 'pytorch'; known are caffe, tf, torch, unit, none, "):
         _preprocessed(unknown, None)

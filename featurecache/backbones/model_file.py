@@ -1,0 +1,340 @@
+"""A Keras model of the user's own as a network: checks a ``.keras`` file, and loads it in Keras's safe mode."""
+
+import json
+import zipfile
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from featurecache.backbones.catalog import HEAD_ALONE, NETWORKS, OWN_MODEL, NetworkSpec
+from featurecache.backbones.keras_runtime import fixed_settings, load_keras
+from featurecache.errors import OptionError, UnknownNameError, WeightsError
+from featurecache.storage.files import open_regular
+from featurecache.text import did_you_mean
+
+LARGEST_TAP = 4_000_000
+"""The largest number of features of a tap: 16 MB for an image, 512 MB for a batch of 32."""
+
+_LARGEST_CONFIG = 100_000_000  # bytes
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_RUN_CODE = {name: name for name in ("Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")} | {
+    "__lambda__": "Lambda"
+}
+_OTHER_APIS = ("keras.utils", "keras.src.utils", "keras.saving", "keras.src.saving", "keras.config", "keras.export")
+_PREPARING = {"Rescaling", "Normalization"}
+_ONLY_TRAINING = {"Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout"}
+_AFTER_CLASSIFIER = {"Activation", "Softmax"} | _ONLY_TRAINING
+_MESSAGE_LENGTH = 200  # letters of a message of Keras
+
+
+@dataclass(frozen=True, slots=True)
+class TappedModel:
+    """A model on an input of fixed size, and its layers as taps.
+
+    Parameters
+    ----------
+    images
+        The input, a Keras tensor (n, height, width, 3).
+    taps
+        The outputs of its layers by name, from the input on; those of a nested model are named ``model.layer``.
+    layers
+        The name of the layer that each tap reads.
+    default
+        The default tap: what the last dense layer takes, or the last layer if that is none.
+    prepares
+        Whether a layer before the first one with a kernel rescales or normalises pixels.
+    parameters
+        The number of its weights.
+    """
+
+    images: Any
+    taps: Mapping[str, Any]
+    layers: Mapping[str, str]
+    default: str
+    prepares: bool
+    parameters: int
+
+
+def read_network(
+    path: Path,
+    *,
+    preprocessing: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    taps: Collection[str] | None = None,
+) -> NetworkSpec:
+    """Return a model file as a network; starts Keras.
+
+    Parameters
+    ----------
+    path
+        The ``.keras`` file.
+    preprocessing
+        A mode of `PREPROCESSING`; ``inside`` if None and the model has layers for it.
+    input_size
+        Height and width of its input, where the model leaves them open; those of the model if None.
+    taps
+        The taps that will be used; the default one if None.
+
+    Raises
+    ------
+    WeightsError
+        If the file cannot be read, is no Keras model, would run code, or is no network for images.
+    OptionError
+        If the preprocessing or the input size is missing, or does not fit the model, or a tap is too wide.
+    UnknownNameError
+        If there is no such tap.
+    """
+    model = tapped_model(path, input_size)
+    if preprocessing is None and not model.prepares:
+        raise OptionError(
+            f"{path} has no layer that prepares pixels; give the way of its training: --preprocess unit (pixels from 0 "
+            "to 1), tf (-1 to 1), caffe, torch, or none (0 to 255)"
+        )
+    if preprocessing == "inside" and not model.prepares:
+        raise OptionError(
+            f"{path} has no layer Rescaling or Normalization at its beginning, expected one with --preprocess inside; "
+            "pass none if it takes pixels from 0 to 255 as they are"
+        )
+    widths = {tap: prod(output.shape[1:]) for tap, output in model.taps.items()}
+    for tap in (model.default,) if taps is None else taps:
+        if tap not in widths:
+            raise UnknownNameError(f"tap of {path.name}", tap, widths)
+        if widths[tap] > LARGEST_TAP:
+            raise OptionError(
+                f"the tap {tap} of {path} has {widths[tap]:,} features for an image, expected at most "
+                f"{LARGEST_TAP:,}; choose a layer above it with --taps"
+            )
+    height, width = model.images.shape[1:3]
+    return NetworkSpec(
+        name=OWN_MODEL,
+        constructor="",
+        module="",
+        input_size=(height, width),
+        preprocessing=preprocessing or "inside",
+        taps=widths,
+        default_taps=(model.default,),
+        stages={"head": HEAD_ALONE, **{tap: model.layers[tap] for tap in reversed(widths) if tap in model.layers}},
+        weights_file="",
+        weights_url="",
+        parameters=model.parameters,
+    )
+
+
+def tapped_model(path: Path, input_size: tuple[int, int] | None) -> TappedModel:
+    """Load a model file in Keras's safe mode, and return the model with its taps.
+
+    Raises
+    ------
+    WeightsError, OptionError
+        As `read_network`.
+    """
+    _require_safe(path)
+    keras = load_keras()
+    with fixed_settings():
+        try:
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
+        except Exception as e:  # a damaged or unusual file may raise anything
+            raise WeightsError(f"Keras {keras.__version__} cannot load the model {path}: {_in_short(e)}") from e
+        size = _input_size(path, model, input_size)
+        images = keras.Input((*size, 3), name="pixels")
+        try:
+            found = _Replay(nested=True).run(model, images)
+            if found.has_twins:
+                found = _Replay(nested=False).run(model, images)
+        except ValueError as e:
+            sides = "x".join(map(str, size))
+            raise OptionError(
+                f"{path} does not take images of {sides} pixels ({_in_short(e)}); pass another --input-size"
+            ) from e
+        if not found.taps:
+            raise WeightsError(f"{path} has no layer with features of fixed width, expected a network for images")
+        return TappedModel(images, found.taps, found.layers, found.default(), found.prepares, model.count_params())
+
+
+class _Replay:
+    """Calls the layers of a model again on another input, and keeps what each one gives.
+
+    A Keras model does not tell what a layer inside a nested model gives for the images of the outer one. The layers
+    keep their weights.
+
+    Parameters
+    ----------
+    nested
+        Whether the layers of nested models are called one by one; else a nested model counts as one layer.
+    """
+
+    def __init__(self, *, nested: bool) -> None:
+        self._nested = nested
+        self.taps: dict[str, Any] = {}
+        self.prepares = False
+        self.has_twins = False
+        self.layers: dict[str, str] = {}
+        self._begun = False
+        self._kinds: dict[str, str] = {}
+        self._names: set[str] = set()
+        self._below: dict[str, str] = {}  # from a tap to the one that its layer takes
+        self._given: dict[int, str] = {}  # from the id of an output to its tap
+        self._outputs: list[Any] = []  # as long as they are there, ids are unique
+
+    def run(self, model: Any, images: Any) -> "_Replay":  # noqa: ANN401 - Keras has no types
+        self._last = self._given.get(id(self._through(model, images, "")), "")
+        return self
+
+    def default(self) -> str:
+        """Return the tap below the classifier: what the last dense layer takes, or else the last layer."""
+        last = name = self._last or [*self.taps][-1]
+        while self._kinds[name] in _AFTER_CLASSIFIER and name in self._below:
+            name = self._below[name]
+        if self._kinds[name] != "Dense" or name not in self._below:
+            return last
+        name = self._below[name]
+        while self._kinds[name] in _ONLY_TRAINING and name in self._below:
+            name = self._below[name]
+        return name
+
+    def _through(self, model: Any, images: Any, folder: str) -> Any:  # noqa: ANN401 - Keras has no types
+        keras = load_keras()
+
+        def call(layer: Any, *inputs: Any, **options: Any) -> Any:  # noqa: ANN401 - Keras has no types
+            name = f"{folder}{layer.name}"
+            if self._nested and isinstance(layer, keras.Model) and len(inputs) == len(layer.inputs) == 1:
+                output = self._through(layer, inputs[0], f"{name}.")
+            else:
+                self._note_layer(layer)
+                output = layer(*inputs, **options)
+                self.layers[name] = layer.name
+            self._note_output(layer, name, inputs, output)
+            return output
+
+        if isinstance(model, keras.Sequential):
+            for layer in model.layers:
+                images = call(layer, images)
+            return images
+        flat = keras.tree.map_structure(lambda _: images, model.input)
+        outputs = model._run_through_graph(flat, operation_fn=lambda layer: layer, call_fn=call)
+        return keras.tree.flatten(outputs)[0]
+
+    def _note_layer(self, layer: Any) -> None:  # noqa: ANN401 - Keras has no types
+        """Note the name of a layer, which is unique in a model, and whether it prepares pixels."""
+        self.has_twins |= layer.name in self._names
+        self._names.add(layer.name)
+        has_kernel = any("kernel" in weight.name for weight in getattr(layer, "weights", ()))
+        self._begun |= has_kernel
+        self.prepares |= type(layer).__name__ in _PREPARING and not self._begun
+
+    def _note_output(self, layer: Any, name: str, inputs: Iterable[Any], output: Any) -> None:  # noqa: ANN401
+        """Note a tap, if its output is one vector or map of numbers of fixed width."""
+        keras = load_keras()
+        self._outputs.append(output)
+        if not keras.backend.is_keras_tensor(output) or None in output.shape[1:] or len(output.shape) == 1:
+            return
+        self.has_twins |= name in self.taps
+        self.taps[name] = output
+        self._kinds[name] = type(layer).__name__
+        self._given.setdefault(id(output), name)
+        first = next(iter(inputs), None)
+        if id(first) in self._given:
+            self._below[name] = self._given[id(first)]
+
+
+def _input_size(path: Path, model: Any, asked: tuple[int, int] | None) -> tuple[int, int]:  # noqa: ANN401
+    """Return height and width of the input of a model; raise an error unless it takes one batch of RGB images."""
+    try:
+        inputs = list(model.inputs or ())
+    except (AttributeError, ValueError):  # a model that was never built
+        inputs = []
+    if len(inputs) != 1:
+        raise WeightsError(f"the model {path} has {len(inputs) or 'no'} inputs, expected one: images")
+    shape = tuple(inputs[0].shape)
+    if len(shape) != 4 or shape[3] != 3:  # noqa: PLR2004 - (n, height, width, 3)
+        sides = ", ".join("any" if side is None else str(side) for side in shape[1:])
+        raise WeightsError(f"the model {path} takes inputs of shape ({sides}), expected RGB images: (height, width, 3)")
+    own = shape[1:3]
+    if asked is None and None in own:
+        raise OptionError(f"the model {path} takes images of any size; choose one, such as --input-size 224")
+    size = tuple(own_side or side for own_side, side in zip(own, asked or own, strict=True))
+    if asked is not None and asked != size:
+        raise OptionError(
+            f"--input-size is {asked[0]}x{asked[1]}, but the model {path} takes images of {size[0]}x{size[1]} pixels; "
+            "leave it out"
+        )
+    return size[0], size[1]
+
+
+def _require_safe(path: Path) -> None:
+    """Raise `WeightsError` unless a file is a ``.keras`` file of built-in layers that refers to nothing outside."""
+    from featurecache.backbones.weight_file import require_own_numbers
+
+    try:
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
+            with archive.open(_CONFIG) as config:
+                _require_built_in(path, json.loads(config.read(_LARGEST_CONFIG)))
+            with archive.open(_WEIGHTS) as weights:
+                require_own_numbers(path, weights)
+    except WeightsError:
+        raise
+    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError) as e:
+        raise WeightsError(f"{path} is not a Keras model: {_what_else(path)}") from e
+    except OSError as e:
+        raise WeightsError(_unreadable(path, e)) from e
+
+
+def _what_else(path: Path) -> str:
+    """Return what a file is that is no ``.keras`` file, and what to do."""
+    with open_regular(path) as stream:
+        beginning = stream.read(8)
+    if beginning == b"\x89HDF\r\n\x1a\n":
+        return (
+            "it is an HDF5 file; pass a file of weights with --weights, and save a whole model again with "
+            "model.save('NAME.keras')"
+        )
+    if beginning.startswith(b"PK"):
+        return f"it is a zip archive without a readable {_CONFIG} and {_WEIGHTS}; save it again with model.save"
+    return "it is no zip archive, as .keras files are; save the model with model.save('NAME.keras')"
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    """Return the message for a model file that the operating system or HDF5 does not let us read."""
+    reason = (error.strerror or str(error)).lower()
+    remedy = "give the path of another one"
+    if isinstance(error, FileNotFoundError):
+        near = [other.name for other in path.parent.glob("*.keras")] if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, [*near, *NETWORKS])
+        remedy = f"expected a .keras file, or a network that featurecache backbones lists{hint}"
+    return f"the model file {path} cannot be read: {reason}; {remedy}"
+
+
+def _require_built_in(path: Path, config: Any) -> None:  # noqa: ANN401 - JSON
+    """Raise `WeightsError` if a configuration names a class that runs code of the file, or is not Keras's own."""
+    waiting = [config]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            _require_class(path, item)
+            waiting += [value for name, value in item.items() if name != "compile_config"]
+        elif isinstance(item, list):
+            waiting += item
+
+
+def _require_class(path: Path, item: Mapping[str, Any]) -> None:
+    name, module, registered = item.get("class_name"), item.get("module", "keras"), item.get("registered_name")
+    if not isinstance(name, str) or "config" not in item:
+        return
+    if name in _RUN_CODE:
+        raise WeightsError(
+            f"the model {path} has a layer {_RUN_CODE[name]}, which runs code; build the model from other layers"
+        )
+    api = str(module)
+    is_kerass = api.partition(".")[0] in {"keras", "builtins"} and not api.startswith(_OTHER_APIS)
+    if module is None or not is_kerass or ">" in str(registered):
+        raise WeightsError(
+            f"the model {path} has the class {registered or name}, which is not of Keras, and its code is not in the "
+            "file; build the model from Keras's layers, or write a package that runs it (docs/plugins.md)"
+        )
+
+
+def _in_short(error: Exception) -> str:
+    """Return the message of an error of Keras, as one line that is not too long."""
+    return " ".join(str(error).split())[:_MESSAGE_LENGTH] or type(error).__name__

@@ -1,0 +1,237 @@
+"""Model files of the user's own: their features against Keras's own, and what is refused, in one line."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from featurecache import FeatureCache, extract, verify, why
+from featurecache.backbones import model_file
+from featurecache.errors import EngineError, OptionError, RecipeError, UnknownNameError, WeightsError
+
+pytestmark = pytest.mark.slow  # starts Keras
+
+SIDES = (24, 32)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Return a folder with model files: a plain one, one for any size with a nested model, and those to be refused."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("models")
+    layers = keras.layers
+    keras.utils.set_random_seed(7)
+    keras.Sequential(
+        [
+            keras.Input((*SIDES, 3)),
+            layers.Conv2D(5, 3, activation="relu", name="first"),
+            layers.GlobalAveragePooling2D(name="pooled"),
+            layers.Dropout(0.5, name="dropped"),
+            layers.Dense(4, activation="softmax", name="predictions"),
+        ]
+    ).save(folder / "plain.keras")
+    body = keras.Sequential(
+        [keras.Input((None, None, 3)), layers.Rescaling(1 / 255), layers.Conv2D(6, 3, name="inner"), layers.ReLU()],
+        name="body",
+    )
+    images = keras.Input((None, None, 3))
+    pooled = layers.GlobalMaxPooling2D(name="pooled")(body(images))
+    keras.Model(images, layers.Dense(3, name="out")(pooled)).save(folder / "nested.keras")
+    keras.Sequential([keras.Input((8, 8, 3)), layers.Lambda(lambda x: x), layers.Flatten()]).save(folder / "code.keras")
+
+    class Mine(layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    keras.Sequential([keras.Input((8, 8, 3)), Mine(), layers.Flatten()]).save(folder / "custom.keras")
+    pair = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
+    keras.Model(pair, layers.Flatten()(layers.Add()(pair))).save(folder / "two.keras")
+    keras.Sequential([keras.Input((10,)), layers.Dense(2)]).save(folder / "vector.keras")
+    keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten()]).save(folder / "grey.keras")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, photographs):
+    """Return a folder of six images that have the input size of the plain model, and their pixels."""
+    folder, pixels = tmp_path_factory.mktemp("images"), photographs(6, SIDES)
+    for number, each in enumerate(pixels):
+        Image.fromarray(each).save(folder / f"{number}.png")
+    return folder, pixels
+
+
+def features_of_keras(path, tap, pixels):
+    """Return what Keras gives for a layer of a model, or for a layer of a model in it."""
+    import keras
+
+    model = keras.models.load_model(path, compile=False)
+    for name in tap.split(".")[:-1]:
+        model = model.get_layer(name)
+    part = keras.Model(model.inputs, model.get_layer(tap.rpartition(".")[2]).output)
+    return part.predict_on_batch(pixels).reshape(len(pixels), -1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "arithmetic"),
+    [("unit", lambda x: x / 255), ("tf", lambda x: x / 127.5 - 1), ("none", lambda x: x)],
+)
+def test_every_layer_is_a_tap_and_gives_what_keras_gives(mode, arithmetic, files, images, tmp_path):
+    folder, pixels = images
+    taps = ("first", "pooled", "predictions")
+    path = files / "plain.keras"
+    cache = extract(folder, tmp_path / "c.h5", backbone=str(path), preprocess=mode, taps=taps, device="cpu")
+    assert dict(cache.taps) == {"first": 22 * 30 * 5, "pooled": 5, "predictions": 4}
+    assert (cache.recipe.backbone, cache.recipe.input_size, cache.recipe.preprocessing) == ("keras", SIDES, mode)
+    prepared = arithmetic(pixels.astype(np.float32))
+    for tap in taps:
+        expected = features_of_keras(path, tap, prepared)
+        np.testing.assert_allclose(cache.features(tap).X[:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_for_any_size_takes_the_one_that_is_given_and_layers_of_nested_models_are_taps(files, images, tmp_path):
+    folder, pixels = images
+    path, taps = files / "nested.keras", ("body.inner", "body", "out")
+    with pytest.raises(OptionError, match=r"nested.keras takes images of any size; choose one, such as --input-size"):
+        extract(folder, tmp_path / "c.h5", backbone=str(path))
+    cache = extract(folder, tmp_path / "c.h5", backbone=f"keras:{path}", input_size="24x32", taps=taps, device="cpu")
+    assert cache.recipe.preprocessing == "inside"
+    for tap in ("body.inner", "out"):
+        expected = features_of_keras(path, tap, pixels.astype(np.float32))
+        np.testing.assert_allclose(cache.features(tap).X[:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_default_tap_is_what_the_last_dense_layer_takes(files):
+    assert model_file.read_network(files / "plain.keras", preprocessing="unit").default_taps == ("pooled",)
+    assert model_file.read_network(files / "nested.keras", input_size=(16, 16)).default_taps == ("pooled",)
+
+
+def test_the_file_is_the_identity_and_a_cache_finds_it_again(files, images, tmp_path, monkeypatch):
+    folder, _ = images
+    path, moved = tmp_path / "model.keras", tmp_path / "moved.keras"
+    shutil.copy(files / "plain.keras", path)
+    made = extract(folder, tmp_path / "c.h5", backbone=str(path), preprocess="unit", device="cpu")
+    before = (tmp_path / "c.h5").read_bytes()
+    monkeypatch.setattr(model_file, "tapped_model", lambda *_: pytest.fail("the recipe knows the network"))
+    extract(folder, tmp_path / "c.h5")
+    assert set(why(folder, tmp_path / "c.h5", backbone=str(path)).reasons) == {"unchanged"}
+    path.rename(moved)
+    extract(folder, tmp_path / "c.h5", backbone=str(moved))
+    assert (tmp_path / "c.h5").read_bytes() == before
+    with pytest.raises(WeightsError, match=r"weights of .*c.h5 cannot be read again: the model file .*model.keras"):
+        extract(folder, tmp_path / "c.h5")
+    with pytest.raises(RecipeError, match="preprocessing is 'unit', wanted 'tf'"):
+        extract(folder, tmp_path / "c.h5", backbone=str(moved), preprocess="tf")
+    monkeypatch.undo()
+    assert verify(made.path, weights=str(moved), recompute=2).max_relative_error < 1e-5
+    shutil.copy(files / "nested.keras", moved)
+    with pytest.raises(RecipeError, match="made with another recipe"):
+        extract(folder, tmp_path / "c.h5", backbone=str(moved), input_size="24x32", preprocess="unit", taps=["pooled"])
+
+
+def test_a_head_predicts_exports_and_is_tuned_with_the_model(files, images, tmp_path):
+    import keras
+
+    import heads
+
+    _, pixels = images
+    for split, numbers in (("train", range(6)), ("valid", range(2))):
+        for number in numbers:
+            place = tmp_path / "photos" / split / ("even" if number % 2 else "odd")
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[number]).save(place / f"{split}{number}.png")
+    cache = extract(
+        tmp_path / "photos", tmp_path / "c.h5", backbone=str(files / "nested.keras"), input_size="24x32", device="cpu"
+    )
+    head = heads.train(cache, "softmax")
+    prediction = heads.predict(head, tmp_path / "photos")
+    heads.export(head, tmp_path / "model.keras")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    found = np.concatenate([model.predict_on_batch(pixels[number : number + 1]) for number in range(2)])
+    names = [Path(path).name for path in prediction.table.paths]
+    expected = prediction.table.probabilities[[names.index("valid0.png"), names.index("valid1.png")]]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    tuned = heads.finetune(head, tmp_path / "photos", tmp_path / "tuned.keras", unfreeze="body.inner")
+    assert tuned.trained_weights == 3 * 3 * 3 * 6 + 6 + 6 * 2 + 2
+    with pytest.raises(UnknownNameError, match=r"stage of keras up to pooled 'out' \(known: .*head"):
+        heads.finetune(head, tmp_path / "photos", tmp_path / "other.keras", unfreeze="out")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("code.keras", {}, WeightsError, "has a layer Lambda, which runs code; build the model from other layers"),
+        ("custom.keras", {}, WeightsError, "has the class Mine, which is not of Keras"),
+        ("two.keras", {}, WeightsError, "has 2 inputs, expected one: images"),
+        ("vector.keras", {}, WeightsError, r"takes inputs of shape \(10\), expected RGB images"),
+        ("grey.keras", {}, WeightsError, r"takes inputs of shape \(8, 8, 1\), expected RGB images"),
+        ("plian.keras", {}, WeightsError, "no such file or directory; .* did you mean 'plain.keras'"),
+        ("plain.keras", {"preprocess": None}, OptionError, "no layer that prepares pixels.*--preprocess unit"),
+        ("plain.keras", {"preprocess": "inside"}, OptionError, "no layer Rescaling or Normalization"),
+        ("plain.keras", {"preprocess": "imagenet"}, UnknownNameError, "unknown preprocessing 'imagenet'"),
+        ("plain.keras", {"input_size": "64"}, OptionError, "--input-size is 64x64, but .* takes images of 24x32"),
+        ("plain.keras", {"input_size": "0x9"}, OptionError, "input_size is '0x9'; expected height and width"),
+        ("plain.keras", {"taps": ["pool"]}, UnknownNameError, "unknown tap of plain.keras 'pool'; did you mean 'poo"),
+        ("plain.keras", {"weights": "random:0"}, OptionError, "has weights of its own; leave out --weights"),
+        ("plain.keras", {"precision": "mixed"}, EngineError, "leave out --precision"),
+        ("plain.keras", {"engine": "numba"}, EngineError, "use --engine keras"),
+        ("nested.keras", {"input_size": "2"}, OptionError, "does not take images of 2x2 pixels"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(name, options, error, message, files, images, tmp_path):
+    options = {"preprocess": "none", **options}
+    with pytest.raises(error, match=message) as caught:
+        extract(images[0], tmp_path / "c.h5", backbone=str(files / name), device="cpu", **options)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "c.h5").exists()
+
+
+def test_a_tap_that_is_too_wide_is_refused(files, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_file, "LARGEST_TAP", 1000)
+    with pytest.raises(OptionError, match=r"first of .*plain.keras has 3,300 features for an image, expected at most"):
+        extract(images[0], tmp_path / "c.h5", backbone=str(files / "plain.keras"), preprocess="unit", taps=["first"])
+
+
+def test_preprocessing_is_not_for_networks_of_the_catalogue(images, tmp_path):
+    with pytest.raises(OptionError, match="vgg16 has its own preprocessing and input size"):
+        extract(images[0], tmp_path / "c.h5", backbone="vgg16", preprocess="tf")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_bytes(b"hello"), "it is no zip archive"),
+        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "it is an HDF5 file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:3000]), "is not a Keras model"),
+        (lambda path: zipfile.ZipFile(path, "w").writestr("other.txt", "x"), "is not a Keras model"),
+    ],
+)
+def test_a_file_that_is_no_model_is_refused(spoil, message, files, tmp_path):
+    path = Path(shutil.copy(files / "plain.keras", tmp_path / "model.keras"))
+    spoil(path)
+    with pytest.raises(WeightsError, match=message):
+        model_file.read_network(path, preprocessing="unit")
+
+
+def test_weights_that_lie_in_another_file_are_not_read(files, tmp_path):
+    with zipfile.ZipFile(files / "plain.keras") as archive:
+        config = archive.read("config.json")
+        archive.extract("model.weights.h5", tmp_path)
+    with h5py.File(tmp_path / "model.weights.h5", "a") as weights:
+        weights["elsewhere"] = h5py.ExternalLink("/etc/passwd", "/")
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("config.json", config)
+        archive.write(tmp_path / "model.weights.h5", "model.weights.h5")
+    with pytest.raises(WeightsError, match=r"elsewhere in the weights of .* is a link, expected numbers"):
+        model_file.read_network(tmp_path / "model.keras", preprocessing="unit")
+
+
+def test_a_cache_of_a_model_file_opens_without_it(files, images, tmp_path):
+    path = Path(shutil.copy(files / "plain.keras", tmp_path / "model.keras"))
+    extract(images[0], tmp_path / "c.h5", backbone=str(path), preprocess="unit", device="cpu")
+    path.unlink()
+    assert FeatureCache.open(tmp_path / "c.h5").features("pooled").X[:].shape == (6, 5)
