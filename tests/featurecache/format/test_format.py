@@ -122,3 +122,18 @@ def test_a_header_may_be_full():
     assert len(header.encode_header(full)) == header.HEADER_BYTES
     with pytest.raises(OptionError, match="do not fit"):
         header.encode_header(full | {"sha256": full["sha256"] + "0"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "featurestore"}, "its format is 'featurestore' 1, expected 'featurecache' 1 to 3$"),
+        ({"format_version": 9}, "its format is 'featurecache' 9, .* a newer version of featurecache made it, use that"),
+        ({"format": "featurestore", "format_version": 9}, "its format is 'featurestore' 9, expected .* to 3$"),
+    ],
+)
+def test_a_header_of_another_format_is_named(change, message, tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(header.encode_header({"spans": [], "sha256": "", "size": 0} | change))
+    with path.open("rb") as stream, pytest.raises(CacheFormatError, match=message):
+        header.read_header(stream)
