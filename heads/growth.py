@@ -77,7 +77,8 @@ def grown_rows(start: TrainedHead, train: FeatureSet, valid: FeatureSet, *, anew
         n_kept, lost = kept, 0
     notices = _lost(start, lost, anew=anew)
     known = has_content_of(train, rows.contents(valid=False))
-    if not anew and (leaked := int(np.count_nonzero(has_content_of(valid, rows.contents(valid=False))))):
+    only_valid = has_content_of(valid, rows.contents(valid=False)) & ~has_content_of(valid, train.sha256)
+    if not anew and (leaked := int(np.count_nonzero(only_valid))):  # others have a warning of their own
         message = f"{leaked:,} of the {counted(len(valid), 'valid row')} trained the head to continue, which knows them"
         notices.append(Notice(Code.OTHER_ROWS, f"{message}: their accuracy is optimistic"))
     changed = _relabelled(start, rows, train)

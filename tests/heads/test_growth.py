@@ -272,6 +272,11 @@ def test_valid_rows_that_trained_a_dense_head_are_said(caches, make_cache):
     (notice,) = (each for each in warnings if each.code == Code.OTHER_ROWS)
     count = int(np.count_nonzero(splits == "valid"))
     assert notice.message.startswith(f"{count} of the {count} valid rows trained the head")
+    twice = make_cache(features.take(np.array([*range(len(features)), 0])))
+    split = twice.features()
+    split = make_cache(replace(split, splits=np.array([*["train"] * len(features), "valid"], dtype=object)))
+    warnings = train(split, start=train(split, "softmax", params={"epochs": 1})).training.warnings
+    assert {Code.SAME_CONTENT} == {each.code for each in warnings} & {Code.SAME_CONTENT, Code.OTHER_ROWS}
 
 
 def test_layers_of_a_function_of_ones_own_take_no_class():
