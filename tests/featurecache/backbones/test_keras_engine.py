@@ -29,16 +29,16 @@ def test_one_tap_alone_is_what_it_is_among_others(weights_of, photographs, tap):
 
 
 def test_the_network_is_traced_once_for_one_batch_shape(weights_of, photographs, monkeypatch):
-    from keras.applications import mobilenet
+    from keras.applications import imagenet_utils
 
     shapes = []
-    preprocess = mobilenet.preprocess_input
+    preprocess = imagenet_utils.preprocess_input
 
     def counting(images, **options):
         shapes.append(tuple(images.shape))
         return preprocess(images, **options)
 
-    monkeypatch.setattr(mobilenet, "preprocess_input", counting)
+    monkeypatch.setattr(imagenet_utils, "preprocess_input", counting)
     backbone = KerasBackbone(*weights_of("mobilenet"), batch_size=2)
     for n in (1, 2, 3, 5):
         backbone.forward(photographs(n))
