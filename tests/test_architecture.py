@@ -68,9 +68,14 @@ RIVALS = ("by_hand", "with_bentoml", "with_litserve", "with_mlserver")
 
 @pytest.mark.parametrize("package", ["featurecache", "heads", "scripts"])
 def test_no_code_can_unpickle(package):
-    # a lesson loads the model that it has just exported, the rivals of a benchmark the one that it has written
-    loads = {"featurecache/cli/lesson/exported.py", *(f"scripts/bench/rivals/{name}.py" for name in RIVALS)}
-    safe_load = re.compile(r"keras\.saving\.load_model\([^()]+, safe_mode=True\)")
+    # a lesson loads the model that it has just exported, the rivals of a benchmark the one that it has written, and a
+    # user's own model is checked first: it has layers of Keras alone
+    loads = {
+        "featurecache/backbones/model_file.py",
+        "featurecache/cli/lesson/exported.py",
+        *(f"scripts/bench/rivals/{name}.py" for name in RIVALS),
+    }
+    safe_load = re.compile(r"keras\.(saving|models)\.load_model\([^()]+, safe_mode=True\)")
     banned = re.compile(  # Keras's load_model, not the one of ncnn's networks, which reads numbers alone
         r"\b(pickle|dill|cloudpickle|joblib\.load|allow_pickle\s*=\s*True|(?<!net\.)load_model|eval|exec)\b\s*[(.=]"
     )
@@ -125,6 +130,7 @@ def test_images_are_read_through_their_source_alone(package):
 
 
 OPENERS = {
+    "featurecache/backbones/model_file.py": "the members of a model file, in its archive",
     "featurecache/control_groups.py": "control groups",
     "featurecache/memory.py": "memory of the process and of the machine",
     "featurecache/processors.py": "what processors they are",
