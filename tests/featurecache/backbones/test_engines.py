@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from featurecache import extract
-from featurecache.backbones import engines, keras_engine, keras_runtime
+from featurecache.backbones import engines, keras_runtime, network
 from featurecache.backbones.catalog import NETWORKS, find_network
 from featurecache.backbones.engines import choose_engine, start_engine
 from featurecache.errors import EngineError, UnknownNameError
@@ -109,7 +109,7 @@ def test_auto_runs_on_keras_where_numba_cannot_be_loaded(monkeypatch):
 
     # without its dense layers, which are 9 tenths of its weights
     part = keras.applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3))
-    monkeypatch.setattr(keras_engine, "build", lambda *_, **__: part)
+    monkeypatch.setattr(network, "build", lambda *_, **__: part)
     said = []
     source = source_of("vgg16", "random:0", taps=["block1_pool"], notify=said.append)
     assert source.engine == "numba"
