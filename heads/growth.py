@@ -14,6 +14,8 @@ from heads.notices import Code, Notice
 from heads.splits import TRAIN, VALID, has_content_of, rows_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from featurecache.feature_set import FeatureSet
@@ -24,7 +26,7 @@ _SHOWN = 12  # digits of a digest that stands for the path of a row
 
 @dataclass(frozen=True, slots=True)
 class GrownRows:
-    """The rows of a training that goes on from a head.
+    """The rows of a training that continues a head.
 
     Parameters
     ----------
@@ -42,10 +44,13 @@ class GrownRows:
     notices: tuple[Notice, ...]
 
 
-def grown_rows(start: TrainedHead, train: FeatureSet, valid: FeatureSet, *, anew: bool) -> GrownRows:
+def grown_rows(
+    start: TrainedHead, train: FeatureSet, valid: FeatureSet, contents: Iterable[str], *, anew: bool
+) -> GrownRows:
     """Return the rows that a training from a head has: those of a cache, and those that the head kept.
 
-    The rows of the cache stand for the kept rows of the same content, whatever their labels and their role.
+    The rows of the cache stand for the kept rows of the same content, whatever their labels and their split: a kept row
+    whose image is in the test split now, or has lost its label, trains no more.
 
     Parameters
     ----------
@@ -53,6 +58,8 @@ def grown_rows(start: TrainedHead, train: FeatureSet, valid: FeatureSet, *, anew
         The head.
     train, valid
         The labelled rows of the cache, in the head's classes and new ones after them.
+    contents
+        The contents of all rows of the cache, as SHA-256.
     anew
         Whether the training learns from all rows, as heads without epochs do, or goes on from the head's weights.
 
@@ -64,7 +71,7 @@ def grown_rows(start: TrainedHead, train: FeatureSet, valid: FeatureSet, *, anew
     rows = start.training_rows()
     if rows is None:
         return GrownRows(train, valid, None, _unlisted(start, train, anew=anew))
-    here = {*train.sha256, *valid.sha256}
+    here = set(contents)
     lacking = np.array([content not in here for content in rows.sha256], bool)
     lost = int(np.count_nonzero(lacking & ~rows.valid))
     features = _features(start, rows)

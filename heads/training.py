@@ -38,6 +38,7 @@ from heads.splits import (
     roles,
     rows_digest,
     same_content,
+    take_rows,
     torn_groups,
     training_rows,
 )
@@ -320,7 +321,8 @@ def _trained(
     if start is not None:
         features = start.with_new_classes(features)
     own_train, own_valid = training_rows(features, rule)
-    grown = None if start is None else grown_rows(start, own_train, own_valid, anew=training.anew)
+    own_train = _weighing(own_train)
+    grown = None if start is None else grown_rows(start, own_train, own_valid, features.sha256, anew=training.anew)
     train_rows, valid_rows = (grown.train, grown.valid) if grown else (own_train, own_valid)
     require_rows(features, train_rows)
     require_memory(spec, train_rows.X)
@@ -533,6 +535,14 @@ def head_tap(cache: FeatureCache, spec: HeadSpec, tap: str | None) -> str | None
             f"tap: the head {spec.name!r} uses {' or '.join(spec.taps)}, not {chosen or ', '.join(cache.taps)}"
         )
     return chosen
+
+
+def _weighing(train_rows: FeatureSet) -> FeatureSet:
+    """Return the training rows without those of weight 0, which teach nothing; all of them if no row has another."""
+    weights = train_rows.weights
+    if weights is None or not weights.any():
+        return train_rows
+    return take_rows(train_rows, np.flatnonzero(weights != 0))
 
 
 def _kept_rows(start: TrainedHead | None) -> bool:

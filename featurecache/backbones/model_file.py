@@ -1,6 +1,8 @@
 """A Keras model of the user's own as a network: checks a ``.keras`` file, and loads it in Keras's safe mode."""
 
 import json
+import os
+import re
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any
 from featurecache.backbones.catalog import HEAD_ALONE, NETWORKS, OWN_MODEL, NetworkSpec
 from featurecache.backbones.keras_runtime import fixed_settings, load_keras
 from featurecache.errors import OptionError, UnknownNameError, WeightsError
+from featurecache.options import OWN_MODEL_SUFFIX
 from featurecache.storage.files import open_regular
 from featurecache.text import did_you_mean
 
@@ -22,7 +25,16 @@ _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _RUN_CODE = {name: name for name in ("Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")} | {
     "__lambda__": "Lambda"
 }
-_OTHER_APIS = ("keras.utils", "keras.src.utils", "keras.saving", "keras.src.saving", "keras.config", "keras.export")
+_READ_FILES = frozenset(["StringLookup", "IntegerLookup", "IndexLookup", "TextVectorization"])  # a vocabulary's
+_MODULES = re.compile(
+    r"keras|builtins|keras(\.src)?\.(activations|constraints|dtype_policies|initializers|layers|losses|metrics|models"
+    r"|optimizers|regularizers)(\.\w+)*"
+    r"|keras(\.src)?\.(ops|applications)(\.(?!core$)\w+)*"
+)
+"""Where classes and functions of a model may come from: what computes, but nothing that loads, saves or fetches."""
+
+_MODELS = frozenset(["Sequential", "Model", "Functional", "DTypePolicy", "KerasTensor", "Variable"])
+_OF_VALUES = re.compile("__(keras_tensor|tensor|numpy|slice|ellipsis|bytes|complex|typespec)__")
 _PREPARING = {"Rescaling", "Normalization"}
 _ONLY_TRAINING = {"Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout"}
 _AFTER_CLASSIFIER = {"Activation", "Softmax"} | _ONLY_TRAINING
@@ -135,6 +147,8 @@ def tapped_model(path: Path, input_size: tuple[int, int] | None) -> TappedModel:
     with fixed_settings():
         try:
             model = keras.models.load_model(path, compile=False, safe_mode=True)
+        except MemoryError:
+            raise
         except Exception as e:  # a damaged or unusual file may raise anything
             raise WeightsError(f"Keras {keras.__version__} cannot load the model {path}: {_in_short(e)}") from e
         size = _input_size(path, model, input_size)
@@ -269,16 +283,28 @@ def _require_safe(path: Path) -> None:
 
     try:
         with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
+            _require_stored(path, archive)
             with archive.open(_CONFIG) as config:
                 _require_built_in(path, json.loads(config.read(_LARGEST_CONFIG)))
             with archive.open(_WEIGHTS) as weights:
                 require_own_numbers(path, weights)
     except WeightsError:
         raise
-    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError) as e:
+    except (zipfile.BadZipFile, KeyError, ValueError, AttributeError, EOFError, RuntimeError) as e:
         raise WeightsError(f"{path} is not a Keras model: {_what_else(path)}") from e
     except OSError as e:
         raise WeightsError(_unreadable(path, e)) from e
+    if path.suffix != OWN_MODEL_SUFFIX:
+        raise WeightsError(f"the model {path} must have a name that ends in {OWN_MODEL_SUFFIX}, for Keras; rename it")
+
+
+def _require_stored(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raise `WeightsError` if members of an archive are compressed or overlap: they could be of any size."""
+    members = archive.infolist()
+    size = archive.fp.seek(0, os.SEEK_END) if archive.fp else 0
+    compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if compressed or sum(member.file_size for member in members) > size:
+        raise WeightsError(f"the model {path} is a compressed archive, as Keras writes none; save it with model.save")
 
 
 def _what_else(path: Path) -> str:
@@ -313,7 +339,7 @@ def _require_built_in(path: Path, config: Any) -> None:  # noqa: ANN401 - JSON
         item = waiting.pop()
         if isinstance(item, dict):
             _require_class(path, item)
-            waiting += [value for name, value in item.items() if name != "compile_config"]
+            waiting += [value for name, value in item.items() if item is not config or name != "compile_config"]
         elif isinstance(item, list):
             waiting += item
 
@@ -322,13 +348,23 @@ def _require_class(path: Path, item: Mapping[str, Any]) -> None:
     name, module, registered = item.get("class_name"), item.get("module", "keras"), item.get("registered_name")
     if not isinstance(name, str) or "config" not in item:
         return
-    if name in _RUN_CODE:
+    if name in _RUN_CODE or name.rpartition(".")[2] in _RUN_CODE:
+        name = name.rpartition(".")[2] if name not in _RUN_CODE else name
         raise WeightsError(
             f"the model {path} has a layer {_RUN_CODE[name]}, which runs code; build the model from other layers"
         )
-    api = str(module)
-    is_kerass = api.partition(".")[0] in {"keras", "builtins"} and not api.startswith(_OTHER_APIS)
-    if module is None or not is_kerass or ">" in str(registered):
+    if _OF_VALUES.fullmatch(name):
+        return
+    asked = item["config"] if name == "function" else name  # Keras looks the name up in the module
+    is_known = (
+        isinstance(module, str)
+        and _MODULES.fullmatch(module) is not None
+        and isinstance(asked, str)
+        and asked.isidentifier()
+        and asked not in _READ_FILES
+        and (module != "keras" or asked in _MODELS)
+    )
+    if not is_known or ">" in str(registered):
         raise WeightsError(
             f"the model {path} has the class {registered or name}, which is not of Keras, and its code is not in the "
             "file; build the model from Keras's layers, or write a package that runs it (docs/plugins.md)"

@@ -110,9 +110,14 @@ def read_weight_file(
 def require_own_numbers(path: Path, stream: IO[bytes]) -> None:
     """Raise `WeightsError` if the weights of a model file, an HDF5 file, refer to another file."""
     with h5py.File(stream, "r") as file:
-        waiting = [file]
+        waiting: list[h5py.Group] = [file]
+        met = set()  # groups can be in each other
         while waiting:
             group = waiting.pop()
+            address = h5py.h5o.get_info(group.id).addr
+            if address in met:
+                continue
+            met.add(address)
             for name in group:
                 if group.get(name, getclass=True, getlink=True) is not h5py.HardLink:
                     raise WeightsError(f"{name} in the weights of {path} is a link, expected numbers")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from featurecache.errors import ManifestError
+from featurecache.images.flags import SEPARATOR
 from featurecache.images.splits import split_named, splits_within
 from featurecache.notices import Notice
 from featurecache.text import listed
@@ -30,8 +31,12 @@ _DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE)
 def class_warnings(classes: Sequence[str]) -> Iterator[Notice]:
     """Yield a warning for each class that is likely a placeholder or a split, and for classes that look alike.
 
-    Classes that are all numbers, and not all whole ones, give a warning as well.
+    Classes that are all numbers, and not all whole ones, give a warning as well, as do names of several labels.
     """
+    several = [name for name in classes if SEPARATOR in name]
+    if several:
+        fact = f"the classes {listed(several, sort=False)} look like several labels each"
+        yield Notice(SUSPICIOUS, f"{fact}; if an image can have several, train with --target labels")
     if all(map(_DECIMAL.fullmatch, classes)) and any("." in name for name in classes):
         fact = f"the classes are numbers: {listed(classes, sort=False)}"
         yield Notice(SUSPICIOUS, f"{fact}; if a number is to be predicted, train with --target number")
@@ -41,7 +46,7 @@ def class_warnings(classes: Sequence[str]) -> Iterator[Notice]:
             fact = f"the classes {listed(named)} contain names of splits"
             yield Notice(SUSPICIOUS, f"{fact}; if they are splits, name them train, valid and test")
     for name in classes:
-        if _is_placeholder(name):
+        if name != SEPARATOR and _is_placeholder(name):
             fact = f"the class {name!r} looks like a placeholder for a missing label"
             yield Notice(SUSPICIOUS, f"{fact}; leave the label empty if it is one")
         elif split_named(name):

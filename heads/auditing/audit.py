@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurecache.images.classes import class_warnings
 from featurecache.text import counted
 from heads.auditing.duplicates import Duplicate, DuplicateGroup, Duplicates, find_duplicates, groups_of
 from heads.auditing.labels import LabelError, label_errors
@@ -279,7 +280,12 @@ def audit(
         seed=seed,
         n_images=len(features),
         apart=not duplicates.too_many,
-        warnings=(*_notes(features, duplicates, table, near), *_weak_head(table, head), *found.warnings),
+        warnings=(
+            *class_warnings(features.classes),
+            *_notes(features, duplicates, table, near),
+            *_weak_head(table, head),
+            *found.warnings,
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurecache.images.classes import class_warnings
 from heads.artifact.record import TrainingGroups
 from heads.catalog import head_spec, make_head
 from heads.curves.forecasting import FEWEST_SIZES, Forecast, intervals_and_forecast
@@ -361,6 +362,7 @@ def _notes(
     train: FeatureSet, valid: FeatureSet, forecast: Forecast | None, repeats: int, warnings: Mapping[Notice, None]
 ) -> Iterator[Notice]:
     """Yield the notices for the user."""
+    yield from class_warnings(train.classes)
     missing = [train.classes[label] for label in np.setdiff1d(np.arange(len(train.classes)), train.y)]
     unvalidated = [train.classes[label] for label in np.setdiff1d(np.arange(len(train.classes)), valid.y)]
     if missing:

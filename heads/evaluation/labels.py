@@ -44,7 +44,8 @@ class LabelScores:
     f1
         Harmonic mean of both; None if no row has or gets the label.
     average_precision
-        Precision averaged over recall, of the order of the probabilities; None if no row has the label.
+        Precision averaged over recall, of the order of the probabilities; None if no row has the label,
+        or every one.
     support
         Number of rows that have the label.
     """

@@ -88,7 +88,7 @@ def test_new_images_are_predicted(name, tables, invoke, real_cache, images, tmp_
         (("train", "CACHE", "NEW", "--target", "number"), "labels are no numbers from -1e100 to 1e100: 'blue', 'red'"),
         (("train", "CACHE", "NEW", "--target", "number", "--head", "svm"), "'svm' does not learn numbers; take one"),
         (("export", "HEAD", "NEW.joblib"), "export needs a head of the target 'class', this one has 'labels'"),
-        (("compare", "HEAD", "OTHER", "CACHE"), "needs a head of the target 'class'"),
+        (("compare", "HEAD", "OTHER", "CACHE"), "labels-head, needs a head of the target 'class'"),
     ],
 )
 def test_one_line_where_a_target_does_not_apply(command, message, trained, invoke, fake_cache, tmp_path):

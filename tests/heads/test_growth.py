@@ -216,6 +216,33 @@ def test_a_row_that_is_valid_now_trains_no_more(caches, make_cache):
     assert_same(train(divided, start=head), train(divided, "centroid", holdout=0), divided)
 
 
+@pytest.mark.parametrize("lost", ["split", "label"])
+def test_a_kept_row_that_is_a_test_row_now_or_has_lost_its_label_trains_no_more(lost, caches, make_cache):
+    features = caches[0].features()
+    head = train(caches[0], "centroid", holdout=0, keep_rows=True)
+    out = np.arange(len(features)) % 4 == 0
+    splits = np.where(out & (lost == "split"), "test", "train").astype(object)
+    order = np.argsort(splits == "test", kind="stable")
+    y = np.where(out & (lost == "label"), -1, features.y)
+    divided = make_cache(replace(features, y=y, splits=splits).take(order))
+    assert_same(train(divided, start=head), train(divided, "centroid", holdout=0), divided)
+
+
+def test_rows_of_weight_0_teach_no_class(caches):
+    features = caches[0].features()
+    head = train(caches[0], "softmax", params={"epochs": 1})
+    weights = np.where(features.y == 1, 0.0, 1.0)
+    weighted = replace(features, weights=weights)
+    trained = Training.asked("softmax", params={"epochs": 1}, calibrate="temperature").on(
+        weighted, made_by=caches[0].made_by
+    )
+    assert trained.trained_classes == (0, 2)
+    assert trained.training.class_counts[1] == 0
+    assert Code.CLASS_NOT_TRAINED in {each.code for each in trained.training.warnings}
+    with pytest.raises(MismatchError, match="trained on bee, which no training row has"):
+        Training.asked("softmax", start=head).on(weighted, made_by=caches[0].made_by)
+
+
 def test_parameters_may_change_where_all_rows_are_learned(caches):
     old, new, both = caches
     grown = train(new, start=train(old, "ridge", keep_rows=True), params={"alpha": 100.0})

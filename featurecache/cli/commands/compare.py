@@ -44,6 +44,8 @@ def compare(
     planned = ReportFile.planned(report, form, images, thumbnails=thumbnails)
     opened = open_labelled(cache, labels, group)
     loaded = {name: TrainedHead.load(name) for name in names}
+    for name, head in loaded.items():
+        head.require_target("class", f"compare, with {name},")
     with progress("comparing", bar=False):
         comparison = evaluate_all(
             {name: evaluated(opened, head, select_rows(opened, head, split)) for name, head in loaded.items()}

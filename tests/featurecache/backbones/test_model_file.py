@@ -217,6 +217,66 @@ def test_a_file_that_is_no_model_is_refused(spoil, message, files, tmp_path):
         model_file.read_network(path, preprocessing="unit")
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"module": "keras", "class_name": "layers.Lambda"},
+        {"module": "keras", "class_name": "layers.TFSMLayer"},
+        {"module": "keras.utils", "class_name": "get_file"},
+        {"module": "keras", "class_name": "function", "config": "utils.get_file"},
+        {"module": "keras.models", "class_name": "function", "config": "layers.load_model"},
+        {"module": "keras.src.ops.core", "class_name": "Switch"},
+        {"module": "keras.src.saving.saving_lib", "class_name": "function", "config": "load_model"},
+        {"module": "keras.datasets.mnist", "class_name": "function", "config": "load_data"},
+        {"module": "os", "class_name": "function", "config": "system"},
+        {"module": None, "class_name": "function", "config": "system"},
+        {"module": "keras.layers", "class_name": "StringLookup"},
+        {"module": "keras.layers", "class_name": "Dense", "registered_name": "mine>Dense"},
+        {"module": "builtins", "class_name": "__lambda__", "config": {"code": ""}},
+    ],
+)
+@pytest.mark.parametrize("place", ["layers", "compile_config"])
+def test_classes_and_functions_that_do_more_than_compute_are_refused(layer, place):
+    model = {"module": "keras", "class_name": "Sequential", "config": {place: [{"config": {}} | layer]}}
+    with pytest.raises(WeightsError, match=r"which runs code|which is not of Keras"):
+        model_file._require_built_in(Path("model.keras"), model)
+
+
+def test_a_compressed_archive_is_refused(files, tmp_path):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(files / "plain.keras") as archive, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name))
+    with pytest.raises(WeightsError, match="is a compressed archive"):
+        model_file.read_network(path, preprocessing="unit")
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.KERAS", "model"])
+def test_a_name_by_which_keras_would_read_the_file_in_another_way_is_refused(name, files, tmp_path):
+    path = Path(shutil.copy(files / "plain.keras", tmp_path / name))
+    with pytest.raises(WeightsError, match=r"must have a name that ends in \.keras"):
+        model_file.read_network(path, preprocessing="unit")
+
+
+def test_models_of_many_kinds_of_layers_are_known(tmp_path):
+    import keras
+
+    layers = keras.layers
+    images = keras.Input((16, 16, 3))
+    x = keras.applications.mobilenet_v2.preprocess_input(images)
+    body = keras.Sequential([keras.Input((16, 16, 3)), layers.Conv2D(4, 3, kernel_regularizer="l2"), layers.PReLU()])
+    x = layers.RandomFlip(seed=1)(x)
+    x = body(x)
+    y = layers.Conv2D(4, 1, activation=keras.activations.gelu, kernel_initializer=keras.initializers.HeNormal(1))(x)
+    x = keras.ops.relu(x * 0.5 + y)
+    x = layers.LayerNormalization(gamma_constraint="non_neg")(layers.BatchNormalization()(x))
+    x = layers.MultiHeadAttention(2, 4)(layers.Reshape((196, 4))(x), layers.Reshape((196, 4))(x))
+    model = keras.Model(images, layers.Dense(2, dtype="float32")(layers.GlobalAveragePooling1D()(x)))
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    model.save(tmp_path / "model.keras")
+    assert model_file.read_network(tmp_path / "model.keras", preprocessing="none").parameters == model.count_params()
+
+
 def test_weights_that_lie_in_another_file_are_not_read(files, tmp_path):
     with zipfile.ZipFile(files / "plain.keras") as archive:
         config = archive.read("config.json")

@@ -44,6 +44,13 @@ def test_placeholders_are_suspicious(name):
     assert "leave the label empty" in warning.message
 
 
+def test_names_of_several_labels_are_hardly_classes():
+    (warning,) = class_warnings(["cat", "cat|indoors", "|"])
+    assert warning.code == "suspicious_class"
+    assert "'cat|indoors', '|'" in warning.message
+    assert "train with --target labels" in warning.message
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [

@@ -146,8 +146,9 @@ def test_a_picture_is_enlarged_by_the_keyboard(visit, hostile_report):
         assert state["position"] == f"{place % len(bees) + 1} of {len(bees)}"
     page.keyboard.press("Escape")
 
-    state = page.evaluate(STATE)
-    assert (int(state["focused"][:2]), state["open"]) == (bees[-1], False)  # one goes on where one has looked last
+    last = f"{bees[-1]:02}"  # one goes on where one has looked last
+    page.wait_for_function(f"last => (({STATE})().focused ?? '').startsWith(last)", arg=last)
+    assert not page.evaluate(STATE)["open"]
     assert page.locator("output").inner_text() == "11 of 30 images"
 
 
