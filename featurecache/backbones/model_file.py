@@ -156,7 +156,8 @@ def tapped_model(path: Path, input_size: tuple[int, int] | None) -> TappedModel:
         try:
             found = _Replay(nested=True).run(model, images)
             if found.has_twins:
-                found = _Replay(nested=False).run(model, images)
+                first, found = found, _Replay(nested=False).run(model, images)
+                found.prepares |= first.prepares  # a layer inside a nested model
         except ValueError as e:
             sides = "x".join(map(str, size))
             raise OptionError(
@@ -348,10 +349,10 @@ def _require_class(path: Path, item: Mapping[str, Any]) -> None:
     name, module, registered = item.get("class_name"), item.get("module", "keras"), item.get("registered_name")
     if not isinstance(name, str) or "config" not in item:
         return
-    if name in _RUN_CODE or name.rpartition(".")[2] in _RUN_CODE:
-        name = name.rpartition(".")[2] if name not in _RUN_CODE else name
+    bare = name.rpartition(".")[2]
+    if bare in _RUN_CODE:
         raise WeightsError(
-            f"the model {path} has a layer {_RUN_CODE[name]}, which runs code; build the model from other layers"
+            f"the model {path} has a layer {_RUN_CODE[bare]}, which runs code; build the model from other layers"
         )
     if _OF_VALUES.fullmatch(name):
         return

@@ -242,6 +242,20 @@ def test_classes_and_functions_that_do_more_than_compute_are_refused(layer, plac
         model_file._require_built_in(Path("model.keras"), model)
 
 
+def test_a_nested_model_prepares_pixels_also_where_names_of_layers_occur_twice(tmp_path):
+    import keras
+
+    layers = keras.layers
+    body = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Rescaling(1 / 255), layers.Conv2D(2, 3, name="twice")], name="body"
+    )
+    images = keras.Input((8, 8, 3))
+    keras.Model(images, layers.Conv2D(2, 3, name="twice")(body(images))).save(tmp_path / "model.keras")
+    network = model_file.read_network(tmp_path / "model.keras")
+    assert network.preprocessing == "inside"
+    assert set(network.taps) == {"body", "twice"}
+
+
 def test_a_compressed_archive_is_refused(files, tmp_path):
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(files / "plain.keras") as archive, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
