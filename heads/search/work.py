@@ -63,7 +63,7 @@ class Work:
 
     def count(self) -> int:
         """Return the number of tasks with saved outcomes."""
-        return sum(1 for path in (self.directory / "results").iterdir() if self._saved(path))
+        return sum(1 for path in _results(self.directory) if self._saved(path))
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -119,12 +119,17 @@ def locked(directory: Path, plan: Mapping[str, Any]) -> Iterator[Work]:
         try:
             yield work
         except BaseException:
-            if not any((directory / "results").iterdir()):
+            if not any(_results(directory)):
                 remove_directory(directory)
             raise
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _results(directory: Path) -> Iterator[Path]:
+    """Return the files of outcomes, not those to which a process that was killed gave no final name."""
+    return (directory / "results").glob("*.json")
 
 
 def is_unfinished(directory: Path) -> bool:

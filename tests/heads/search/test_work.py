@@ -39,6 +39,17 @@ def test_a_result_is_found_again(directory):
         assert found.correct.tolist() == outcomes[0].correct.tolist()
 
 
+def test_a_result_without_its_final_name_is_as_none(directory):
+    task, _ = fill(directory)
+    result = directory / "results" / task.name
+    result.rename(result.with_name(f".{task.name}.0123456789abcdef.tmp"))
+    with locked(directory, plan()) as work:
+        assert work.count() == 0
+    with pytest.raises(KeyboardInterrupt), locked(directory, plan()):
+        raise KeyboardInterrupt
+    assert not directory.exists()
+
+
 @pytest.mark.parametrize(
     "damage", ["truncate", "flip", "empty", "remove", "directory", "another plan", "too few", "too many"]
 )
