@@ -38,6 +38,7 @@ _STORE_BYTES = 80 << 20  # the object store stays empty; Ray does not start with
 _COUNT_SECONDS = 5.0  # how often the nodes of the cluster are counted
 _PATIENCE = 60.0  # nodes may come: an autoscaler's, or repaired ones
 _ANSWER_SECONDS = 10.0
+_FOLDER_BYTES = 17  # of 103 that a socket's path may have on macOS, 107 on Linux; Ray and our own folder take 86
 _GIVE_ANOTHER = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on its nodes"
 _START = "start one with ray start --head, see docs/scale.md"
 _CPUS = 4  # of a worker without a GPU, unless a node has fewer
@@ -182,7 +183,7 @@ class RayPool:
             "job_config": _job_config(),
         }
         if address == LOCAL:
-            self._folder = tempfile.mkdtemp(prefix="featurecache-")
+            self._folder = tempfile.mkdtemp(prefix="featurecache-", dir=_folder_of_sockets())
             options |= {
                 "num_cpus": max(processor_count(), (workers or 1) * (cpus or 1)),
                 "include_dashboard": False,
@@ -232,6 +233,13 @@ def _import_ray() -> Any:  # noqa: ANN401 - a module
     except ImportError as e:
         raise ClusterError("Ray is not installed, which --cluster needs: pip install 'featurecache[ray]'") from e
     return ray
+
+
+def _folder_of_sockets() -> str:
+    """Return the folder for temporary files, or /tmp where the paths of Ray's sockets would be too long in it."""
+    folder, short = tempfile.gettempdir(), "/tmp"  # noqa: S108 - a folder with a random name is made there
+    is_short = len(os.fsencode(folder)) <= _FOLDER_BYTES
+    return folder if is_short or not os.access(short, os.W_OK | os.X_OK) else short
 
 
 def _found_address() -> str:
@@ -323,6 +331,10 @@ def _room(node: Mapping[str, float], cpus: int, gpus: int) -> int:
 def _words_of(error: Exception, address: str) -> str:
     """Return in one line why there is no cluster."""
     text = " ".join(str(error).split())
+    if "AF_UNIX" in text:
+        return (
+            f"the folder for temporary files has too long a name for Ray's sockets; set TMPDIR to a shorter one: {text}"
+        )
     if "ersion mismatch" in text:
         return f"the cluster at {address} has other versions than this machine, and both must be the same: {text}"
     if "authentication" in text.lower() or "token" in text.lower():

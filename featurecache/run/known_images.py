@@ -4,7 +4,6 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,8 @@ from featurecache.options import ImagePart
 from featurecache.recipe import Recipe
 from featurecache.rows import PartFile
 from featurecache.run.commit_records import CommitRecord
+from featurecache.run.content_set import ContentSet
 from featurecache.storage.files import open_regular
-
-_DIGEST = np.dtype("S32")
-_LOOKED_UP = 1 << 16  # contents at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +40,7 @@ class Shard:
 
 
 class ContentPlaces:
-    """The places of contents, by hash; the first place of a content holds.
-
-    A place takes 44 bytes, and 140 more when somebody asks for a single content.
-    """
+    """The places of contents, by hash, some 56 bytes for each; the first place of a content holds."""
 
     def __init__(self) -> None:
         self.clear()
@@ -54,58 +48,44 @@ class ContentPlaces:
     def clear(self) -> None:
         """Forget all places."""
         self.sources: list[RowSource] = []
-        self._digests = bytearray()
+        self._contents = ContentSet()
         self._of_source = array("i")
         self._rows = array("q")
-        self._numbers: dict[bytes, int] = {}  # of the first `_numbered` places
-        self._numbered = 0
 
     def __len__(self) -> int:
-        return len(self._known())
+        return len(self._contents)
 
     def __contains__(self, content: str) -> bool:
-        return bytes.fromhex(content) in self._known()
+        return content in self._contents
 
     def __iter__(self) -> Iterator[str]:
-        return (content.hex() for content in self._known())
+        return iter(self._contents)
 
     def add(self, contents: Iterable[str], places: RowPlaces) -> None:
         """Add contents with their places; those that have one keep it."""
-        for content in contents:
-            self._digests += bytes.fromhex(content)
-        self._of_source.extend((places.numbers + len(self.sources)).tolist())
-        self._rows.extend(places.rows.tolist())
+        numbers = (places.numbers + len(self.sources)).tolist()
+        for content, number, row in zip(contents, numbers, places.rows.tolist(), strict=True):
+            if self._contents.add(content):
+                self._of_source.append(number)
+                self._rows.append(row)
         self.sources += places.sources
 
     def source(self, content: str) -> int | None:
         """Return the number of the source that has a content; None if there is none."""
-        number = self._known().get(bytes.fromhex(content))
+        number = self._contents.number(content)
         return None if number is None else self._of_source[number]
 
     def of(self, contents: Iterable[str]) -> RowPlaces:
         """Return the places of contents; raise `KeyError` if one has none."""
-        known = np.frombuffer(self._digests, _DIGEST)
-        order = np.argsort(known, kind="stable")
-        chosen, left = [np.empty(0, np.intp)], iter(contents)
-        while wanted := list(islice(left, _LOOKED_UP)):
-            digests = np.array([bytes.fromhex(content) for content in wanted], _DIGEST)
-            places = np.searchsorted(known, digests, sorter=order)
-            is_known = places < len(known)
-            is_known[is_known] = known[order[places[is_known]]] == digests[is_known]
-            if not is_known.all():
-                raise KeyError(wanted[int(np.argmin(is_known))])
-            chosen.append(order[places])
-        numbers = np.concatenate(chosen)
+        chosen = array("q")
+        for content in contents:
+            number = self._contents.number(content)
+            if number is None:
+                raise KeyError(content)
+            chosen.append(number)
+        numbers = np.frombuffer(chosen, np.int64)
         of_source, rows = np.frombuffer(self._of_source, np.int32), np.frombuffer(self._rows, np.int64)
         return RowPlaces(tuple(self.sources), of_source[numbers], rows[numbers])
-
-    def _known(self) -> Mapping[bytes, int]:
-        """Return the numbers of all contents, by digest."""
-        for number in range(self._numbered, len(self._rows)):
-            start = number * _DIGEST.itemsize
-            self._numbers.setdefault(bytes(self._digests[start : start + _DIGEST.itemsize]), number)
-        self._numbered = len(self._rows)
-        return self._numbers
 
 
 class KnownImages:

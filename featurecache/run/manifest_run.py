@@ -30,6 +30,7 @@ from featurecache.packing import pack, pack_in_parts
 from featurecache.processors import processor_class
 from featurecache.provenance import Environment, Provenance
 from featurecache.run.committer import Committer
+from featurecache.run.content_set import ContentSet
 from featurecache.run.progress import Progress
 from featurecache.run.store import Store
 from featurecache.run.units import BatchPlan, Item
@@ -83,7 +84,7 @@ class ManifestRun(ABC, Generic[Item]):
         self._workers = workers
         self._part_rows = part_rows
         self._rehash = rehash
-        self._planned: set[bytes] = set()  # contents, as 32 bytes
+        self._planned = ContentSet()
         self._dark: list[str] = []
         self._report = report
         self._progress = Progress(len(manifest))
@@ -159,7 +160,7 @@ class ManifestRun(ABC, Generic[Item]):
             if self._known.is_elsewhere(content):
                 self._progress.elsewhere += 1
             elif content and not self._is_planned(content) and not self._known.is_cached(content):
-                self._planned.add(bytes.fromhex(content))
+                self._planned.add(content)
                 is_done = self._known.is_committed(content)
                 is_new = item is not None and not is_done
                 if item is not None:
@@ -173,7 +174,7 @@ class ManifestRun(ABC, Generic[Item]):
 
     def _is_planned(self, content: str) -> bool:
         """Whether this run brings a content into the store, or has found it there."""
-        return bytes.fromhex(content) in self._planned
+        return content in self._planned
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

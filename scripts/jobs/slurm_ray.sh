@@ -14,7 +14,7 @@
 #SBATCH --output=featurecache-%j.log
 
 set -euo pipefail
-export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_TMPDIR=/tmp # a job's own folder often has too long a name for sockets
 RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 export RAY_AUTH_TOKEN # srun hands it to all nodes
 head=$(hostname)

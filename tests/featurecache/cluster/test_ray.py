@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +17,15 @@ from runs import contents, make_images
 import featurecache.cluster.ray_workers
 from featurecache import extract
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.cluster.ray_workers import RayPool, _fair_cpus, _found_address, _room, _without_services, _words_of
+from featurecache.cluster.ray_workers import (
+    RayPool,
+    _fair_cpus,
+    _folder_of_sockets,
+    _found_address,
+    _room,
+    _without_services,
+    _words_of,
+)
 from featurecache.errors import ClusterError
 from scripts.bench.kills import Driver, run_with_kills, still_running
 from scripts.bench.sleeping import SleepingBackbone
@@ -71,12 +80,23 @@ def test_other_versions_are_named():
         (ConnectionError("Failed to connect to GCS"), "no cluster answers at head:6379, or it wants another token: "),
         (ConnectionError("InvalidAuthToken: it is incorrect"), "the cluster at head:6379 wants another token: "),
         (RuntimeError("odd"), "no cluster at head:6379: odd"),
+        (OSError("AF_UNIX path length cannot exceed 107 bytes"), "the folder for temporary files has too long a name "),
     ],
 )
 def test_a_wrong_token_is_thought_of(error, beginning):
     words = _words_of(error, "head:6379")
     assert words.startswith(beginning)
     assert ("RAY_AUTH_TOKEN" in words) == ("token" in beginning or "another" in beginning)
+
+
+def test_sockets_are_in_a_folder_with_a_short_name(monkeypatch, tmp_path):
+    long = tmp_path / ("long" * 20)
+    long.mkdir()
+    for folder, expected in (("/tmp", "/tmp"), ("/dev/shm", "/dev/shm"), (str(long), "/tmp")):  # noqa: S108
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        assert _folder_of_sockets() == expected
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert _folder_of_sockets() == str(long)
 
 
 @pytest.mark.parametrize("address", ["head", "head:", ":6379", "ray://head:10001/x"])

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurecache.format.feature_file import RowPlaces
-from featurecache.run import known_images
 from featurecache.run.known_images import ContentPlaces
 
 
@@ -45,9 +44,7 @@ def test_the_first_place_of_a_content_holds(sources, asked_between):
         assert places.source(each) == (expected[each][0] if each in expected else None)
 
 
-@pytest.mark.parametrize("at_a_time", [1, 2, 100])
-def test_a_content_without_a_place_is_an_error(monkeypatch, at_a_time):
-    monkeypatch.setattr(known_images, "_LOOKED_UP", at_a_time)
+def test_a_content_without_a_place_is_an_error():
     places = ContentPlaces()
     assert len(places.of([])) == 0
     with pytest.raises(KeyError, match=content(1)):
