@@ -4,17 +4,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.checks import content_type_conformance, not_a_server_error, status_code_conformance
-
-CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance)
 
 
 @pytest.mark.parametrize("examples", [8, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")  # of schemathesis
 def test_schemathesis_finds_no_fault(run_server, dataset, examples, tmp_path):
+    import schemathesis  # here: it takes seconds, and every process collects this file
+    from schemathesis.checks import content_type_conformance, not_a_server_error, status_code_conformance
+
+    checks = (not_a_server_error, status_code_conformance, content_type_conformance)
     own = Path(shutil.copytree(dataset.heads, tmp_path / "heads"))  # it trains heads and corrects labels
     server = run_server(own, cache=Path(shutil.copy(dataset.cache, tmp_path)))
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
@@ -23,7 +23,7 @@ def test_schemathesis_finds_no_fault(run_server, dataset, examples, tmp_path):
     def ask(case):
         response = case.call(base_url=server.url)
         asked.add((case.method, case.path))
-        case.validate_response(response, checks=CHECKS)
+        case.validate_response(response, checks=checks)
 
     limits = settings(
         max_examples=examples,
