@@ -376,6 +376,13 @@ class ClusterOptions(OptionGroup):
         metadata=_declare("Record that workers differ in engine, versions or processor, instead of refusing them."),
     )
 
+    def __post_init__(self) -> None:
+        OptionGroup.__post_init__(self)
+        if self.cluster is None:
+            for item in fields(self):
+                if getattr(self, item.name) != item.default:
+                    raise OptionError(f"{item.name} is for workers of a cluster; leave it out, or give cluster as well")
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceOptions(OptionGroup):

@@ -165,6 +165,16 @@ def test_numbers_out_of_range_are_refused(group, values, message):
         group(**values)
 
 
+@pytest.mark.parametrize("values", [{"gpus_per_worker": 0}, {"cpus_per_worker": 1}, {"mixed_workers": True}])
+def test_what_workers_of_a_cluster_have_is_refused_without_one(values):
+    (name,) = values
+    with pytest.raises(
+        OptionError, match=f"^{name} is for workers of a cluster; leave it out, or give cluster as well"
+    ):
+        ClusterOptions(**values)
+    assert getattr(ClusterOptions(cluster="local", **values), name) == values[name]
+
+
 @pytest.mark.parametrize("value", ["auto", "4", 0, 4097, 2.0, True])
 def test_a_word_is_refused_where_only_numbers_are_allowed(value):
     with pytest.raises(OptionError, match=f"^batch_size is {value!r}; expected a whole number from 1 to 4,096$"):
