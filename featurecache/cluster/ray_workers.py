@@ -238,7 +238,7 @@ def _import_ray() -> Any:  # noqa: ANN401 - a module
 def _folder_of_sockets() -> str:
     """Return the folder for temporary files, or /tmp where the paths of Ray's sockets would be too long in it."""
     folder, short = tempfile.gettempdir(), "/tmp"  # noqa: S108 - a folder with a random name is made there
-    is_short = len(os.fsencode(folder)) <= _FOLDER_BYTES
+    is_short = len(folder.encode(errors="surrogateescape")) <= _FOLDER_BYTES
     return folder if is_short or not os.access(short, os.W_OK | os.X_OK) else short
 
 
