@@ -260,21 +260,35 @@ def test_fault(invoke, place, contents, monkeypatch, name, arguments, expected):
     assert contents(place) == before
 
 
-@pytest.mark.parametrize("json", [(), ("--json",)])
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
-        ("extract photos no_folder/x.h5", 1, ["no_folder does not exist"]),
+        ("extract photos no_folder/x.h5 --json", 1, ["no_folder does not exist"]),
         ("train fake.h5 x --tap fc2", 1, ["unknown tap 'fc2'"]),
-        ("info truncated.h5", 1, ["truncated.h5"]),
+        ("info truncated.h5 --json", 1, ["truncated.h5"]),
         ("evaluate broken_head fake.h5", 1, ["head.json is damaged"]),
-        ("predict nowhere image.png", 1, ["nowhere"]),
+        ("predict nowhere image.png --json", 1, ["nowhere"]),
         ("extract photos", 2, ["missing argument"]),
     ],
 )
-def test_in_a_process_of_its_own(command, place, contents, arguments, code, expected, json):
+def test_in_a_process_of_its_own(command, place, contents, arguments, code, expected):
     before = contents(place)
-    check(command(*arguments.split(), *json, cwd=place), code, expected)
+    check(command(*arguments.split(), cwd=place), code, expected)
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        ("train fake.h5 x --tap fc2 --json", 1, ["unknown tap 'fc2'"]),
+        ("evaluate broken_head fake.h5 --json", 1, ["head.json is damaged"]),
+        ("extract photos --json", 2, ["missing argument"]),
+    ],
+)
+def test_an_error_with_json_is_the_same_line(invoke, place, contents, monkeypatch, arguments, code, expected):
+    monkeypatch.chdir(place)
+    before = contents(place)
+    check(invoke(*arguments.split()), code, expected)
     assert contents(place) == before
 
 

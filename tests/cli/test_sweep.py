@@ -210,7 +210,7 @@ def session_of(pid):
 
 def gone(pids, session):
     """Whether all processes have ended, within some seconds."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while (left := {pid for pid in pids if session_of(pid) == session}) and time.monotonic() < end:
         time.sleep(0.05)
     return not left

@@ -267,7 +267,7 @@ def test_a_server_that_falls_silent_is_given_up(keras_home, monkeypatch):
 
     def respond(handler):
         sends(BODY[:1000], length=len(BODY))(handler)
-        done.wait(5)
+        done.wait(60)
 
     with serving(respond) as url:
         message = error_of("imagenet", replace(find_network("mobilenet"), weights_url=url))

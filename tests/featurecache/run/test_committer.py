@@ -30,7 +30,7 @@ class RecordingStore:
         self._error = error
 
     def commit(self, batches, file_records, environment):
-        assert self.going.wait(20)
+        assert self.going.wait(60)
         if self._error:
             raise self._error
         rows = [len(contents) for contents, _ in batches]

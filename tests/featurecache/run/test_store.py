@@ -35,14 +35,14 @@ def test_a_store_that_is_closed_during_a_commit_unlocks_at_the_end_of_the_commit
     def hold(path, data):
         if path.parent.name == "commits":
             committing.set()
-            assert going.wait(20)
+            assert going.wait(60)
         publish(path, data)
 
     monkeypatch.setattr(featurecache.run.commit_records, "publish_once", hold)
     store = open_store(tmp_path)
     thread = threading.Thread(target=store.commit, args=COMMIT)
     thread.start()
-    assert committing.wait(20)
+    assert committing.wait(60)
     store.close()
     second = open_store(tmp_path)
     with pytest.raises(OutputError, match="another run is at work"):

@@ -151,7 +151,7 @@ def test_a_training_waits_for_room_in_the_queue(serve, place, finished, slow_bac
     backbone.may_pass.clear()
     with ThreadPoolExecutor(2) as pool:
         held = [pool.submit(service.client.post, "predict", content=png(1))]
-        assert backbone.is_in_pass.wait(5)
+        assert backbone.is_in_pass.wait(60)
         held.append(pool.submit(service.client.post, "predict", content=png(2)))
         wait_for(lambda: service.service.batcher.queued == 1)
         job = train(service, "colours", family="centroid")
@@ -160,7 +160,7 @@ def test_a_training_waits_for_room_in_the_queue(serve, place, finished, slow_bac
         assert service.client.get(f"jobs/{job['job']}").json()["state"] == "running"
         assert service.client.delete(f"jobs/{cancelled['job']}").json()["state"] == "cancelled"
         backbone.may_pass.set()
-        assert [one.result(20).status_code for one in held] == [200, 200]
+        assert [one.result(60).status_code for one in held] == [200, 200]
     job = finished(service, job)
     assert (job["state"], job["trained_rows"]) == ("done", 25), job
 
@@ -171,16 +171,16 @@ def test_nobody_waits_while_a_head_is_published(service, finished, monkeypatch):
 
     def slowly(head, path):
         is_saving.set()
-        assert may_save.wait(20)
+        assert may_save.wait(100)
         return save(head, path)
 
     monkeypatch.setattr(heads.TrainedHead, "save", slowly)
     job = train(service, "nearest")
-    assert is_saving.wait(20)
+    assert is_saving.wait(60)
     try:
-        asked = [service.client.get(f"jobs/{job['job']}", timeout=5), service.client.get("heads", timeout=5)]
+        asked = [service.client.get(f"jobs/{job['job']}", timeout=20), service.client.get("heads", timeout=20)]
         assert [answer.status_code for answer in asked] == [200, 200]
-        assert service.client.delete(f"jobs/{job['job']}", timeout=5).json()["state"] == "running"  # too late
+        assert service.client.delete(f"jobs/{job['job']}", timeout=20).json()["state"] == "running"  # too late
     finally:
         may_save.set()
     assert finished(service, job)["state"] == "done"
@@ -241,7 +241,7 @@ def test_an_epoch_is_reported_and_a_training_is_cancelled(service, finished):
     job = train(service, "colours", **body)
     second = train(service, "nearest", family="centroid")
     before, seen = versions(service), set()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while len(seen) < 3 and time.monotonic() < until:
         found = service.client.get(f"jobs/{job['job']}").json()
         seen.add(found["epoch"] and found["epoch"]["epoch"])
@@ -345,8 +345,8 @@ def test_a_service_that_ends_does_not_wait_for_a_training(service):
     train(service, "colours", family="softmax", parameters={"epochs": 100_000, "patience": 0})
     began = time.monotonic()
     service.server.end()
-    service.thread.join(20)
-    assert time.monotonic() - began < 10
+    service.thread.join(60)
+    assert time.monotonic() - began < 30
 
 
 def test_a_client_cannot_have_a_module_imported(service, tmp_path, monkeypatch):
