@@ -74,23 +74,44 @@ def weights_by_layer(model):
     return {layer.name: layer.get_weights() for layer in layers if layer.get_weights()}
 
 
-def changed_layers(model, head):
-    before, after = weights_by_layer(assemble(head, *network_of(head))), weights_by_layer(model)
+def changed_layers(model, before):
+    after = weights_by_layer(model)
     assert before.keys() == after.keys()
     return [name for name in before if not all(map(np.array_equal, before[name], after[name]))]
 
 
+@pytest.fixture(scope="module")
+def assembled(head):
+    """The network and the head as one model, as a fine-tuning begins; its weights are only to be read."""
+    return assemble(head, *network_of(head))
+
+
+@pytest.fixture(scope="module")
+def before(assembled):
+    """The weights with which a fine-tuning begins."""
+    return weights_by_layer(assembled)
+
+
 @pytest.mark.timeout(600)
-def test_what_lies_below_the_stage_keeps_its_weights_bit_for_bit(tuned, head):
+def test_what_lies_below_the_stage_keeps_its_weights_bit_for_bit(tuned, before):
     done, _, model = tuned
     changed = ["block_16_expand", "block_16_depthwise", "block_16_project", "Conv_1", "scores"]
-    assert changed_layers(model, head) == changed
+    assert changed_layers(model, before) == changed
     layers = weights_by_layer(model)
     assert done.trained_weights == sum(each.size for name in changed for each in layers[name])
     assert done.weights == model.count_params()
 
 
-def test_the_limit_of_pixels_is_the_heads_or_the_given_one(head, images, tmp_path):
+@pytest.fixture
+def saved(monkeypatch):
+    """Let fine-tunings keep their models in this list, as they are trained, instead of writing files."""
+    models = []
+    monkeypatch.setattr(module, "for_any_size", lambda model, _: model)
+    monkeypatch.setattr(module, "save_model", lambda model, *_: models.append(model))
+    return models
+
+
+def test_the_limit_of_pixels_is_the_heads_or_the_given_one(head, images, tmp_path, saved):
     small, arguments = replace(head, max_pixels=40 * 32 - 1), {"unfreeze": "predictions", "params": {"epochs": 1}}
     with pytest.raises(NoImagesError, match="1,280 pixels are more than the limit of 1,279; --max-pixels raises it"):
         finetune(small, images, tmp_path / "m.keras", **arguments)
@@ -120,13 +141,11 @@ def test_the_model_says_how_it_was_trained(tuned, head):
     assert said["fine_tuning"]["params"] == {"lr": 1e-6, "epochs": 2, "batch_size": 4, "optimizer": "adam"}
 
 
-def test_the_head_alone_can_be_trained_and_the_same_seed_gives_the_same(head, images, tmp_path, monkeypatch):
-    found = []
-    monkeypatch.setattr(module, "save_model", lambda model, *_: found.append(model))
+def test_the_head_alone_can_be_trained_and_the_same_seed_gives_the_same(head, before, images, tmp_path, saved):
     for seed in (0, 0, 1):
         finetune(head, images, tmp_path / "m.keras", unfreeze="predictions", params={"batch_size": 4}, seed=seed)
-    assert [changed_layers(model, head) for model in found] == [["scores"]] * 3
-    first, same, other = (model.get_layer("scores").get_weights()[0] for model in found)
+    assert [changed_layers(model, before) for model in saved] == [["scores"]] * 3
+    first, same, other = (model.get_layer("scores").get_weights()[0] for model in saved)
     np.testing.assert_array_equal(first, same)
     assert not np.array_equal(first, other)
 
@@ -174,7 +193,7 @@ def test_photographs_through_a_pretrained_network(tmp_path, cats_and_dogs):
     params = {"batch_size": 10, "lr": 1e-4}
     done = finetune(head, images, tmp_path / "m.keras", unfreeze="block16", params=params)
     model = keras.saving.load_model(done.path)
-    assert changed_layers(model, head)[0] == "block_16_expand"
+    assert changed_layers(model, weights_by_layer(assemble(head, *network_of(head))))[0] == "block_16_expand"
     assert (done.n_train, done.n_valid, done.failures) == (20, 10, {})
     start, end = done.epochs
     assert (start.accuracy, start.valid_accuracy) == (head.training.train_accuracy, head.training.valid_accuracy)
@@ -293,7 +312,8 @@ def test_a_training_that_diverges_leaves_nothing(head, tmp_path):
     assert list(tmp_path.iterdir()) == [images]
 
 
-def test_images_of_which_none_can_be_used(head, tmp_path):
+def test_images_of_which_none_can_be_used(head, assembled, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "assemble", lambda *_: assembled)
     images = write_images(tmp_path / "images", {"train": 1, "valid": 1})
     for path in images.glob("train/*/*"):
         path.write_bytes(b"no image")
@@ -313,10 +333,10 @@ def test_images_of_which_none_can_be_used(head, tmp_path):
         ([None, None], ["there are no valid images: the accuracy on new images is unknown"]),
     ],
 )
-def test_what_the_epochs_say_is_put_into_words(head, images, tmp_path, monkeypatch, losses, said):
+def test_what_the_epochs_say_is_put_into_words(head, assembled, images, tmp_path, monkeypatch, saved, losses, said):
     epochs = [Epoch(number, 0.5, 0.5, loss, loss) for number, loss in enumerate(losses)]
     monkeypatch.setattr(module.Trainer, "train", lambda *_, **__: epochs)
-    monkeypatch.setattr(module, "save_model", lambda *_: None)
+    monkeypatch.setattr(module, "assemble", lambda *_: assembled)
     done = finetune(head, images, tmp_path / "m.keras", unfreeze="block16")
     assert len(done.warnings) == len(said)
     assert all(warning.message.startswith(words) for warning, words in zip(done.warnings, said, strict=True))
