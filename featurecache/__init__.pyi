@@ -15,6 +15,7 @@ from .cache import FeatureCache as FeatureCache
 from .errors import FeatureCacheError as FeatureCacheError
 from .extraction import extract as extract
 from .feature_set import FeatureSet as FeatureSet
+from .images.archives import ArchiveSource as ArchiveSource
 from .images.failures import Failure as Failure
 from .images.files import FileContent as FileContent
 from .images.files import Stat as Stat

@@ -241,7 +241,8 @@ class ImageOptions(OptionGroup):
     """How the list of images is read."""
 
     root: Path | None = field(
-        default=None, metadata=_declare("The folder that a table's paths are relative to.", shown="the table's")
+        default=None,
+        metadata=_declare("The folder or archive that a table's paths are relative to.", shown="the table's"),
     )
     label_from_name: bool = field(default=False, metadata=_declare("Take labels from names such as cat.123.jpg."))
     path_column: str | None = field(default=None, metadata=_declare("A table's column of paths.", shown="path"))

@@ -24,9 +24,7 @@ from featurecache.errors import ClusterError, OutputError
 from featurecache.format.file_records import FileRecord
 from featurecache.images.decode import dark_images
 from featurecache.images.failures import Failure
-from featurecache.images.image_source import ImageSource
 from featurecache.images.manifest import ImageEntry
-from featurecache.images.sources import FolderSource
 from featurecache.prefetch import ahead
 from featurecache.provenance import Environment
 from featurecache.run.manifest_run import ManifestRun, environment_of
@@ -127,7 +125,7 @@ class ClusterRun(ManifestRun[str]):
         self._order = Order(
             recipe=self._store.recipe,
             network=self._source.arguments,
-            images=_anywhere(self._manifest.source),
+            images=self._manifest.source.anywhere(),
             example=self._manifest.entries[len(self._found) - 1].path,
             rules=self._rules,
             batch_size=self._plan.size or self._source.batch_size,
@@ -352,11 +350,6 @@ class ClusterRun(ManifestRun[str]):
     def _environment(self) -> Environment:
         limit = self._rules.max_pixels
         return self._reference or environment_of(None, self._workers, self._source.weights, limit, self._part)
-
-
-def _anywhere(source: ImageSource) -> ImageSource:
-    """Return the source for processes with another current folder."""
-    return replace(source, root=source.root.absolute()) if isinstance(source, FolderSource) else source
 
 
 def _difference(reference: Environment, found: Environment) -> str:

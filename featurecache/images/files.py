@@ -120,12 +120,17 @@ def read_file(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], *, max_
     except OSError as e:
         if e.errno == errno.ENOENT and os.path.islink(path):  # noqa: PTH114 - pathlib takes no bytes
             return Failure("broken_link", "a symbolic link to nothing")
-        code, reason = _FAILURES.get(e.errno or 0, ("unreadable", one_line((e.strerror or str(e)).lower())))
-        return Failure(code, reason)
+        return failure_of(e)
     except ValueError:
         return Failure("bad_name", "the file name has characters that no file name can have")
     except MemoryError:
         return Failure("out_of_memory", "not enough memory to read the file")
+
+
+def failure_of(error: OSError) -> Failure:
+    """Return the failure of an image whose file could not be read."""
+    code, reason = _FAILURES.get(error.errno or 0, ("unreadable", one_line((error.strerror or str(error)).lower())))
+    return Failure(code, reason)
 
 
 def _read(descriptor: int, max_bytes: int) -> FileContent:

@@ -52,13 +52,19 @@ def walk(root: bytes) -> tuple[list[str], list[Ignored]]:
 
 def _kind(entry: os.DirEntry[bytes]) -> str:
     """Return `_IMAGE`, `_FOLDER`, or the reason why the entry is ignored."""
-    if entry.name.startswith(b"."):
+    if not entry.name.startswith(b"."):
+        if entry.is_dir(follow_symlinks=False):
+            return _FOLDER
+        if entry.is_symlink() and is_folder(entry.path):
+            return "a symbolic link to a folder, which is not followed"
+    return why_ignored(entry.name) or _IMAGE
+
+
+def why_ignored(name: bytes) -> str:
+    """Return why a file is no image by its name, which may have folders; empty if it is one."""
+    if name.startswith(b".") or b"/." in name:
         return "hidden"
-    if entry.is_dir(follow_symlinks=False):
-        return _FOLDER
-    if entry.is_symlink() and is_folder(entry.path):
-        return "a symbolic link to a folder, which is not followed"
-    return _IMAGE if entry.name.lower().endswith(_EXTENSION_BYTES) else "not an image file by its extension"
+    return "" if name.lower().endswith(_EXTENSION_BYTES) else "not an image file by its extension"
 
 
 def is_folder(path: bytes | Path) -> bool:
@@ -71,11 +77,15 @@ def require_folder(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as e:
-        raise ManifestError(f"{path} does not exist; expected a folder of images or a .csv or .tsv table") from e
+        raise ManifestError(
+            f"{path} does not exist; expected a folder of images, a .csv or .tsv table, or a .zip or .tar file"
+        ) from e
     except OSError as e:
         raise ManifestError(f"{path} cannot be accessed: {(e.strerror or str(e)).lower()}") from e
     if not stat.S_ISDIR(mode):
-        raise ManifestError(f"{path} is neither a folder of images nor a .csv or .tsv table; give one of these")
+        raise ManifestError(
+            f"{path} is neither a folder of images nor a .csv or .tsv table nor a .zip or .tar file; give one of these"
+        )
 
 
 def arrange(root: Path, images: Collection[str]) -> tuple[list[Found], list[str]]:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Self
 
 from featurecache.errors import ManifestError
 from featurecache.images.failures import Failure
@@ -72,6 +73,10 @@ class ImageSource(ABC):
             If the source cannot be listed; this is the default.
         """
         raise ManifestError(f"{self.name} cannot list its images; make its manifest with featurecache.from_source")
+
+    def anywhere(self) -> Self:
+        """Return the same source for a process with another current folder."""
+        return self
 
     def exists(self) -> bool:
         """Return whether the whole source exists, for example a folder."""

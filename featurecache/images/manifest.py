@@ -153,12 +153,12 @@ def manifest_of(
     known_classes: Sequence[str] = (),
     notify: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Return a given manifest, or read a folder or table as `read_manifest` does; say what was understood.
+    """Return a given manifest, or read a folder, archive or table as `read_manifest` does; say what was understood.
 
     Parameters
     ----------
     options
-        How a folder or table is read.
+        How a folder, archive or table is read.
     known_classes
         The classes of an existing cache or head, whose order holds if no other is given.
     notify
@@ -264,7 +264,7 @@ def read_manifest(
     split_column: str | None = None,
     class_order: str | None = None,
 ) -> Manifest:
-    """Make the manifest of a folder or table of images, or of another source that lists its images.
+    """Make the manifest of a folder, archive or table of images.
 
     A folder is laid out as ``<split>/<class>/…``, ``<split>/…`` (unlabelled), ``<class>/…``, or flat (unlabelled);
     below a class folder images may lie at any depth. Links to folders are not followed. A table (``.csv``, ``.tsv``,
@@ -279,9 +279,9 @@ def read_manifest(
     Parameters
     ----------
     images
-        The folder or the table, or a file of images that `featurecache.open_source` knows.
+        The folder, the ``.zip``, ``.tar``, ``.tar.gz`` or ``.tgz`` file, a folder in it, or the table.
     root
-        The folder that a table's paths are relative to; the table's folder if None.
+        The folder or archive that a table's paths are relative to; the table's folder if None.
     label_from_name
         Take labels from file names of the form ``LABEL.NUMBER.EXTENSION``; other names stay unlabelled.
     path_column, label_column, split_column
@@ -317,15 +317,17 @@ def read_manifest(
 
 
 def _read(images: Path, options: ImageOptions, known_classes: Sequence[str] = ()) -> Manifest:
-    """Make the manifest of a folder or table."""
+    """Make the manifest of a folder, archive or table."""
     delimiter = DELIMITERS.get(images.suffix.lower())
     ignored: list[Ignored] = []
     further: Mapping[str, Sequence[str]] = {}
     if delimiter is not None and os.path.isfile(images):  # noqa: PTH113 - pathlib raises where permission is missing
         folder = images.parent if options.root is None else options.root
-        if not is_folder(folder):
-            raise ManifestError(f"the root {folder} of {images} is not a folder; give the folder that holds the images")
         source = open_source(folder)
+        if not source.exists():
+            raise ManifestError(
+                f"the root {folder} of {images} is neither a folder nor an archive; give what holds the images"
+            )
         found, notes, further = read_table(images, folder, delimiter, options)
     else:
         source = open_source(images)

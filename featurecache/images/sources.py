@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
+from featurecache.images.archives import SUFFIXES, ArchiveSource
 from featurecache.images.failures import Failure
 from featurecache.images.files import FileContent, Stat, read_file, stat_file
 from featurecache.images.folder import is_folder, require_folder, walk
@@ -43,6 +45,10 @@ class FolderSource(ImageSource):
     def name(self) -> str:
         """The absolute path of the folder."""
         return str(self.root.absolute())
+
+    def anywhere(self) -> Self:
+        """Return the same source with the absolute path of the folder."""
+        return replace(self, root=self.root.absolute())
 
     def stat(self, path: str) -> Stat | None:
         """Return the file's size and modification time; None if they cannot be read."""
@@ -99,7 +105,7 @@ def read_named_file(path: str | os.PathLike[str], *, max_bytes: int) -> FileCont
     return FolderSource(Path(), confined=False).read(encode_name(os.fsencode(path)), max_bytes=max_bytes)
 
 
-_SOURCES: dict[str, Callable[[Path], ImageSource]] = {}
+_SOURCES: dict[str, Callable[[Path], ImageSource]] = dict.fromkeys(SUFFIXES, ArchiveSource)
 """The sources of files, by extension in lower case, such as ``".tar"``; all other locations are folders."""
 
 
@@ -116,7 +122,11 @@ def open_source(location: str | os.PathLike[str] | ImageSource) -> ImageSource:
     if isinstance(location, ImageSource):
         return location
     path = Path(location)
-    return FolderSource(path) if is_folder(path) else _SOURCES.get(path.suffix.lower(), FolderSource)(path)
+    if is_folder(path):
+        return FolderSource(path)
+    if opener := _SOURCES.get(path.suffix.lower()):
+        return opener(path)
+    return ArchiveSource.within(path) or FolderSource(path)
 
 
 def example_of(source: ImageSource, path: str) -> str:

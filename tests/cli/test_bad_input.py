@@ -74,7 +74,7 @@ USAGE = [
     ("evaluate", "fake_head fake.h5 --images photos", ["--images", "--report FILE"]),
     ("evaluate", "fake_head fake.h5 --report x.txt", ["x.txt", "--format", "html, json, markdown"]),
     ("evaluate", "fake_head fake.h5 --report x.html --format pdf", ["'pdf'", "html, json, markdown"]),
-    ("evaluate", "fake_head fake.h5 --report x.html --images nowhere", ["nowhere", "not a folder"]),
+    ("evaluate", "fake_head fake.h5 --report x.html --images nowhere", ["nowhere", "neither a folder"]),
     ("evaluate", "fake_head fake.h5 --report x.csv --format html --predictions x.csv", ["the same file"]),
     ("compare", "fake_head fake.h5", ["at least two heads"]),
     ("compare", "fake_head fake_head fake.h5", ["given twice"]),

@@ -20,7 +20,9 @@ def finetune(
     images: Annotated[
         Path,
         typer.Argument(
-            metavar="IMAGES", readable=False, help="A folder or table of labelled images with the head's classes."
+            metavar="IMAGES",
+            readable=False,
+            help="A folder, archive or table of labelled images with the head's classes.",
         ),
     ],
     path: Annotated[Path, typer.Argument(metavar="OUT.keras", readable=False, help="The Keras model to create.")],

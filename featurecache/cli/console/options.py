@@ -15,7 +15,9 @@ _CommandT = TypeVar("_CommandT", bound=Callable[..., None])
 Images = Annotated[
     Path,
     typer.Argument(
-        metavar="IMAGES", readable=False, help="A folder of images, or a CSV or TSV table: path[,label][,split]."
+        metavar="IMAGES",
+        readable=False,
+        help="A folder, ZIP or TAR file of images, or a CSV or TSV table: path[,label][,split].",
     ),
 ]
 Cache = Annotated[

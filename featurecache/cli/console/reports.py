@@ -86,7 +86,9 @@ class ReportFile:
             found = f"unknown format {form!r}" if form else f"no format has the suffix of {path.name!r}"
             raise typer.BadParameter(f"{found}; give --format one of {known}, or use the suffix .html, .json or .md")
         if root is not None and not open_source(root).exists():
-            raise typer.BadParameter(f"--images {root} is not a folder; give the folder that the paths are relative to")
+            raise typer.BadParameter(
+                f"--images {root} is neither a folder nor an archive; give the one that the paths are relative to"
+            )
         require_place(path)
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it is a directory; choose another path for the report")

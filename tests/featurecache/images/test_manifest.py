@@ -342,7 +342,7 @@ def test_what_is_neither_folder_nor_table(tmp_path):
     make(tmp_path, "photo.jpg")
     os.mkfifo(tmp_path / "pipe.csv")
 
-    with pytest.raises(ManifestError, match=r"nowhere does not exist; expected a folder of images or a \.csv"):
+    with pytest.raises(ManifestError, match=r"nowhere does not exist; expected a folder of images, a \.csv"):
         read_manifest(tmp_path / "nowhere")
     for name in ("photo.jpg", "pipe.csv"):
         with pytest.raises(ManifestError, match=rf"{name} is neither a folder of images nor a \.csv or \.tsv table"):
@@ -532,7 +532,7 @@ def test_a_table_that_may_not_be_read():
 
 
 def test_a_root_that_is_no_folder(tmp_path):
-    with pytest.raises(ManifestError, match=r"the root .*nowhere of .*list\.csv is not a folder"):
+    with pytest.raises(ManifestError, match=r"the root .*nowhere of .*list\.csv is neither a folder nor an archive"):
         read_manifest(table(tmp_path, "path\na.jpg\n"), root=tmp_path / "nowhere")
 
 
