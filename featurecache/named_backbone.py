@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.catalog import OWN_MODEL, REGISTRY, ExternalNetwork, NetworkSpec
-from featurecache.backbones.engines import BATCH_SIZES, choose_engine, start_engine
+from featurecache.backbones.engines import choose_engine, default_batch_size, start_engine
 from featurecache.backbones.protocol import Backbone, BackboneSpec
 from featurecache.backbones.weights import resolve_weights
 from featurecache.errors import EngineError, RecipeError, UnknownNameError
@@ -74,7 +74,7 @@ def source_of(
         raise UnknownNameError("device", device, DEVICES)
     if isinstance(row, ExternalNetwork):
         return _external_source(row, weights, taps=taps, device=device, precision=precision, engine=engine)
-    if isinstance(backbone, NetworkSpec) and precision != PRECISIONS[0]:
+    if row.is_own_model and precision != PRECISIONS[0]:
         raise EngineError("a model file is computed in the precision that it was saved with; leave out --precision")
     chosen = choose_engine(engine, row, device=device, precision=precision)
     found = resolve_weights(weights, row, download=download, rehash=rehash, notify=notify)
@@ -104,7 +104,7 @@ def source_of(
         "precision": precision,
         "engine": chosen,
     }
-    return NamedBackbone(spec, found.source, chosen, BATCH_SIZES[chosen], start, arguments)
+    return NamedBackbone(spec, found.source, chosen, default_batch_size(chosen, row), start, arguments)
 
 
 def _external_source(
@@ -135,8 +135,11 @@ def _external_source(
 
 def network_of(recipe: Recipe) -> str | NetworkSpec:
     """Return what `source_of` takes for the network of a recipe: its name, or what the recipe knows of a model file."""
-    if recipe.backbone != OWN_MODEL:
-        return recipe.backbone
+    return own_network(recipe) if recipe.backbone == OWN_MODEL else recipe.backbone
+
+
+def own_network(recipe: Recipe) -> NetworkSpec:
+    """Return what a recipe knows of a model file; its stages are in the file alone."""
     return NetworkSpec(
         name=OWN_MODEL,
         constructor="",

@@ -95,9 +95,13 @@ class NetworkSpec:
         A stage begins at the layer of a tap, or below all of these layers.
         """
         order = [HEAD_ALONE, *self.taps]
-        if self.is_own_model:  # its stages have the names of its taps
-            return [stage for stage in self.stages if stage not in order or order.index(stage) <= order.index(tap)]
         reach = order.index(tap)
+        if self.is_own_model:  # its stages have the names of its taps
+            return [
+                stage
+                for stage, first in self.stages.items()
+                if first == HEAD_ALONE or stage not in order or order.index(stage) <= reach
+            ]
         return [stage for stage, first in self.stages.items() if first not in order or order.index(first) <= reach]
 
 

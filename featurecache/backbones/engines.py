@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from math import prod
 
 from featurecache.backbones.batch_size import Resizable, find_batch_size
 from featurecache.backbones.catalog import NetworkSpec
@@ -14,6 +15,13 @@ from featurecache.options import ENGINES
 
 BATCH_SIZES = {"keras": 32, "numba": 64}
 """Default numbers of images in a batch."""
+
+_BATCH_PIXELS = 32 * 600 * 600  # of a batch at most: those of the largest network in the catalogue
+
+
+def default_batch_size(engine: str, network_spec: NetworkSpec) -> int:
+    """Return the default number of images in a batch: fewer than that of the engine where images are very large."""
+    return max(1, min(BATCH_SIZES[engine], _BATCH_PIXELS // prod(network_spec.input_size)))
 
 
 def choose_engine(asked: str, network_spec: NetworkSpec, *, device: str, precision: str) -> str:
@@ -63,7 +71,7 @@ def start_engine(
     EngineError
         If numba cannot be imported, unless ``asked`` is ``"auto"``: then Keras runs the network.
     """
-    size = batch_size or BATCH_SIZES[engine]
+    size = batch_size or default_batch_size(engine, network_spec)
     backbone: Resizable
     if engine == "numba" and asked == "auto" and (fault := _import_fault()):
         notify(f"numba cannot be loaded ({fault}); using the engine keras instead")

@@ -1,5 +1,6 @@
 """A Keras model of the user's own as a network: checks a ``.keras`` file, and loads it in Keras's safe mode."""
 
+import io
 import json
 import os
 import re
@@ -8,19 +9,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from featurecache.backbones.catalog import HEAD_ALONE, NETWORKS, OWN_MODEL, NetworkSpec
 from featurecache.backbones.keras_runtime import fixed_settings, load_keras
 from featurecache.errors import OptionError, UnknownNameError, WeightsError
-from featurecache.options import OWN_MODEL_SUFFIX
+from featurecache.options import LARGEST_SIDE, OWN_MODEL_SUFFIX
 from featurecache.storage.files import open_regular
 from featurecache.text import did_you_mean
 
 LARGEST_TAP = 4_000_000
-"""The largest number of features of a tap: 16 MB for an image, 512 MB for a batch of 32."""
+"""The largest number of features of all taps together: 16 MB for an image, 512 MB for a batch of 32."""
 
 _LARGEST_CONFIG = 100_000_000  # bytes
+_LOCAL_HEADER = 30  # bytes before the name of a member
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _RUN_CODE = {name: name for name in ("Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")} | {
     "__lambda__": "Lambda"
@@ -36,8 +38,16 @@ _MODULES = re.compile(
 _MODELS = frozenset(["Sequential", "Model", "Functional", "DTypePolicy", "KerasTensor", "Variable"])
 _OF_VALUES = re.compile("__(keras_tensor|tensor|numpy|slice|ellipsis|bytes|complex|typespec)__")
 _PREPARING = {"Rescaling", "Normalization"}
-_ONLY_TRAINING = {"Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout"}
-_AFTER_CLASSIFIER = {"Activation", "Softmax"} | _ONLY_TRAINING
+_ARITHMETIC = {"Multiply", "Divide", "TrueDivide", "Subtract"}  # Keras's operations, as of preprocess_input
+_ONLY_TRAINING = re.compile(
+    r"(Spatial|Gaussian|Alpha)?Dropout([123]D)?|GaussianNoise|AugMix|CutMix|MixUp|RandAugment|Random(?!Crop)\w+"
+)
+"""Layers that return their input except in training."""
+
+_AFTER_CLASSIFIER = {"Activation", "Softmax"}
+_WEIGHTS_IN_A_BYTE = 2  # at most, of models that are quantised to 4 bits
+_HEAD = "head"  # the stage that trains the head alone
+_INPUT = "featurecache_pixels"  # a name that no layer of a model has
 _MESSAGE_LENGTH = 200  # letters of a message of Keras
 
 
@@ -52,7 +62,7 @@ class TappedModel:
     taps
         The outputs of its layers by name, from the input on; those of a nested model are named ``model.layer``.
     layers
-        The name of the layer that each tap reads.
+        The name of the layer that each tap reads, where it is a layer that can be trained from: no mere operation.
     default
         The default tap: what the last dense layer takes, or the last layer if that is none.
     prepares
@@ -110,14 +120,16 @@ def read_network(
             "pass none if it takes pixels from 0 to 255 as they are"
         )
     widths = {tap: prod(output.shape[1:]) for tap, output in model.taps.items()}
-    for tap in (model.default,) if taps is None else taps:
+    wanted = {model.default} if taps is None else {*taps}
+    for tap in sorted(wanted):
         if tap not in widths:
             raise UnknownNameError(f"tap of {path.name}", tap, widths)
-        if widths[tap] > LARGEST_TAP:
-            raise OptionError(
-                f"the tap {tap} of {path} has {widths[tap]:,} features for an image, expected at most "
-                f"{LARGEST_TAP:,}; choose a layer above it with --taps"
-            )
+    if (total := sum(widths[tap] for tap in wanted)) > LARGEST_TAP:
+        what = f"{', '.join(sorted(wanted))} of {path}"
+        raise OptionError(
+            f"{f'the taps {what} have' if len(wanted) > 1 else f'the tap {what} has'} {total:,} features for an image, "
+            f"expected at most {LARGEST_TAP:,}; choose layers above with --taps, or fewer of them"
+        )
     height, width = model.images.shape[1:3]
     return NetworkSpec(
         name=OWN_MODEL,
@@ -127,7 +139,8 @@ def read_network(
         preprocessing=preprocessing or "inside",
         taps=widths,
         default_taps=(model.default,),
-        stages={"head": HEAD_ALONE, **{tap: model.layers[tap] for tap in reversed(widths) if tap in model.layers}},
+        stages={_HEAD: HEAD_ALONE}
+        | {tap: model.layers[tap] for tap in reversed(widths) if tap in model.layers and tap != _HEAD},
         weights_file="",
         weights_url="",
         parameters=model.parameters,
@@ -146,13 +159,13 @@ def tapped_model(path: Path, input_size: tuple[int, int] | None) -> TappedModel:
     keras = load_keras()
     with fixed_settings():
         try:
-            model = keras.models.load_model(path, compile=False, safe_mode=True)
-        except MemoryError:
+            model = _load(path)
+        except (MemoryError, WeightsError):
             raise
         except Exception as e:  # a damaged or unusual file may raise anything
             raise WeightsError(f"Keras {keras.__version__} cannot load the model {path}: {_in_short(e)}") from e
         size = _input_size(path, model, input_size)
-        images = keras.Input((*size, 3), name="pixels")
+        images = keras.Input((*size, 3), name=_INPUT)
         try:
             found = _Replay(nested=True).run(model, images)
             if found.has_twins:
@@ -166,6 +179,28 @@ def tapped_model(path: Path, input_size: tuple[int, int] | None) -> TappedModel:
         if not found.taps:
             raise WeightsError(f"{path} has no layer with features of fixed width, expected a network for images")
         return TappedModel(images, found.taps, found.layers, found.default(), found.prepares, model.count_params())
+
+
+def _load(path: Path) -> Any:  # noqa: ANN401 - a keras.Model
+    """Return the model of a file as Keras loads it in safe mode; allocate no weights that the file does not hold."""
+    keras = load_keras()
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read(_CONFIG))
+    config.pop("compile_config", None)
+    with keras.StatelessScope(initialize_variables=False):
+        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        if not isinstance(model, keras.Model):
+            raise WeightsError(f"{path} holds a {type(model).__name__}, expected a model")
+    count, size = sum(prod(variable.shape) for variable in model.variables), path.stat().st_size
+    if count > _WEIGHTS_IN_A_BYTE * size:
+        raise WeightsError(
+            f"the model {path} describes {count:,} weights, which its {size:,} bytes cannot hold; save it again with "
+            "model.save"
+        )
+    with keras.StatelessScope():
+        pass  # its end allocates the weights
+    model.load_weights(path)
+    return model
 
 
 class _Replay:
@@ -202,24 +237,22 @@ class _Replay:
         last = name = self._last or [*self.taps][-1]
         while self._kinds[name] in _AFTER_CLASSIFIER and name in self._below:
             name = self._below[name]
-        if self._kinds[name] != "Dense" or name not in self._below:
-            return last
-        name = self._below[name]
-        while self._kinds[name] in _ONLY_TRAINING and name in self._below:
-            name = self._below[name]
-        return name
+        return self._below.get(name, last) if self._kinds[name] == "Dense" else last
 
     def _through(self, model: Any, images: Any, folder: str) -> Any:  # noqa: ANN401 - Keras has no types
         keras = load_keras()
 
         def call(layer: Any, *inputs: Any, **options: Any) -> Any:  # noqa: ANN401 - Keras has no types
             name = f"{folder}{layer.name}"
-            if self._nested and isinstance(layer, keras.Model) and len(inputs) == len(layer.inputs) == 1:
+            if _ONLY_TRAINING.fullmatch(type(layer).__name__) and len(inputs) == 1:
+                output = inputs[0]  # also in fine-tuning, where this layer would change it
+            elif self._nested and _is_plain_model(layer) and len(inputs) == 1:
                 output = self._through(layer, inputs[0], f"{name}.")
             else:
                 self._note_layer(layer)
                 output = layer(*inputs, **options)
-                self.layers[name] = layer.name
+                if isinstance(layer, keras.Layer):
+                    self.layers[name] = layer.name
             self._note_output(layer, name, inputs, output)
             return output
 
@@ -237,7 +270,8 @@ class _Replay:
         self._names.add(layer.name)
         has_kernel = any("kernel" in weight.name for weight in getattr(layer, "weights", ()))
         self._begun |= has_kernel
-        self.prepares |= type(layer).__name__ in _PREPARING and not self._begun
+        prepares = type(layer).__name__ in (_PREPARING if isinstance(layer, load_keras().Layer) else _ARITHMETIC)
+        self.prepares |= prepares and not self._begun
 
     def _note_output(self, layer: Any, name: str, inputs: Iterable[Any], output: Any) -> None:  # noqa: ANN401
         """Note a tap, if its output is one vector or map of numbers of fixed width."""
@@ -246,12 +280,18 @@ class _Replay:
         if not keras.backend.is_keras_tensor(output) or None in output.shape[1:] or len(output.shape) == 1:
             return
         self.has_twins |= name in self.taps
+        first = next(iter(inputs), None)
         self.taps[name] = output
         self._kinds[name] = type(layer).__name__
-        self._given.setdefault(id(output), name)
-        first = next(iter(inputs), None)
-        if id(first) in self._given:
-            self._below[name] = self._given[id(first)]
+        if output is not first:
+            self._given.setdefault(id(output), name)
+            if id(first) in self._given:
+                self._below[name] = self._given[id(first)]
+
+
+def _is_plain_model(layer: Any) -> bool:  # noqa: ANN401 - Keras has no types
+    """Whether a layer is a model with one input and one output, whose layers can be called one by one."""
+    return isinstance(layer, load_keras().Model) and len(layer.inputs) == len(layer.outputs) == 1
 
 
 def _input_size(path: Path, model: Any, asked: tuple[int, int] | None) -> tuple[int, int]:  # noqa: ANN401
@@ -268,12 +308,23 @@ def _input_size(path: Path, model: Any, asked: tuple[int, int] | None) -> tuple[
         raise WeightsError(f"the model {path} takes inputs of shape ({sides}), expected RGB images: (height, width, 3)")
     own = shape[1:3]
     if asked is None and None in own:
-        raise OptionError(f"the model {path} takes images of any size; choose one, such as --input-size 224")
+        sides = "x".join("any" if side is None else str(side) for side in own)
+        what = (
+            "any size; choose one, such as --input-size 224"
+            if own == (None, None)
+            else (f"{sides} pixels; choose one size, such as --input-size {'x'.join(str(side or 224) for side in own)}")
+        )
+        raise OptionError(f"the model {path} takes images of {what}")
     size = tuple(own_side or side for own_side, side in zip(own, asked or own, strict=True))
     if asked is not None and asked != size:
+        sides = "x".join("any" if side is None else str(side) for side in own)
+        remedy = f"pass {size[0]}x{size[1]}" if None in own else "leave it out"
         raise OptionError(
-            f"--input-size is {asked[0]}x{asked[1]}, but the model {path} takes images of {size[0]}x{size[1]} pixels; "
-            "leave it out"
+            f"--input-size is {asked[0]}x{asked[1]}, but the model {path} takes images of {sides} pixels; {remedy}"
+        )
+    if max(size) > LARGEST_SIDE:
+        raise WeightsError(
+            f"the model {path} takes images of {size[0]}x{size[1]} pixels, expected at most {LARGEST_SIDE:,} on a side"
         )
     return size[0], size[1]
 
@@ -287,8 +338,7 @@ def _require_safe(path: Path) -> None:
             _require_stored(path, archive)
             with archive.open(_CONFIG) as config:
                 _require_built_in(path, json.loads(config.read(_LARGEST_CONFIG)))
-            with archive.open(_WEIGHTS) as weights:
-                require_own_numbers(path, weights)
+            require_own_numbers(path, _Member(stream, archive.getinfo(_WEIGHTS)))
     except WeightsError:
         raise
     except (zipfile.BadZipFile, KeyError, ValueError, AttributeError, EOFError, RuntimeError) as e:
@@ -297,6 +347,45 @@ def _require_safe(path: Path) -> None:
         raise WeightsError(_unreadable(path, e)) from e
     if path.suffix != OWN_MODEL_SUFFIX:
         raise WeightsError(f"the model {path} must have a name that ends in {OWN_MODEL_SUFFIX}, for Keras; rename it")
+
+
+class _Member(io.RawIOBase):
+    """A member of an archive that is not compressed, as a file: `zipfile` reads all before a place to get there.
+
+    Parameters
+    ----------
+    stream
+        The archive.
+    member
+        Its entry.
+    """
+
+    def __init__(self, stream: BinaryIO, member: zipfile.ZipInfo) -> None:
+        self._stream, self._size, self._place = stream, member.file_size, 0
+        stream.seek(member.header_offset)
+        header = stream.read(_LOCAL_HEADER)
+        lengths = (int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little"))  # name and extra
+        self._start = member.header_offset + _LOCAL_HEADER + sum(lengths)
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = offset + (0, self._place, self._size)[whence]
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - anything with a buffer
+        self._stream.seek(self._start + self._place)
+        data = self._stream.read(min(len(buffer), max(self._size - self._place, 0)))
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
 
 
 def _require_stored(path: Path, archive: zipfile.ZipFile) -> None:

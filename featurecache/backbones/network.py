@@ -94,11 +94,13 @@ def tapped(
 def _freeze(network: Any) -> None:  # noqa: ANN401 - a keras.Model
     """Freeze batch normalisation and switch off dropout, so that training computes the same as inference."""
     layers = load_keras().layers
-    for _, _, layer in leaf_layers(network.layers):
+    for layer in network._flatten_layers(include_self=False):  # also those in a layer of attention
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
-        elif isinstance(layer, layers.Dropout):
+        elif isinstance(layer, layers.Dropout | layers.GaussianDropout | layers.AlphaDropout):
             layer.rate = 0.0
+        elif isinstance(layer, layers.GaussianNoise):
+            layer.stddev = 0.0
 
 
 def _preprocessed(network_spec: NetworkSpec, images: Any) -> Any:  # noqa: ANN401 - Keras tensors

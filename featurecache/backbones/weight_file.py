@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 from typing import IO, Any
 
@@ -107,7 +108,7 @@ def read_weight_file(
             yield [_read(dataset) for dataset in datasets]
 
 
-def require_own_numbers(path: Path, stream: IO[bytes]) -> None:
+def require_own_numbers(path: Path, stream: IO[bytes] | RawIOBase) -> None:
     """Raise `WeightsError` if the weights of a model file, an HDF5 file, refer to another file."""
     with h5py.File(stream, "r") as file:
         waiting: list[h5py.Group] = [file]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from featurecache.backbones.catalog import OWN_MODEL
 from heads.errors import MismatchError
 from heads.rows import row_blocks
 
@@ -83,7 +84,7 @@ def imagenet_top3(cache: FeatureCache, features: FeatureSet) -> ImageNetTop3 | N
     if cache.taps.get(TAP) != len(names()):
         return None
     everything = cache.features(TAP)
-    if everything.recipe.weights.startswith("random:"):
+    if everything.recipe.weights.startswith("random:") or everything.recipe.backbone == OWN_MODEL:
         return None
     place = {path: row for row, path in enumerate(everything.paths)}
     unknown = next((path for path in features.paths if path not in place), None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -20,7 +19,7 @@ from featurecache.backbones.model_file import read_network
 from featurecache.backbones.network import from_pixels
 from featurecache.backbones.weights import resolve_weights
 from featurecache.images.decode import DecodeRules
-from featurecache.named_backbone import recipe_of
+from featurecache.named_backbone import own_network, recipe_of
 from featurecache.storage.external_writers import publish_written
 from heads.calibration import Temperature
 from heads.catalog import HEADS, model_class
@@ -32,6 +31,7 @@ from heads.families.layers import Layer, LayersModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from featurecache.backbones.catalog import NetworkSpec
     from featurecache.backbones.weights import Weights
@@ -90,16 +90,15 @@ def network_of(
     """
     recipe = head.recipe
     path = weights or head.weights_source
-    if recipe.backbone == OWN_MODEL:
-        row = read_network(
-            Path(path), preprocessing=recipe.preprocessing, input_size=recipe.input_size, taps=(head.tap,)
-        )
-    else:
-        row = find_network(recipe.backbone)
+    row = own_network(recipe) if recipe.backbone == OWN_MODEL else find_network(recipe.backbone)
     found = resolve_weights(path, row, notify=notify)
     rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter)
     spec = row.spec(found.identity, (head.tap,), recipe.precision)
     head.check_recipe(recipe_of(spec, rules, recipe.dtype), head.tap)
+    if found.path is not None and row.is_own_model:  # its file tells the stages
+        row = read_network(
+            found.path, preprocessing=recipe.preprocessing, input_size=recipe.input_size, taps=(head.tap,)
+        )
     return row, found
 
 

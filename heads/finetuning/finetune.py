@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from os import PathLike
 
+    from featurecache.backbones.catalog import NetworkSpec
     from featurecache.images.manifest import ImageEntry, Manifest
     from heads.artifact import TrainedHead
     from heads.epochs import Epoch
@@ -191,7 +192,9 @@ def finetune(
         notify(note)
     with placed(find_device(device)), fixed_settings():
         model = assemble(head, row, found)
-        _freeze(model.get_layer(row.name), row.stages[unfreeze])
+        network = model.get_layer(row.name)
+        _require_part(network, row, unfreeze, stages)
+        _freeze(network, row.stages[unfreeze])
         trainer = Trainer(model, manifest, rules, settings, workers)
         begun = time.perf_counter()
         epochs = trainer.train(
@@ -269,6 +272,14 @@ def _contents(manifest: Manifest, entries: Sequence[ImageEntry], max_bytes: int,
 
     threads = workers or processor_count()
     return ahead(look, entries, workers=threads, window=2 * threads)
+
+
+def _require_part(network: Any, row: NetworkSpec, unfreeze: str, stages: Sequence[str]) -> None:  # noqa: ANN401
+    """Raise `UnknownNameError` if a stage begins at a layer that does not lead to the tap: a branch of a model file."""
+    names = {HEAD_ALONE, *(layer.name for layer in network.layers)}
+    if row.stages[unfreeze] not in names:
+        leading = [stage for stage in stages if row.stages[stage] in names]
+        raise UnknownNameError(f"stage of {row.name} that leads to the tap of the head", unfreeze, leading)
 
 
 def _freeze(network: Any, first: str) -> None:  # noqa: ANN401 - a keras.Model

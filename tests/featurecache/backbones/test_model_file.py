@@ -16,6 +16,7 @@ from featurecache.errors import EngineError, OptionError, RecipeError, UnknownNa
 pytestmark = pytest.mark.slow  # starts Keras
 
 SIDES = (24, 32)
+OF_LAYER = {"RandomTranslation": (0.5, 0.5), "RandomPosterization": (3,)}
 
 
 @pytest.fixture(scope="module")
@@ -309,3 +310,152 @@ def test_a_cache_of_a_model_file_opens_without_it(files, images, tmp_path):
     extract(images[0], tmp_path / "c.h5", backbone=str(path), preprocess="unit", device="cpu")
     path.unlink()
     assert FeatureCache.open(tmp_path / "c.h5").features("pooled").X[:].shape == (6, 5)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Return a function that saves the model from an input to outputs, and returns its path."""
+    import keras
+
+    def save(build, sides=SIDES):
+        images = keras.Input((*sides, 3))
+        path = tmp_path / "model.keras"
+        keras.Model(images, build(keras, images)).save(path)
+        return path
+
+    return save
+
+
+def oddly_built(keras, images):
+    """Return the output of a model with names and layers that do not fit a plain chain."""
+    layers = keras.layers
+    x = keras.applications.imagenet_utils.preprocess_input(images, mode="tf")
+    x = layers.GaussianNoise(1.0, name="noise")(layers.RandomFlip(seed=1, name="flip")(x))
+    x = layers.Conv2D(4, 3, name="pixels")(x)
+    x = keras.ops.relu(x)
+    side = layers.Conv2D(4, 1, name="side")(x)
+    x = layers.GlobalAveragePooling2D(name="pooled")(x)
+    side = layers.GlobalMaxPooling2D()(side)
+    return layers.Dense(1000, name="predictions")(layers.Dense(8, name="head")(x) + layers.Dense(8)(side))
+
+
+def test_operations_branches_and_layers_of_any_name_are_known_and_training_layers_do_nothing(saved, images, tmp_path):
+    import heads
+
+    path, (_, pixels) = saved(oddly_built), images
+    network = model_file.read_network(path)
+    assert network.preprocessing == "inside"
+    assert [stage for stage, first in network.stages.items() if not first] == ["head"]
+    assert not any("relu" in stage or "add" in stage for stage in network.stages)
+    for number, each in enumerate(pixels):
+        place = tmp_path / "photos" / "train" / ("even" if number % 2 else "odd")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(each).save(place / f"{number}.png")
+    taps = ["pooled", "predictions"]
+    cache = extract(tmp_path / "photos", tmp_path / "c.h5", backbone=str(path), taps=taps, device="cpu")
+    expected = features_of_keras(path, "pooled", pixels.astype(np.float32))
+    rows = [int(Path(name).stem) for name in cache.features("pooled").paths]
+    np.testing.assert_allclose(cache.features("pooled").X[:], expected[rows], rtol=1e-4, atol=1e-5)
+    assert heads.imagenet_top3(cache, cache.features("predictions")) is None  # a thousand classes of its own
+    head = heads.train(cache, "softmax", tap="pooled")
+    with pytest.raises(
+        UnknownNameError, match=r"stage of keras that leads to the tap of the head 'side' \(known: head"
+    ):
+        heads.finetune(head, tmp_path / "photos", tmp_path / "tuned.keras", unfreeze="side")
+    assert not (tmp_path / "tuned.keras").exists()
+    tuned = heads.finetune(head, tmp_path / "photos", tmp_path / "tuned.keras", unfreeze="pixels", params={"lr": 1e-9})
+    assert tuned.trained_weights == 3 * 3 * 3 * 4 + 4 + 4 * 2 + 2
+    start, end = tuned.epochs[0].loss, tuned.epochs[1].loss
+    assert end == pytest.approx(start, abs=1e-6)  # as if the noise and the flips were not there
+
+
+def test_the_file_is_compared_before_keras_loads_it(files, images, tmp_path, monkeypatch):
+    import heads
+    from heads.errors import MismatchError
+
+    path = Path(shutil.copy(files / "plain.keras", tmp_path / "model.keras"))
+    for number, each in enumerate(images[1]):
+        place = tmp_path / "photos" / ("even" if number % 2 else "odd")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(each).save(place / f"{number}.png")
+    cache = extract(tmp_path / "photos", tmp_path / "c.h5", backbone=str(path), preprocess="unit", device="cpu")
+    head = heads.train(cache, "softmax")
+    shutil.copy(files / "nested.keras", path)
+    monkeypatch.setattr(model_file, "tapped_model", lambda *_: pytest.fail("it is another file"))
+    with pytest.raises(MismatchError):
+        heads.export(head, tmp_path / "exported.keras")
+
+
+def test_a_nested_model_with_several_outputs_is_one_layer(saved):
+    def build(keras, images):
+        layers = keras.layers
+        inner = keras.Input((*SIDES, 3))
+        first = layers.Conv2D(2, 3, name="first")(inner)
+        body = keras.Model(inner, [layers.Flatten()(first), layers.GlobalAveragePooling2D()(first)], name="body")
+        return layers.Dense(3, name="out")(layers.Concatenate(name="both")(body(images)))
+
+    network = model_file.read_network(saved(build), preprocessing="unit")
+    assert dict(network.taps) == {"both": 22 * 30 * 2 + 2, "out": 3}
+    assert network.default_taps == ("both",)
+
+
+def test_layers_that_only_train_return_their_input():
+    import keras
+
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, *SIDES, 3)).astype(np.float32)
+    found = [name for name in dir(keras.layers) if model_file._ONLY_TRAINING.fullmatch(name)]
+    assert {"Dropout", "GaussianNoise", "RandomFlip", "RandomZoom", "MixUp"} <= {*found}
+    for name in found:
+        if name.endswith(("1D", "3D")):
+            continue  # take no images
+        try:
+            layer = getattr(keras.layers, name)()
+        except TypeError:  # a setting has no default
+            layer = getattr(keras.layers, name)(*OF_LAYER.get(name, (0.5,)))
+        given = keras.ops.convert_to_numpy(layer(pixels, training=False))
+        np.testing.assert_array_equal(given, pixels, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("sides", "options", "message"),
+    [
+        ((None, 32), {}, "takes images of anyx32 pixels; choose one size, such as --input-size 224x32"),
+        ((None, 32), {"input_size": (24, 16)}, "--input-size is 24x16, but .* of anyx32 pixels; pass 24x32"),
+        ((None, None), {}, "takes images of any size; choose one"),
+    ],
+)
+def test_open_sides_are_told(sides, options, message, saved):
+    def build(keras, images):
+        return keras.layers.GlobalAveragePooling2D()(images)
+
+    with pytest.raises(OptionError, match=message):
+        model_file.read_network(saved(build, sides), preprocessing="unit", **options)
+
+
+def test_sides_are_bounded_and_batches_of_large_images_are_small(saved):
+    from featurecache.backbones.engines import default_batch_size
+
+    def build(keras, images):
+        return keras.layers.GlobalAveragePooling2D()(images)
+
+    with pytest.raises(WeightsError, match=r"takes images of 5000x8 pixels, expected at most 4,096 on a side"):
+        model_file.read_network(saved(build, (5000, 8)), preprocessing="unit")
+    large = model_file.read_network(saved(build, (2400, 2400)), preprocessing="unit")
+    assert default_batch_size("keras", large) == 2
+    assert default_batch_size("keras", model_file.read_network(saved(build), preprocessing="unit")) == 32
+
+
+def test_the_widths_of_all_taps_count(files, monkeypatch):
+    monkeypatch.setattr(model_file, "LARGEST_TAP", 3302)
+    with pytest.raises(OptionError, match=r"the taps first, predictions of .* have 3,304 features for an image"):
+        model_file.read_network(files / "plain.keras", preprocessing="unit", taps=("predictions", "first"))
+
+
+def test_weights_that_the_file_cannot_hold_are_not_allocated(files, tmp_path):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(files / "plain.keras") as archive, zipfile.ZipFile(path, "w") as changed:
+        config = archive.read("config.json").replace(b'"units": 4', b'"units": 40000000000')
+        changed.writestr("config.json", config)
+        changed.writestr("model.weights.h5", archive.read("model.weights.h5"))
+    with pytest.raises(WeightsError, match=r"describes 240,000,000,142 weights, which its .* bytes cannot hold"):
+        model_file.read_network(path, preprocessing="unit")

@@ -25,14 +25,14 @@ def cache(make_cache, make_features):
     return make
 
 
-def test_names_are_a_thousand_in_kerass_order():
+def test_names_are_a_thousand_in_the_order_of_keras():
     assert len(names()) == 1000
     assert (names()[0], names()[281], names()[282], names()[999]) == ("tench", "tabby", "tiger cat", "toilet tissue")
     assert all(name == name.strip() and name and "_" not in name for name in names())
 
 
 @pytest.mark.real_data
-def test_names_are_those_of_kerass_index(shared_data):
+def test_names_are_those_of_the_index_of_keras(shared_data):
     index = json.loads((shared_data / "imagenet_class_index.json").read_text())
     assert list(names()) == [index[str(each)][1].replace("_", " ") for each in range(1000)]
 
