@@ -366,7 +366,7 @@ def test_operations_branches_and_layers_of_any_name_are_known_and_training_layer
     tuned = heads.finetune(head, tmp_path / "photos", tmp_path / "tuned.keras", unfreeze="pixels", params={"lr": 1e-9})
     assert tuned.trained_weights == 3 * 3 * 3 * 4 + 4 + 4 * 2 + 2
     start, end = tuned.epochs[0].loss, tuned.epochs[1].loss
-    assert end == pytest.approx(start, abs=1e-6)  # as if the noise and the flips were not there
+    assert end == pytest.approx(start, abs=1e-4)  # as if the noise and the flips were not there
 
 
 def test_the_file_is_compared_before_keras_loads_it(files, images, tmp_path, monkeypatch):
