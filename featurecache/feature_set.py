@@ -83,7 +83,9 @@ class FeatureSet:
 
     def __repr__(self) -> str:
         rows, width = self.X.shape
-        return f"<FeatureSet: {counted(rows, 'row')} of {self.tap} ({width}), {len(self.classes):,} classes>"
+        kind = "classes" if self.target == "class" else "labels"
+        what = "numbers" if self.target == "number" else f"{len(self.classes):,} {kind}"
+        return f"<FeatureSet: {counted(rows, 'row')} of {self.tap} ({width}), {what}>"
 
     @property
     def fingerprint(self) -> str:

@@ -86,6 +86,13 @@ class EachLabelModel:
                 stored |= {f"{number}.{name}": arrays[name] for number, arrays in found.items()}
         return stored
 
+    @property
+    def training_features(self) -> NDArray[np.float32] | None:
+        """The features of the training rows, shape (n, d), if the models keep them, as those of `knn` do."""
+        first = next((each for each in self.models if not isinstance(each, bool)), None)
+        features: NDArray[np.float32] | None = getattr(first, "training_features", None)
+        return features
+
     def predict_proba(self, X: Features) -> Floats:
         """Return the probability of each label, shape (n, k), for features of shape (n, d).
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.text import counted, listed
+from featurecache.memory import free_memory
+from featurecache.text import counted, in_units, listed
 from heads.artifact import Growth
 from heads.errors import MismatchError, TrainingError
 from heads.notices import Code, Notice
@@ -61,12 +62,12 @@ def grown_rows(
     contents
         The contents of all rows of the cache, as SHA-256.
     anew
-        Whether the training learns from all rows, as heads without epochs do, or goes on from the head's weights.
+        Whether the training learns from all rows, as heads without epochs do, or continues from the head's weights.
 
     Raises
     ------
     TrainingError
-        If a training from all rows lacks rows that trained the head.
+        If a training from all rows lacks rows that trained the head, or there is no room for the rows.
     """
     rows = start.training_rows()
     if rows is None:
@@ -75,14 +76,21 @@ def grown_rows(
     lacking = np.array([content not in here for content in rows.sha256], bool)
     lost = int(np.count_nonzero(lacking & ~rows.valid))
     features = _features(start, rows)
+    lost_valid = int(np.count_nonzero(lacking & rows.valid))
     n_kept = 0
     if features is not None:
-        (train, kept), (valid, _) = (
+        (train, kept), (valid, kept_valid) = (
             _joined(own, rows, features, lacking & (rows.valid == role))
             for own, role in ((train, False), (valid, True))
         )
-        n_kept, lost = kept, 0
+        n_kept, lost, lost_valid = kept, 0, lost_valid - kept_valid
     notices = _lost(start, lost, anew=anew)
+    if lost_valid and not notices:  # one notice is enough
+        message = (
+            f"{lost_valid:,} of the {counted(start.training.n_valid, 'valid row')} of the head to continue are not in "
+            "the cache, nor kept in the head: its accuracy is that of other rows"
+        )
+        notices.append(Notice(Code.OTHER_ROWS, message))
     known = has_content_of(train, rows.contents(valid=False))
     only_valid = has_content_of(valid, rows.contents(valid=False)) & ~has_content_of(valid, train.sha256)
     if not anew and (leaked := int(np.count_nonzero(only_valid))):  # others have a warning of their own
@@ -144,6 +152,13 @@ def _joined(
     numbers = np.flatnonzero(chosen & ~np.isnan(features[:, 0]))
     if not len(numbers):
         return own, 0
+    needed, free = 4 * (len(numbers) + len(own)) * features.shape[1], free_memory()
+    if needed > free:
+        raise TrainingError(
+            f"the rows of the cache and the {len(numbers):,} that the head kept are joined in memory: they take "
+            f"{in_units(needed)}, and {in_units(free)} are free; join the caches instead (featurecache merge ALL.h5 "
+            "OLD.h5 NEW.h5)"
+        )
     y = rows.y[numbers]
     if own.target == "labels":
         y = np.pad(y, ((0, 0), (0, len(own.classes) - y.shape[1])))

@@ -30,6 +30,9 @@ FEWEST_FOLDS = 2
 _HASH_RANGE = 2**64
 
 
+DEFAULT_HOLDOUT = 0.2
+
+
 @dataclass(frozen=True, slots=True)
 class Holdout:
     """A rule that holds rows out of training by their content, so that rows of equal content stay together.

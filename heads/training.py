@@ -19,15 +19,23 @@ from featurecache.memory import free_memory
 from featurecache.options import MAX_PIXELS
 from featurecache.storage.output_errors import output_error
 from featurecache.targets import Target, require_target
-from featurecache.text import counted, did_you_mean, in_units, listed
+from featurecache.text import counted, in_units, listed
 from heads.artifact import HeadRows, NumberRange, TrainedHead, TrainingGroups, TrainingRecord
 from heads.artifact.rows import MAX_ROWS_BYTES, rows_bytes
 from heads.calibrate import fit_calibration
-from heads.calibration import METHODS, NONE
+from heads.calibration import NONE
 from heads.catalog import head_spec, load_heads, make_head, model_class, stored_head_class, untrained_head
+from heads.continuing import (
+    as_start,
+    calibration_method,
+    holdout_of,
+    keeps_rows,
+    values_of,
+    widened,
+)
 from heads.epochs import Monitor
 from heads.errors import EvaluationError, ParameterError, TrainingError
-from heads.growth import grown_rows, start_columns
+from heads.growth import grown_rows
 from heads.notices import Code, Notice
 from heads.rows import float32_bytes, row_blocks
 from heads.splits import (
@@ -60,7 +68,6 @@ if TYPE_CHECKING:
 OUTPUTS = ("logits", "predictions")  # taps with the network's own classification
 DEFAULT_HEAD = "softmax"
 _DEFAULT_HEADS: dict[Target, str] = {"class": DEFAULT_HEAD, "labels": "logreg", "number": "ridge"}
-DEFAULT_HOLDOUT = 0.2
 _UNEVEN = 0.05  # a larger difference between the actual and the requested share of held-out rows gives a warning
 
 
@@ -114,9 +121,9 @@ def train(
         The part of the training rows to hold out if the cache has no valid split; 0 for none; 0.2 if None.
     start
         A head to continue, on the same tap, with its parameters, holdout, groups and weights. New rows and classes may
-        join; new classes follow its own. A family that is trained in epochs goes on from its weights; the state of its
-        optimizer is not kept. Others learn from all rows, so that the head is the one that these rows give: those that
-        trained ``start`` must be in the cache, or kept in it.
+        join; new classes follow its own. A family that is trained in epochs continues from its weights; the state of
+        its optimizer is not kept. Others learn from all rows, so that the head is the one that these rows give: those
+        that trained ``start`` must be in the cache, or kept in it.
     calibrate
         How to calibrate probabilities: ``"temperature"`` (no prediction changes) or ``"isotonic"`` (a curve for each
         class), on the valid rows, or, if there are none, on the training rows by heads that were trained on four of
@@ -178,7 +185,7 @@ def train(
         tensorboard=None if tensorboard is None else Path(tensorboard),
     )
     chosen = head_tap(cache, training.spec, tap or (start.tap if start else None))
-    relabelled = _as_start(cache if labels is None else cache.with_labels(labels), start)
+    relabelled = as_start(cache if labels is None else cache.with_labels(labels), start)
     features = relabelled.features(chosen).with_target(training.target)
     return training.on(
         features,
@@ -249,9 +256,9 @@ class Training:
                 f"{spec.name} of several labels, or of a number, cannot be continued from its weights; train a new one"
             )
         defaults = spec.number_defaults if wanted == "number" and start is None else {}
-        rule, method = _holdout(holdout, seed, start), _calibrate(calibrate, start)
-        values = _values(spec, {**defaults, **(params or {})}, start)
-        keeps = bool(_kept_rows(start) if keep_rows is None else keep_rows)
+        rule, method = holdout_of(holdout, seed, start), calibration_method(calibrate, start)
+        values = values_of(spec, {**defaults, **(params or {})}, start)
+        keeps = bool(keeps_rows(start) if keep_rows is None else keep_rows)
         training = cls(spec, values, seed, rule, start, method, tensorboard, wanted, keeps)
         if wanted != "class" and (method != NONE or tensorboard is not None):
             asked = "calibrate" if method != NONE else "tensorboard"
@@ -265,7 +272,7 @@ class Training:
 
     @property
     def anew(self) -> bool:
-        """Whether the head learns from all rows, or goes on from the weights of the head to continue."""
+        """Whether the head learns from all rows, or continues from the weights of the head to continue."""
         return self.start is None or not self.spec.fixed
 
     def untrained(self) -> Head:
@@ -328,7 +335,7 @@ def _trained(
     require_memory(spec, train_rows.X)
     if training.keep_rows:
         _require_room(train_rows, valid_rows)
-    model = None if start is None or training.anew else _widened(untrained, start, train_rows)
+    model = None if start is None or training.anew else widened(untrained, start, train_rows)
     record = start.training if start and not training.anew else None
     earlier, kept = (record.epochs, record.kept_epoch) if record else ((), None)
     monitor = Monitor(valid_rows.X, valid_rows.y, on_epoch, earlier, kept, tensorboard=training.tensorboard)
@@ -403,30 +410,6 @@ def _calibrated(head: TrainedHead, training: Training, train_rows: FeatureSet, v
     )
 
 
-def _as_start(cache: FeatureCache, start: TrainedHead | None) -> FeatureCache:
-    """Return a cache with the groups and weights of the head to continue, if there is one.
-
-    Its holdout must choose the same rows, and its rows must keep their weights.
-    """
-    if start is None:
-        return cache
-    groups, weight = start.training.groups, start.training.weight
-    if cache.group_column is None and groups is not None:
-        cache = cache.with_groups(groups.column)
-    if cache.weight_column is None and weight is not None:
-        cache = cache.with_weights(weight)
-    for what, column, found, why in (
-        ("group", groups and groups.column, cache.group_column, "to keep the same rows held out"),
-        ("weight", weight, cache.weight_column, "to weigh rows as before"),
-    ):
-        if found != column:
-            before = f"{what}s of {column!r}" if column else f"no {what}s"
-            raise ParameterError(
-                f"{what}: the head to continue was trained with {before}, got {found!r}; leave it out {why}"
-            )
-    return cache
-
-
 def _class_counts(rows: FeatureSet) -> tuple[int, ...]:
     """Return how many rows each class, or label, has; nothing for numbers."""
     if rows.target == "number":
@@ -453,19 +436,6 @@ def unmatched_labels(features: FeatureSet, labels: Mapping[str, str | None]) -> 
     return [Notice(Code.UNMATCHED_LABELS, message)]
 
 
-def _values(spec: HeadSpec, params: Mapping[str, object], start: TrainedHead | None) -> dict[str, Value]:
-    """Return every parameter's value; raise `ParameterError` for one that ``start`` does not allow."""
-    if start is None:
-        return spec.values(params)
-    if spec.name != start.name:
-        raise ParameterError(f"head: the head to continue is {start.name!r}, not {spec.name!r}; train a new one")
-    values = spec.values({**start.params, **params})
-    changed = [f"{name} is {start.params[name]!r}" for name in spec.fixed if values[name] != start.params[name]]
-    if changed:
-        raise ParameterError(f"in the head to continue, {', '.join(changed)}, which cannot change; train a new head")
-    return values
-
-
 def _require_logs(head: Head, folder: Path) -> None:
     """Raise an error unless a head can write event files for TensorBoard to a folder, which is made."""
     if not head.keras_can_train:
@@ -480,29 +450,6 @@ def _require_logs(head: Head, folder: Path) -> None:
             pass
     except OSError as e:
         raise output_error(folder, e) from e
-
-
-def _holdout(asked: float | None, seed: int, start: TrainedHead | None) -> Holdout:
-    """Return the rule that holds rows out; a continued head keeps its rule."""
-    if start is None:
-        return Holdout(DEFAULT_HOLDOUT if asked is None else asked, seed)
-    rule = start.training.holdout or Holdout(0.0, seed)
-    if asked is not None and asked != rule.fraction:
-        raise ParameterError(
-            f"holdout: the head to continue was trained with {rule.fraction:g}, got {asked:g}; "
-            "leave it out to keep the same rows held out"
-        )
-    return rule
-
-
-def _calibrate(asked: str | None, start: TrainedHead | None) -> str:
-    """Return how to calibrate; a continued head keeps its way."""
-    if asked is None:
-        return start.calibration.method if start and start.calibration else NONE
-    if asked not in {NONE, *METHODS}:
-        names = [NONE, *METHODS]
-        raise ParameterError(f"calibrate is {asked!r}{did_you_mean(asked, names)}, expected one of {', '.join(names)}")
-    return asked
 
 
 def feature_tap(cache: FeatureCache, spec: HeadSpec, tap: str | None) -> str | None:
@@ -545,12 +492,6 @@ def _weighing(train_rows: FeatureSet) -> FeatureSet:
     return take_rows(train_rows, np.flatnonzero(weights != 0))
 
 
-def _kept_rows(start: TrainedHead | None) -> bool:
-    """Return whether a head keeps the features of its rows."""
-    rows = start.training_rows() if start else None
-    return rows is not None and rows.X is not None
-
-
 def _require_room(*rows: FeatureSet) -> None:
     """Raise `TrainingError` if rows are too many to be kept in a head."""
     needed, n = sum(rows_bytes(each.X) for each in rows), sum(map(len, rows))
@@ -559,14 +500,6 @@ def _require_room(*rows: FeatureSet) -> None:
             f"keep_rows: {n:,} rows take {in_units(needed)}, and a head keeps {in_units(MAX_ROWS_BYTES)}; leave it "
             "out, and keep their cache"
         )
-
-
-def _widened(head: Head, start: TrainedHead, train_rows: FeatureSet) -> FittedModel:
-    """Return the model to continue from, with the classes that are new."""
-    columns = start_columns(start, train_rows)
-    if columns == list(range(len(start.trained_classes))):
-        return start.model
-    return head.widened(start.model, columns)
 
 
 def require_rows(features: FeatureSet, train_rows: FeatureSet) -> None:
@@ -659,6 +592,8 @@ def _notices(
         for rows in (train_rows, valid_rows)
     )
     kind = "class" if features.target == "class" else "label"
+    counts = _class_counts(train_rows) if features.target == "labels" else ()
+    everywhere = [name for name, count in zip(features.classes, counts, strict=False) if count == len(train_rows)]
     measured = len(_measured(train_rows, spec))
     held_out, both = len(own[1]), sum(map(len, own))
     uneven = both and abs(held_out / both - rule.fraction) > _UNEVEN and not has_valid_split(features)
@@ -694,6 +629,12 @@ def _notices(
             Code.CLASS_NOT_TRAINED,
             f"no training row is of the {kind} {listed(missing, sort=False, quoted=False)}: its probability will "
             "always be 0",
+        ),
+        (
+            everywhere,
+            Code.CLASS_NOT_TRAINED,
+            f"every training row has the label {listed(everywhere, sort=False, quoted=False)}: its probability will "
+            "always be 1",
         ),
         (
             measured < len(train_rows),

@@ -17,8 +17,8 @@ from heads.errors import ParameterError, TrainingError
 from heads.evaluation.intervals import few_groups, group_numbers
 from heads.notices import Code, Notice, to_dicts
 from heads.rows import first_not_finite
-from heads.splits import Holdout, kept_together, same_content, torn_groups, training_rows
-from heads.training import DEFAULT_HOLDOUT, feature_tap, require_rows, require_weighted
+from heads.splits import DEFAULT_HOLDOUT, Holdout, kept_together, same_content, torn_groups, training_rows
+from heads.training import feature_tap, require_rows, require_weighted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

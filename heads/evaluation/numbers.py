@@ -50,7 +50,7 @@ class NumbersEvaluation(BaseEvaluation[NumberPredictionsTable]):
 
     def scores(self) -> tuple[Score, ...]:
         """Return every score with its interval, in the order in which tables show them."""
-        baseline = Score("baseline_error", "mean absolute error of the mean", self.baseline_error, None, "")
+        baseline = Score("baseline_error", "baseline error", self.baseline_error, None, "")
         return (*self._bootstrapped(self.values), baseline)
 
     def _bootstrap(self) -> Mapping[str, Interval | None]:
@@ -120,7 +120,7 @@ def evaluate_numbers(
     if values["r2"] is None:
         notes.append(Notice(Code.UNDEFINED_SCORE, f"all rows have the number {table.true[0]:g}: R2 is undefined"))
     if (values["mean_absolute_error"] or 0.0) > baseline * (1 + 1e-9):  # more than rounding
-        message = "the head is worse than the baseline, which always predicts the mean of the training rows"
+        message = "the head is worse than the baseline error: that of always predicting the mean of the training rows"
         notes.append(Notice(Code.BELOW_BASELINE, message))
     return NumbersEvaluation(
         table=table, values=values, baseline_error=baseline, split=features.split, warnings=tuple(notes)

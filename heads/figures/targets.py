@@ -1,4 +1,4 @@
-"""Pictures of other targets than classes: the scores of several labels, predicted and true numbers, their errors."""
+"""Figures of other targets than classes: the scores of several labels, predicted and true numbers, their errors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def predicted_and_true(table: NumberPredictionsTable) -> ReportFigure:
 
     labelled = ~np.isnan(table.true)
     if not labelled.any():
-        return said("No picture of predicted and true numbers: no row has a label.")
+        return said("No figure of predicted and true numbers: no row has a label.")
     true, predicted = table.true[labelled], table.predicted[labelled]
     low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
     margin = 0.03 * (high - low or 1.0)

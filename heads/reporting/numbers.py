@@ -60,7 +60,9 @@ def numbers_report(
     )
     facts = (
         *(parts.score_fact(score) for score in evaluation.scores() if score.key in evaluation.values),
-        Fact("baseline", number(evaluation.baseline_error), "mean absolute error of the training mean"),
+        Fact(
+            "baseline error", number(evaluation.baseline_error), "mean absolute error of predicting the training mean"
+        ),
     )
     trained = head.number_range if head else None
     subtitle = f"; trained on numbers from {number(trained.low)} to {number(trained.high)}" if trained else ""

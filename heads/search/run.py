@@ -32,8 +32,8 @@ from heads.search.tasks import tasks_of
 from heads.search.validation_plan import ValidationPlan, identity, parts_of, sample_of, validation_groups
 from heads.search.work import BEST, LEADERBOARD, TABLE, is_unfinished, locked, plan_of
 from heads.search.workers import TimeOverError, Workers, single_threaded
-from heads.splits import labelled_images
-from heads.training import DEFAULT_HOLDOUT, train
+from heads.splits import DEFAULT_HOLDOUT, labelled_images
+from heads.training import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

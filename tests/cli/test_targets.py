@@ -114,3 +114,15 @@ def test_columns_of_flags_are_labels_of_a_table_and_of_the_cache(invoke, fake_ca
     assert json.loads(found.out)["per_label"]["red"]["f1"] == 1
     missing = invoke("evaluate", tmp_path / "head", fake_cache, "--labels", ":red,odd")
     assert "unknown column 'red'" in missing.err
+
+
+@pytest.mark.parametrize("name", ["red||odd", "red|", "|red"])
+def test_several_labels_with_an_empty_name_are_one_line(name, invoke, fake_cache, tmp_path):
+    path = FeatureCache.open(fake_cache).paths[0]
+    (tmp_path / "tags.csv").write_text(f"path,label\n{path},{name}\n")
+    result = invoke(
+        "train", fake_cache, tmp_path / "head", *FEATURES, "--target", "labels", "--labels", tmp_path / "tags.csv"
+    )
+    assert repr(name) in result.error
+    assert "empty" in result.error
+    assert not (tmp_path / "head").exists()

@@ -8,7 +8,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from heads import Code, HeadRows, TrainedHead, evaluate, head_spec, make_head, select_rows, train
+from heads import Code, HeadRows, TrainedHead, evaluate, growth, head_spec, make_head, select_rows, train
 from heads.artifact import rows as stored_rows
 from heads.errors import ArtifactError, MismatchError, ParameterError, TrainingError
 from heads.families.affine import softmax
@@ -101,6 +101,48 @@ def test_knn_has_its_rows_in_any_case(caches, tmp_path):
     assert grown.training_rows().X is None
     with pytest.raises(TrainingError, match="knn learns from all rows"):  # its valid rows are known, but not kept
         train(new, start=replace(first, model=make_head("knn").fit(features.X[:9], features.y[:9]).model_))
+
+
+def test_knn_of_several_labels_has_its_rows_as_well(caches, make_cache, tmp_path):
+    old, new, both = (tagged(each, make_cache) for each in caches)
+    first = stored(train(old, "knn", target="labels", holdout=0), tmp_path)
+    assert first.training_rows().X is None
+    grown, whole = train(new, start=first), train(both, "knn", target="labels", holdout=0)
+    features = both.features()
+    np.testing.assert_allclose(grown.predict_proba(features.X), whole.predict_proba(features.X), atol=1e-7)
+    assert grown.training.growth.n_kept == len(old.paths)
+
+
+def tagged(cache, make_cache):
+    """Return a cache whose rows have the label b, and every other one, by its first feature, a as well."""
+    features = cache.features()
+    return make_cache(replace(features, y=(features.X[:, 0] > 0).astype(int), classes=("b", "a|b")))
+
+
+def test_a_label_that_all_training_rows_have_is_said(caches, make_cache):
+    trained = train(tagged(caches[0], make_cache), "ridge", target="labels")
+    said = [each.message for each in trained.training.warnings if each.code == Code.CLASS_NOT_TRAINED]
+    assert said == ["every training row has the label b: its probability will always be 1"]
+
+
+def test_valid_rows_that_are_lost_are_said(caches, make_cache):
+    old, _, _ = caches
+    head = train(old, "ridge")
+    rows = head.training_rows()
+    features = old.features()
+    left = np.isin(features.sha256, rows.contents(valid=False))
+    grown = train(make_cache(features.take(np.flatnonzero(left))), start=head)
+    said = [each.message for each in grown.training.warnings if each.code == Code.OTHER_ROWS]
+    n = head.training.n_valid
+    assert any(message.startswith(f"{n} of the {n} valid rows of the head to continue are not in") for message in said)
+
+
+def test_kept_rows_are_joined_only_if_there_is_room(caches, monkeypatch):
+    old, new, _ = caches
+    head = train(old, "ridge", keep_rows=True)
+    monkeypatch.setattr(growth, "free_memory", lambda: 100)
+    with pytest.raises(TrainingError, match=r"joined in memory: they take .*, and 100 bytes are free; join"):
+        train(new, start=head)
 
 
 def test_the_probabilities_are_those_of_scikit_learn_on_all_rows(caches):

@@ -31,8 +31,8 @@ def is_random(cache: FeatureCache) -> bool:
 def require_usable(cache: FeatureCache, tap: str) -> None:
     """Raise `TrainingError` unless a cache has training rows of at least two classes, and validation rows."""
     from heads import Holdout, TrainingError
-    from heads.splits import training_rows
-    from heads.training import DEFAULT_HOLDOUT, require_rows
+    from heads.splits import DEFAULT_HOLDOUT, training_rows
+    from heads.training import require_rows
 
     features = cache.features(tap)
     train, valid = training_rows(features, Holdout(DEFAULT_HOLDOUT, seed=0))

@@ -185,8 +185,8 @@ def _compare_heads(writer: LessonWriter, cache: FeatureCache, network: NetworkSp
 def _balanced_rows(cache: FeatureCache, count: int) -> tuple[FeatureSet, FeatureSet]:
     """Return about ``count`` training and validation rows in all, as many of each class."""
     from heads import head_spec
-    from heads.splits import Holdout, training_rows
-    from heads.training import DEFAULT_HOLDOUT, feature_tap
+    from heads.splits import DEFAULT_HOLDOUT, Holdout, training_rows
+    from heads.training import feature_tap
 
     features = cache.features(feature_tap(cache, head_spec("logreg"), None))
     train, valid = training_rows(features, Holdout(DEFAULT_HOLDOUT, seed=0))

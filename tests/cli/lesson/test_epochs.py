@@ -12,7 +12,7 @@ from featurecache import FeatureCache
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.cli.lesson import epochs
 from heads import Holdout, TrainingError, train
-from heads.training import DEFAULT_HOLDOUT
+from heads.splits import DEFAULT_HOLDOUT
 
 pytestmark = pytest.mark.slow
 
