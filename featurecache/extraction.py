@@ -117,8 +117,9 @@ def extract(
     device
         ``"auto"`` (a GPU if there is one), ``"cpu"`` or ``"gpu"``.
     engine
-        ``"keras"``, ``"numba"`` (VGG networks on a CPU), or ``"auto"``: Keras if there is a GPU, otherwise the fastest
-        installed engine. Features of the engines agree up to rounding, so one engine can continue a run of the other.
+        ``"keras"``, ``"openvino"`` (on a CPU), ``"numba"`` (VGG networks on a CPU), or ``"auto"``: Keras if there is a
+        GPU, otherwise the engine that made the cache or unfinished run, or else numba for VGG networks, and Keras for
+        others. Features of the engines agree up to rounding, so any engine can continue a run of another one.
     part_rows
         Make a cache in parts: ``photos.h5`` is an index, and ``photos.parts/`` holds the features in files of at most
         so many rows. An update adds parts and leaves the old ones as they are. A cache in parts stays one if None.

@@ -55,6 +55,7 @@ def source_of(
     device: str = "auto",
     precision: str = "float32",
     engine: str = "auto",
+    before: str = "",
     rehash: bool = False,
     download: bool = True,
     notify: Callable[[str], None] = lambda _: None,
@@ -62,8 +63,8 @@ def source_of(
     """Return the named backbone for a network in the catalogue, or wrap a given backbone.
 
     A model file is given by what is known of it, see `network_of`, and its path as ``weights``. The options are those
-    of `featurecache.extract`; they do not apply to a given backbone. Engines are loaded when
-    the network starts.
+    of `featurecache.extract`; they do not apply to a given backbone. ``before`` is the engine that computed the
+    features that are there already, if any; see `choose_engine`. Engines are loaded when the network starts.
     """
     if not isinstance(backbone, str | NetworkSpec):
         given, own = backbone, backbone.batch_size
@@ -76,7 +77,7 @@ def source_of(
         return _external_source(row, weights, taps=taps, device=device, precision=precision, engine=engine)
     if row.is_own_model and precision != PRECISIONS[0]:
         raise EngineError("a model file is computed in the precision that it was saved with; leave out --precision")
-    chosen = choose_engine(engine, row, device=device, precision=precision)
+    chosen = choose_engine(engine, row, device=device, precision=precision, before=before)
     found = resolve_weights(weights, row, download=download, rehash=rehash, notify=notify)
     spec = row.spec(found.identity, taps, precision)
 

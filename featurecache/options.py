@@ -18,7 +18,7 @@ DTYPES: Final = ("float32", "float16")
 RESIZES: Final = ("squash", "crop")
 FILTERS: Final = ("bilinear", "nearest", "bicubic", "lanczos")
 DEVICES: Final = ("auto", "cpu", "gpu")
-ENGINES: Final = ("auto", "keras", "numba")
+ENGINES: Final = ("auto", "keras", "numba", "openvino")
 
 PREPROCESSING: Final = ("caffe", "tf", "torch", "unit", "none", "inside")
 """The modes of preprocessing; see `featurecache.NetworkSpec`."""
@@ -324,7 +324,8 @@ class RunOptions(OptionGroup):
     engine: str = field(
         default=ENGINES[0],
         metadata=_declare(
-            "keras, numba (VGG on a CPU), or auto: Keras on a GPU, else the fastest installed engine.", choices=ENGINES
+            "keras, openvino (CPU), numba (VGG on a CPU), or auto: Keras on a GPU, else the cache's, numba or Keras.",
+            choices=ENGINES,
         ),
     )
     part_rows: int | None = field(

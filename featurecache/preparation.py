@@ -71,6 +71,8 @@ class Found:
         The largest recorded limit for images in pixels; 0 if none is recorded.
     part
         The part of the images that it is of, such as ``"2/4"``; None for all images.
+    engine
+        The engine that computed its latest features on a CPU; empty if none is recorded.
     records
         The commit records of the unfinished run by file name, the latest first.
     cache
@@ -82,6 +84,7 @@ class Found:
     weights: tuple[str, ...]
     max_pixels: int
     part: str | None
+    engine: str
     records: Mapping[str, CommitRecord]
     cache: FeatureCache | None = None
 
@@ -115,7 +118,8 @@ def _found(
         environments.append(cache.made_by)
     limit = max((environment.max_pixels or 0 for environment in environments), default=0)
     part = next((environment.part for environment in environments), None) if cache is None else cache.made_by.part
-    return Found(place, recipe, _weights_of(recipe, environments), limit, part, records, cache)
+    engine = next((environment.cpu_engine for environment in environments if environment.engine), "")
+    return Found(place, recipe, _weights_of(recipe, environments), limit, part, engine, records, cache)
 
 
 def prepare(
@@ -182,6 +186,7 @@ def prepare(
             device=run.device,
             precision=str(wanted.precision),
             engine=run.engine,
+            before=found.engine if found else "",
             rehash=run.rehash,
             download=may_download,
             notify=notify,

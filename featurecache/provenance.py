@@ -109,6 +109,12 @@ class Environment:
         """A number of pixels that no image of the cache exceeds, whether or not ``max_pixels`` is recorded."""
         return max(self.max_pixels or 0, _UNRECORDED_LIMIT)
 
+    @property
+    def cpu_engine(self) -> str:
+        """The name of the engine if it computed on a CPU; empty if not, or if none is recorded."""
+        engine = self.engine or {}
+        return str(engine.get("engine", "")) if engine.get("device") == "cpu" else ""
+
     def to_dict(self) -> dict[str, Any]:
         """Return the members of the JSON object."""
         known = {name: getattr(self, name) for name in _member_types(type(self))}

@@ -148,6 +148,7 @@ def verify(
         device=device,
         precision=recipe.precision,
         engine=engine,
+        before=made_by.cpu_engine,
         notify=notify,
     )
     rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter, max_pixels=made_by.pixel_limit)

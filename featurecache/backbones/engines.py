@@ -8,13 +8,20 @@ from math import prod
 from featurecache.backbones.batch_size import Resizable, find_batch_size
 from featurecache.backbones.catalog import NetworkSpec
 from featurecache.backbones.keras_runtime import may_have_gpu
-from featurecache.backbones.protocol import Backbone
+from featurecache.backbones.protocol import Backbone, EngineFault
 from featurecache.backbones.weights import Weights
 from featurecache.errors import EngineError, UnknownNameError
 from featurecache.options import ENGINES
+from featurecache.processors import processor_class
 
-BATCH_SIZES = {"keras": 32, "numba": 64}
+BATCH_SIZES = {"keras": 32, "numba": 64, "openvino": 32}
 """Default numbers of images in a batch."""
+
+_AUTO = ("numba", "keras")
+"""The engines that ``"auto"`` takes on a CPU, the faster one first."""
+
+_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
+"""Instructions of processors that compute faster in bfloat16 than in float32."""
 
 _BATCH_PIXELS = 32 * 600 * 600  # of a batch at most: those of the largest network in the catalogue
 
@@ -24,11 +31,17 @@ def default_batch_size(engine: str, network_spec: NetworkSpec) -> int:
     return max(1, min(BATCH_SIZES[engine], _BATCH_PIXELS // prod(network_spec.input_size)))
 
 
-def choose_engine(asked: str, network_spec: NetworkSpec, *, device: str, precision: str) -> str:
-    """Return ``"keras"`` or ``"numba"``: the requested engine, or for ``"auto"`` the fastest one available.
+def choose_engine(asked: str, network_spec: NetworkSpec, *, device: str, precision: str, before: str = "") -> str:
+    """Return the name of the requested engine, or for ``"auto"`` of one that is available.
 
-    ``"auto"`` is Keras where there may be a GPU. On a CPU it is numba for VGG networks in float32, if numba is
-    installed, else Keras.
+    ``"auto"`` is Keras where there may be a GPU. On a CPU it is the engine ``before``, or else numba for VGG networks
+    in float32, if numba is installed, and Keras for all others.
+
+    Parameters
+    ----------
+    before
+        The engine that computed the features that are there already, on a CPU: the rows of a cache then have the bytes
+        of a single run.
 
     Raises
     ------
@@ -39,14 +52,17 @@ def choose_engine(asked: str, network_spec: NetworkSpec, *, device: str, precisi
     """
     if asked not in ENGINES:
         raise UnknownNameError("engine", asked, ENGINES)
-    if asked == "keras":
-        return asked
-    obstacle = _obstacle(network_spec, device, precision)
-    if asked == "numba":
-        if obstacle:
+    if asked != "auto":
+        if obstacle := _obstacle(asked, network_spec, device, precision):
             raise EngineError(obstacle)
         return asked
-    return "keras" if obstacle or (device == "auto" and may_have_gpu()) else "numba"
+    if device == "gpu" or (device == "auto" and may_have_gpu()):
+        return "keras"
+    return next(
+        engine
+        for engine in (before, *_AUTO)
+        if engine in ENGINES[1:] and not _obstacle(engine, network_spec, device, precision)
+    )
 
 
 def start_engine(
@@ -59,7 +75,7 @@ def start_engine(
     precision: str,
     device: str,
     images: int = 0,
-    asked: str = "numba",
+    asked: str = "",
     notify: Callable[[str], None] = lambda _: None,
 ) -> Backbone:
     """Start a network on an engine that `choose_engine` returned for it.
@@ -69,47 +85,87 @@ def start_engine(
     Raises
     ------
     EngineError
-        If numba cannot be imported, unless ``asked`` is ``"auto"``: then Keras runs the network.
+        If the engine cannot be loaded or cannot run the network, unless ``asked`` is ``"auto"``: then Keras runs it.
     """
-    size = batch_size or default_batch_size(engine, network_spec)
-    backbone: Resizable
-    if engine == "numba" and asked == "auto" and (fault := _import_fault()):
-        notify(f"numba cannot be loaded ({fault}); using the engine keras instead")
-        engine = "keras"
-    if engine == "numba":
-        if fault := _import_fault():
-            raise EngineError(f"numba cannot be loaded ({fault}); pip install -U numba, or use --engine keras")
-        from featurecache.backbones.numba_engine import NumbaBackbone
 
-        backbone = NumbaBackbone(network_spec, weights, taps=taps, batch_size=size)
-    else:
-        from featurecache.backbones.keras_engine import KerasBackbone
+    def start(name: str) -> Resizable:
+        size = batch_size or default_batch_size(name, network_spec)
+        return _start(name, network_spec, weights, taps, size, precision=precision, device=device, notify=notify)
 
-        backbone = KerasBackbone(
-            network_spec, weights, taps=taps, batch_size=size, precision=precision, device=device, notify=notify
-        )
+    try:
+        backbone = start(engine)
+    except EngineFault as e:
+        if asked != "auto":
+            remedy = f"{e.remedy}, or " if e.remedy else ""
+            raise EngineError(f"{e}; {remedy}use --engine keras") from e
+        notify(f"{e}; using the engine keras instead")
+        backbone = start("keras")
     if batch_size is None:
         find_batch_size(backbone, images, notify)
     return backbone
 
 
-def _obstacle(network_spec: NetworkSpec, device: str, precision: str) -> str:
-    """Return why numba cannot run this network, with a remedy; empty if it can."""
+def _start(
+    engine: str,
+    network_spec: NetworkSpec,
+    weights: Weights,
+    taps: tuple[str, ...],
+    batch_size: int,
+    *,
+    precision: str,
+    device: str,
+    notify: Callable[[str], None],
+) -> Resizable:
+    """Start a network on this engine; raise `EngineFault` if that is not possible here."""
+    if engine != "keras" and (fault := _import_fault(engine)):
+        raise EngineFault(f"{engine} cannot be loaded ({fault})", f"pip install -U {engine}")
+    if engine == "numba":
+        from featurecache.backbones.numba_engine import NumbaBackbone
+
+        return NumbaBackbone(network_spec, weights, taps=taps, batch_size=batch_size)
+    if engine == "openvino":
+        from featurecache.backbones.openvino_engine import OpenVinoBackbone
+
+        return OpenVinoBackbone(
+            network_spec, weights, taps=taps, batch_size=batch_size, precision=precision, notify=notify
+        )
+    from featurecache.backbones.keras_engine import KerasBackbone
+
+    return KerasBackbone(
+        network_spec, weights, taps=taps, batch_size=batch_size, precision=precision, device=device, notify=notify
+    )
+
+
+def _obstacle(engine: str, network_spec: NetworkSpec, device: str, precision: str) -> str:
+    """Return why an engine cannot run this network, with a remedy; empty if it can."""
+    if engine == "keras":
+        return ""
+    if engine == "numba" and (obstacle := _obstacle_to_numba(network_spec, precision)):
+        return obstacle
+    if device == "gpu":
+        return f"the engine {engine} runs on the CPU; use --engine keras for a GPU, or leave out --device gpu"
+    if precision == "mixed" and not _BFLOAT16.intersection(processor_class().split()):
+        return (
+            f"the engine {engine} computes mixed precision in bfloat16, which this processor has no instructions for, "
+            "so that it would be slower than float32; leave out --precision mixed, or use --engine keras"
+        )
+    if find_spec(engine) is None:
+        return f"the engine {engine} is not installed; pip install {engine}, or use --engine keras"
+    return ""
+
+
+def _obstacle_to_numba(network_spec: NetworkSpec, precision: str) -> str:
     if not network_spec.blocks:
         return f"the engine numba does not know {network_spec.name}, only vgg16 and vgg19; use --engine keras"
     if precision != "float32":
         return f"the engine numba computes in float32, not in {precision} precision; use --engine keras"
-    if device == "gpu":
-        return "the engine numba runs on the CPU; use --engine keras for a GPU, or leave out --device gpu"
-    if find_spec("numba") is None:
-        return "the engine numba is not installed; pip install numba, or use --engine keras"
     return ""
 
 
-def _import_fault() -> str:
-    """Return why the engine numba cannot compute, for example on a platform without it; empty if it can."""
+def _import_fault(engine: str) -> str:
+    """Return why an engine cannot compute, for example on a platform without it; empty if it can."""
     try:
-        import_module("featurecache.backbones.numba_engine")
-    except Exception as e:  # noqa: BLE001 - an installation of numba and NumPy that do not fit may raise anything
+        import_module(f"featurecache.backbones.{engine}_engine")
+    except Exception as e:  # noqa: BLE001 - an installation of packages that do not fit may raise anything
         return " ".join(str(e).split()) or type(e).__name__
     return ""

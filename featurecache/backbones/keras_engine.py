@@ -20,6 +20,7 @@ from featurecache.backbones.keras_runtime import (
     placed,
     rows_of_pass,
     threads_that_matter,
+    traced,
     versions,
 )
 from featurecache.backbones.network import require_preprocessing, tapped
@@ -108,7 +109,7 @@ class KerasBackbone:
             model = load_keras().Model(*tapped(network_spec, weights, self.spec.taps, dtype_policy=policy))
         without_softmax = {"predictions"} if not network_spec.is_own_model else set[str]()
         finish = partial(_finished, without_softmax)
-        self._compiled = partial(compiled, model, _preprocessing(network_spec), finish)
+        self._steps = (model, _preprocessing(network_spec), finish)
         self.resize(batch_size)
 
     def resize(self, batch_size: int) -> None:
@@ -124,7 +125,7 @@ class KerasBackbone:
     def _pass(self, rows: int) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
         """Compile a pass of so many rows; return a function of at most as many images."""
         shape = (rows, *self.spec.input_size, 3)
-        forward = self._compiled(shape)
+        forward = compiled(*self._steps, shape)
 
         def padded(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
             n = len(images)
@@ -135,6 +136,11 @@ class KerasBackbone:
                 return {tap: output[:n] for tap, output in forward(images).items()}
 
         return padded
+
+    def graph(self) -> Any:  # noqa: ANN401 - TensorFlow has no types
+        """Return the pass of one image as a function of TensorFlow, from pixels to taps; see `traced`."""
+        with placed(self._device), fixed_settings():
+            return traced(*self._steps, (1, *self.spec.input_size, 3))
 
     @property
     def batch_size(self) -> int:
@@ -151,7 +157,7 @@ class KerasBackbone:
 
         Libraries choose their code by the shape of a batch. So a size is tried on images first.
         """
-        images = _trial_images((self.batch_size, *self.spec.input_size, 3))
+        images = trial_images((self.batch_size, *self.spec.input_size, 3))
         expected = self.forward(images)
         small = 1
         while small < self.batch_size:
@@ -229,7 +235,7 @@ class KerasBackbone:
         return passes[min(size for size in passes if size >= len(images))](images)
 
 
-def _trial_images(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def trial_images(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Return images from noise to one colour, shape (n, height, width, 3)."""
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return (noise // (1 + np.arange(shape[0]) * 255 // shape[0])[:, None, None, None]).astype(np.uint8)

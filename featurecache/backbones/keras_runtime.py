@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.backbones.protocol import EngineFault
 from featurecache.errors import DeviceError, EngineError, UnknownNameError
 from featurecache.options import DEVICES
 from featurecache.storage.files import open_regular
@@ -213,8 +214,7 @@ def compiled(
     if backend == "tensorflow":
         import tensorflow
 
-        traced = tensorflow.function(lambda images: after(model(before(images), training=False)), autograph=False)
-        concrete = traced.get_concrete_function(tensorflow.TensorSpec(shape, tensorflow.uint8))
+        concrete = traced(model, before, after, shape)
 
         def run(images: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - Keras has no types
             return concrete(tensorflow.constant(images))
@@ -239,6 +239,28 @@ def compiled(
 
     to_numpy = load_keras().ops.convert_to_numpy
     return lambda images: {tap: to_numpy(output) for tap, output in run(images).items()}
+
+
+def traced(
+    model: Any,  # noqa: ANN401 - Keras has no types
+    before: Callable[[Any], Any],
+    after: Callable[[Any], Mapping[str, Any]],
+    shape: tuple[int, ...],
+) -> Any:  # noqa: ANN401 - TensorFlow has no types
+    """Return ``after(model(before(images)))`` as a function of TensorFlow for one input shape.
+
+    Raises
+    ------
+    EngineFault
+        If Keras runs on another backend.
+    """
+    backend = load_keras().backend.backend()
+    if backend != "tensorflow":
+        raise EngineFault(f"Keras runs on {backend} here, and OpenVINO converts what TensorFlow runs")
+    import tensorflow
+
+    function = tensorflow.function(lambda images: after(model(before(images), training=False)), autograph=False)
+    return function.get_concrete_function(tensorflow.TensorSpec(shape, tensorflow.uint8))
 
 
 def rows_of_pass(batch_size: int) -> int:

@@ -45,6 +45,22 @@ def require_images(images: NDArray[np.uint8], input_size: tuple[int, int]) -> No
         )
 
 
+class EngineFault(Exception):  # noqa: N818 - start_engine makes an error of it, or takes another engine
+    """An engine cannot run a network here.
+
+    Parameters
+    ----------
+    why
+        What is wrong, without a remedy.
+    remedy
+        What else than another engine helps, if anything.
+    """
+
+    def __init__(self, why: str, remedy: str = "") -> None:
+        super().__init__(why)
+        self.remedy = remedy
+
+
 class Backbone(Protocol):
     """A network that turns images into activations.
 

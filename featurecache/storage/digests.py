@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from featurecache.errors import OutputError
-from featurecache.storage.files import home_folder, open_regular
+from featurecache.storage.files import cache_folder, open_regular
 from featurecache.storage.publish import publish
 
 _CHUNK = 1 << 20
@@ -57,8 +57,7 @@ def digests(path: Path, *, rehash: bool = False) -> Digests:
 
 def memory_file() -> Path:
     """Return where digests are remembered."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else home_folder() / ".cache") / "featurecache" / "digests.json"
+    return cache_folder() / "digests.json"
 
 
 def _read() -> dict[str, Digests]:

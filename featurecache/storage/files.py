@@ -1,4 +1,4 @@
-"""Opens regular files only: a pipe or a device that a user names is refused, not waited for; finds the home folder."""
+"""Opens regular files only: a pipe or a device that a user names is refused, not waited for; finds users' folders."""
 
 import errno
 import os
@@ -31,3 +31,9 @@ def home_folder() -> Path:
         return Path.home()
     except RuntimeError:
         return Path("/")
+
+
+def cache_folder() -> Path:
+    """Return the folder where this project keeps what it can make again, in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else home_folder() / ".cache") / "featurecache"

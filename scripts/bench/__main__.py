@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from featurecache.cli.console.output import print_table
 
 BENCHMARKS = {
-    "extract": "VGG16 over photographs, beside Keras called by hand, PyTorch, ONNX Runtime and ncnn",
+    "extract": "VGG16, or --backbone NAME, over photographs, beside Keras, PyTorch, ONNX Runtime and ncnn",
     "scaling": "what an image costs among 250 and among up to 4,000",
     "bytes": "whether a row's bytes depend on its batch, for every engine and network",
     "gpu": "VGG16 on a GPU: batch sizes, precisions, share of its matrix rate, and the whole run",
@@ -41,6 +42,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="serve: few requests")
+    parser.add_argument("--backbone", help="extract: the network, beside its Keras engine")
+    parser.add_argument("--images", type=int, help="extract: how many photographs")
+    parser.add_argument("--rounds", type=int, help="extract: how often each contestant has its turn")
     parser.add_argument("--kills", type=int, help="cluster: processes to kill at random, and nothing else")
     parser.add_argument("--rows", type=int, help="cluster: rows of a run whose memory is measured, alone")
     try:
@@ -55,7 +59,11 @@ def main(arguments: list[str]) -> int:
             print(f"--quick is not for {options.name}", file=sys.stderr)
             return 2
         run = partial(run, module.QUICK)
-    asked = {name: getattr(options, name) for name in ("kills", "rows") if getattr(options, name) is not None}
+    sizes = ("backbone", "images", "rounds", "kills", "rows")
+    asked = {name: getattr(options, name) for name in sizes if getattr(options, name) is not None}
+    if foreign := asked.keys() - signature(run).parameters.keys():
+        print(f"--{min(foreign)} is not for {options.name}", file=sys.stderr)
+        return 2
     measured = {"benchmark": options.name, "machine": machine()} | run(**asked)
     if options.json:
         print(json.dumps(measured, indent=2))

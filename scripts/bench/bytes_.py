@@ -21,7 +21,8 @@ from featurecache.backbones.catalog import find_network
 from featurecache.backbones.engines import start_engine
 from featurecache.backbones.weights import resolve_weights
 
-ENGINES = ("numba", "tensorflow", "jax", "torch")
+_ALONE = ("numba", "openvino")  # engines without a backend of Keras
+ENGINES = (*_ALONE, "tensorflow", "jax", "torch")
 NETWORKS = ("vgg16", "vgg19", "mobilenet_v2", "mobilenet", "resnet50", "efficientnet_b0", "convnext_tiny")
 BATCH = 32
 SIZES = (1, 2, 8, 16, 64)
@@ -58,7 +59,7 @@ def _compared(engine: str, network: str, batch: int, sizes: Sequence[int]) -> di
 
 def _child(engine: str, network: str, batch: int, processors: str, sizes: Sequence[int]) -> dict[str, Any]:
     """Return what a process of its own finds."""
-    backend = {} if engine == "numba" else {"KERAS_BACKEND": engine}
+    backend = {} if engine in _ALONE else {"KERAS_BACKEND": engine}
     command = [sys.executable, "-m", "scripts.bench.bytes_", engine, network, str(batch), processors, *map(str, sizes)]
     environment = os.environ | backend
     made = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)  # noqa: S603
@@ -77,7 +78,7 @@ def measure(
         os.sched_setaffinity(0, {0})
     spec = find_network(network)
     backbone: Any = start_engine(
-        "numba" if engine == "numba" else "keras",
+        engine if engine in _ALONE else "keras",
         spec,
         resolve_weights("random:0", spec),
         taps=spec.default_taps,
@@ -88,7 +89,7 @@ def measure(
     images = _images(batch, spec.input_size)
     base = backbone.forward(images)
     digest = hashlib.sha256(b"".join(base[tap].tobytes() for tap in sorted(base))).hexdigest()
-    version = backbone.provenance.get("backend") or f"numba {backbone.provenance['numba']}"
+    version = f"{engine} {backbone.provenance[engine]}" if engine in _ALONE else backbone.provenance["backend"]
     if processors == "one":
         return {"sha256": digest, "version": version}
     last = batch - 1

@@ -1,7 +1,11 @@
-"""VGG16 on photographs: this project, Keras as in its documentation, PyTorch, ONNX Runtime and ncnn."""
+"""A network on photographs: this project on its engines and, for VGG16, Keras as in its documentation and others.
+
+The others are PyTorch, ONNX Runtime and ncnn.
+"""
 
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -14,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.backbones.catalog import find_network
+from scripts.bench import peers
 from scripts.bench.images import write_photographs
 from scripts.bench.worker import Worker, held_back
 
@@ -52,24 +58,31 @@ CONTESTANTS: Mapping[str, Contestant] = {
     "ncnn by hand forward": Contestant("ncnn", "forward", ("ncnn",)),
 }
 _BEST_OF = ("pytorch forward", "onnxruntime forward")
+_BARS = {"mobilenet_v2": 1.25, "resnet50": 1.2, "efficientnet_b0": 2.5}
+"""Networks, and how much faster than on Keras a whole extraction should be."""
 
 
-def run(images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, Any]:
+def run(images: int = IMAGES, rounds: int = ROUNDS, backbone: str = peers.NETWORK) -> dict[str, Any]:
     """Return the median images per second of every contestant over rounds, and their ratios.
+
+    For networks other than VGG16 the contestants are the fastest engine of this project and its Keras engine.
 
     A ratio is the median of the rounds' ratios, so that a load that comes and goes weighs on both. Start-up is not in
     it; ``forward`` begins with decoded pixels, everything else with files. Seconds of processors, of all threads
     together, tell a busy machine from a slow contestant, but threads that wait by spinning count as well.
     """
-    missing = {name for name, contestant in CONTESTANTS.items() if not all(map(find_spec, contestant.needs))}
-    taking_part = {name: contestant for name, contestant in CONTESTANTS.items() if name not in missing}
+    row = find_network(backbone)
+    asked = {name: one for name, one in CONTESTANTS.items() if backbone == peers.NETWORK or name.startswith("ours")}
+    missing = {name for name, contestant in asked.items() if not all(map(find_spec, contestant.needs))}
+    taking_part = {name: contestant for name, contestant in asked.items() if name not in missing}
     with tempfile.TemporaryDirectory() as text, ExitStack() as stack:
         folder = Path(text)
         write_photographs(folder / "images", images)
         workers: dict[str, Worker] = {}
         for contestant in taking_part.values():
             if contestant.kind not in workers:
-                workers[contestant.kind] = stack.enter_context(Worker(contestant.kind, folder))
+                _tell(f"starting {contestant.kind}")
+                workers[contestant.kind] = stack.enter_context(Worker(contestant.kind, folder, backbone))
         errors = {kind: _difference(worker, workers["ours"]) for kind, worker in workers.items()}
         seconds, processors = _in_turns(taking_part, workers, rounds)
         rows = [
@@ -78,17 +91,29 @@ def run(images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, Any]:
             | _library(workers[contestant.kind], errors[contestant.kind])
             if name in seconds
             else {"contestant": name, "library": _INSTALL}
-            for name, contestant in CONTESTANTS.items()
+            for name, contestant in asked.items()
         ]
     return {
-        "network": "VGG16 with random weights, taps fc2 and predictions, float32",
+        "network": f"{backbone} with random weights, taps {' and '.join(row.default_taps)}, float32",
         "images": images,
         "rounds": rounds,
         "variables_held_back": ", ".join(held_back()) or "none",
         "load_average": round(os.getloadavg()[1], 1),
         "contestants": rows,
-        **ratios(seconds),
+        **(ratios(seconds) if backbone == peers.NETWORK else ratios_to_keras(seconds, processors)),
+        **({"bar_end_to_end_over_keras": _BARS[backbone]} if backbone in _BARS else {}),
     }
+
+
+def ratios_to_keras(seconds: Mapping[str, list[float]], processors: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Return the speed of this project's fastest engine relative to its Keras engine, by wall and processor time."""
+    found: dict[str, Any] = {}
+    for way in ("end to end", "forward"):
+        for unit, took in (("", seconds), ("_in_processor_time", processors)):
+            ratio = _median(np.array(took[f"ours on keras {way}"]) / np.array(took[f"ours {way}"]))
+            found[f"{way.replace(' ', '_')}_over_keras{unit}"] = ratio
+    found["end_to_end_over_forward"] = _median(np.array(seconds["ours forward"]) / np.array(seconds["ours end to end"]))
+    return found
 
 
 def ratios(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
@@ -132,10 +157,16 @@ def _in_turns(
     for number in range(rounds):
         for name, contestant in list(contestants.items())[:: -1 if number % 2 else 1]:
             time.sleep(_REST_SECONDS)
+            _tell(f"round {number + 1} of {rounds}: {name}")
             passed, worked = workers[contestant.kind].seconds(contestant.way)
             clock[name].append(passed)
             processors[name].append(worked)
     return clock, processors
+
+
+def _tell(text: str) -> None:
+    """Print a line of progress to standard error."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _rates(images: int, seconds: list[float], processors: list[float]) -> dict[str, Any]:

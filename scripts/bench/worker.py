@@ -1,7 +1,7 @@
 """A contestant in a separate process, which stays alive and works on request.
 
-The child is ``python -m scripts.bench.worker KIND FOLDER``: it starts its network, says so in one line of JSON, and for
-each name of a way to work that it reads, works, and says how many seconds that took.
+The child is ``python -m scripts.bench.worker KIND FOLDER NETWORK``: it starts its network, says so in one line of JSON,
+and for each name of a way to work that it reads, works, and says how many seconds that took.
 """
 
 import json
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.backbones.catalog import find_network
 from featurecache.extraction import extract
 from featurecache.images.batches import image_batches
 from featurecache.images.decode import DecodeRules
@@ -45,6 +46,8 @@ class Worker(AbstractContextManager["Worker"]):
         A key of `KINDS`.
     folder
         Where its photographs are, in the folder ``images``, and where it may write.
+    network
+        The network's name; VGG16 for contestants that are not this project.
 
     Raises
     ------
@@ -52,12 +55,12 @@ class Worker(AbstractContextManager["Worker"]):
         From here and from all methods, if the child ends.
     """
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, network: str = peers.NETWORK) -> None:
         self._kind, self._folder = kind, folder
         self._chatter = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed at the exit
         began = time.perf_counter()
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "scripts.bench.worker", kind, str(folder)],
+            [sys.executable, "-m", "scripts.bench.worker", kind, str(folder), network],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._chatter,
@@ -104,12 +107,12 @@ class Worker(AbstractContextManager["Worker"]):
 class Ours:
     """Featurecache: an extraction from files to a finished cache, and the network alone."""
 
-    def __init__(self, engine: str, images: int) -> None:
-        source = source_of(peers.NETWORK, peers.WEIGHTS, engine=engine, device="cpu")
+    def __init__(self, engine: str, network: str, images: int) -> None:
+        source = source_of(network, peers.WEIGHTS, engine=engine, device="cpu")
         self._backbone = source.start(min(source.batch_size, images), 0)
         made_by = self._backbone.provenance
         self.version = ", ".join(
-            f"{key} {made_by[key]}" for key in ("numba", "blas", "keras", "backend") if key in made_by
+            f"{key} {made_by[key]}" for key in ("numba", "blas", "openvino", "keras", "backend") if key in made_by
         )
         self._made = 0
 
@@ -124,13 +127,13 @@ class Ours:
         extract(folder / "images", cache, backbone=self._backbone)
 
 
-KINDS: dict[str, Callable[[int], Any]] = {
-    "ours": lambda images: Ours("auto", images),
-    "ours_keras": lambda images: Ours("keras", images),
-    "keras": lambda _: peers.KerasByHand(),
-    "pytorch": lambda _: peers.PyTorch(),
-    "onnxruntime": lambda _: peers.OnnxRuntime(),
-    "ncnn": lambda _: peers.NcnnByHand(),
+KINDS: dict[str, Callable[[str, int], Any]] = {
+    "ours": lambda network, images: Ours("numba" if network == peers.NETWORK else "openvino", network, images),
+    "ours_keras": lambda network, images: Ours("keras", network, images),
+    "keras": lambda *_: peers.KerasByHand(),
+    "pytorch": lambda *_: peers.PyTorch(),
+    "onnxruntime": lambda *_: peers.OnnxRuntime(),
+    "ncnn": lambda *_: peers.NcnnByHand(),
 }
 """Starts each contestant, for a number of photographs."""
 
@@ -150,20 +153,20 @@ def _ways(contestant: Any, folder: Path, pixels: peers.Pixels) -> dict[str, Call
     return ways
 
 
-def _decoded(folder: Path) -> peers.Pixels:
+def _decoded(folder: Path, size: tuple[int, int]) -> peers.Pixels:
     """Return all photographs, decoded by this project's rules."""
     manifest = from_files(sorted((folder / "images").rglob("*.jpg")))
-    rules = DecodeRules((224, 224))
+    rules = DecodeRules(size)
     batches = image_batches(manifest.entries, manifest.source, rules, batch_size=peers.BATCH, failures={})
     return np.concatenate([batch.pixels for batch in batches])
 
 
-def serve(kind: str, folder: Path) -> None:
+def serve(kind: str, folder: Path, network: str) -> None:
     """Serve requests until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed goes to standard error
-    pixels = _decoded(folder)
-    contestant = KINDS[kind](len(pixels))
+    pixels = _decoded(folder, find_network(network).input_size)
+    contestant = KINDS[kind](network, len(pixels))
     found = contestant.forward(pixels[: peers.BATCH])
     np.savez(folder / _FEATURES.format(kind), **{tap: values[:CHECKED] for tap, values in found.items()})
     print(json.dumps({"version": contestant.version}), file=answers, flush=True)
@@ -176,4 +179,4 @@ def serve(kind: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], Path(sys.argv[2]))
+    serve(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

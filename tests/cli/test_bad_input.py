@@ -107,7 +107,11 @@ FAULTS = [
     ("extract", "photos x.h5 --weights best", ["best cannot be read: no such file", "imagenet", "random:SEED"]),
     ("extract", "photos x.h5 --weights random:x", ["random:x", "random:0"]),
     ("extract", "photos x.h5 --weights random:0 --precision half", ["precision 'half'", "mixed"]),
-    ("extract", "photos x.h5 --weights random:0 --engine onnx", ["unknown engine 'onnx'", "auto, keras, numba"]),
+    (
+        "extract",
+        "photos x.h5 --weights random:0 --engine onnx",
+        ["unknown engine 'onnx'", "auto, keras, numba, openvino"],
+    ),
     (
         "extract",
         "photos x.h5 --weights random:0 --engine numba --precision mixed",

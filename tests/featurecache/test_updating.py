@@ -8,10 +8,12 @@ import pytest
 
 import featurecache
 from featurecache import extract
+from featurecache.backbones import engines
 from featurecache.backbones.catalog import find_network
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import EngineError, RecipeError, UnknownNameError, WeightsError
 from featurecache.planning import why
+from featurecache.verification import verify
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how a weight file begins
 
@@ -99,6 +101,31 @@ def test_an_unfinished_run_is_finished_without_options(photos, tmp_path, weights
     assert (len(cache), StandIn.seen) == (20, 12)
     assert (cache.recipe.backbone, cache.recipe.dtype) == ("mobilenet_v2", "float16")
     assert cache.provenance["weights_source"] == str(weights)
+
+
+@pytest.mark.parametrize(("device", "goes_on"), [("cpu", "openvino"), ("gpu", "keras")])
+def test_auto_goes_on_with_the_engine_that_computed_the_rows_on_a_cpu(photos, tmp_path, monkeypatch, device, goes_on):
+    started = []
+
+    def start_engine(engine, network_spec, weights, *, taps, precision, **_):
+        started.append(engine)
+        network = StandIn(network_spec.spec(weights.identity, taps, precision))
+        network.provenance = {"engine": engine, "device": device}
+        return network
+
+    monkeypatch.setattr(featurecache.named_backbone, "start_engine", start_engine)
+    monkeypatch.setattr(engines, "may_have_gpu", lambda: False)
+    monkeypatch.setattr(engines, "find_spec", lambda _: True)
+    path, network = tmp_path / "c.h5", {"backbone": "mobilenet_v2", "weights": "random:0"}
+    StandIn.stop_after = 8
+    with pytest.raises(KeyboardInterrupt):
+        extract(photos, path, batch_size=4, engine="openvino", **network)
+    StandIn.stop_after = None
+    extract(photos, path)
+    add_image(photos)
+    extract(photos, path)
+    assert verify(path, recompute=30).recomputed
+    assert started == ["openvino", goes_on, goes_on, goes_on]
 
 
 def test_a_commit_record_is_read_once_at_the_start(photos, tmp_path, make_backbone, monkeypatch):

@@ -69,7 +69,7 @@ def test_ratios_say_which_packages_are_missing():
 class StandIn:
     """A worker without a network: one image takes it 0.01 s."""
 
-    def __init__(self, kind, folder, wrong=""):
+    def __init__(self, kind, folder, network, wrong=""):
         self.version, self.start_up = f"{kind} 1.0", 0.5
         self.features = {"fc2": np.eye(3) + (0.01 if kind == wrong else 0.0)}
 
@@ -97,9 +97,33 @@ def test_a_missing_peer_is_named_and_the_others_are_compared(monkeypatch):
     assert found["ours_over_keras_documentation"] == 2
 
 
+def test_another_network_is_compared_with_its_keras_engine(monkeypatch, capsys):
+    monkeypatch.setattr(extract_, "Worker", StandIn)
+    monkeypatch.setattr(
+        StandIn, "seconds", lambda self, way: (0.1, 0.3) if self.version.startswith("ours_keras") else (0.05, 0.1)
+    )
+    found = extract_.run(images=4, rounds=2, backbone="mobilenet_v2")
+    names = [row["contestant"] for row in found["contestants"]]
+    assert names == [name for name in extract_.CONTESTANTS if name.startswith("ours")]
+    assert found["network"].startswith("mobilenet_v2 with random weights, taps avg_pool and predictions")
+    assert (found["end_to_end_over_keras"], found["end_to_end_over_keras_in_processor_time"]) == (2, 3)
+    assert (found["forward_over_keras"], found["bar_end_to_end_over_keras"]) == (2, 1.25)
+    assert "round 2 of 2: ours forward" in capsys.readouterr().err.splitlines()
+
+
+def test_sizes_are_passed_to_the_benchmarks_that_have_them(monkeypatch, capsys):
+    monkeypatch.setattr(
+        extract_, "run", lambda images=1, rounds=1, backbone="": {"of": f"{backbone} {images} {rounds}"}
+    )
+    assert command.main(["extract", "--backbone", "resnet50", "--images", "8", "--rounds", "2"]) == 0
+    assert "resnet50 8 2" in capsys.readouterr().out
+    assert command.main(["listing", "--rounds", "2"]) == 2
+    assert capsys.readouterr().err == "--rounds is not for listing\n"
+
+
 def test_a_peer_that_computes_something_else_ends_the_benchmark(monkeypatch):
     monkeypatch.setattr(extract_, "find_spec", lambda name: name)
-    monkeypatch.setattr(extract_, "Worker", lambda kind, folder: StandIn(kind, folder, wrong="pytorch"))
+    monkeypatch.setattr(extract_, "Worker", lambda *of: StandIn(*of, wrong="pytorch"))
     with pytest.raises(RuntimeError, match=r"pytorch 1\.0 computes something else"):
         extract_.run(images=4, rounds=1)
 

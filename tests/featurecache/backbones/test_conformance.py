@@ -1,4 +1,4 @@
-"""What every backbone must do: the one of NumPy, Keras's (with the smallest network), and the one on numba."""
+"""What every backbone must do: the one of NumPy, Keras's and OpenVINO's (with the smallest network), numba's."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from featurecache.backbones.fake import FakeBackbone
 BATCH_SIZE = 4
 
 
-@pytest.fixture(scope="module", params=["fake", "keras", "numba"])
+@pytest.fixture(scope="module", params=["fake", "keras", "openvino", "numba"])
 def backbone(request, weights_of, small_vgg16):
     if request.param == "fake":
         return FakeBackbone({"features": 16, "logits": 5, "predictions": 5})
@@ -18,9 +18,11 @@ def backbone(request, weights_of, small_vgg16):
         taps = ("block5_conv1", "flatten", "logits", "predictions")
         return NumbaBackbone(*small_vgg16, taps=taps, batch_size=BATCH_SIZE)
     from featurecache.backbones.keras_engine import KerasBackbone
+    from featurecache.backbones.openvino_engine import OpenVinoBackbone
 
     taps = ("avg_pool", "logits", "predictions")
-    return KerasBackbone(*weights_of("mobilenet_v2"), taps=taps, batch_size=BATCH_SIZE)
+    kind = {"keras": KerasBackbone, "openvino": OpenVinoBackbone}[request.param]
+    return kind(*weights_of("mobilenet_v2"), taps=taps, batch_size=BATCH_SIZE)
 
 
 @pytest.fixture(scope="module")

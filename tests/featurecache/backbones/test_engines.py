@@ -5,9 +5,10 @@ import sys
 import pytest
 
 from featurecache import extract
-from featurecache.backbones import engines, keras_runtime, network
+from featurecache.backbones import engines, keras_runtime, network, openvino_engine
 from featurecache.backbones.catalog import NETWORKS, find_network
 from featurecache.backbones.engines import choose_engine, start_engine
+from featurecache.backbones.protocol import EngineFault
 from featurecache.errors import EngineError, UnknownNameError
 from featurecache.named_backbone import source_of
 
@@ -27,8 +28,23 @@ def without_numba(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
 
 
-def chosen(asked="auto", name="vgg16", *, device="auto", precision="float32"):
-    return choose_engine(asked, find_network(name), device=device, precision=precision)
+@pytest.fixture
+def without_openvino(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+
+
+@pytest.fixture(params=["amx_bf16", "avx512_bf16"])
+def with_bfloat16(request, monkeypatch):
+    monkeypatch.setattr(engines, "processor_class", lambda: f"x86_64 avx2 {request.param}")
+
+
+@pytest.fixture
+def without_bfloat16(monkeypatch):
+    monkeypatch.setattr(engines, "processor_class", lambda: "x86_64 avx2 avx512f")
+
+
+def chosen(asked="auto", name="vgg16", *, device="auto", precision="float32", before=""):
+    return choose_engine(asked, find_network(name), device=device, precision=precision, before=before)
 
 
 @pytest.mark.usefixtures("devices")
@@ -41,7 +57,15 @@ def test_without_a_gpu_the_vgg_networks_run_on_numba_and_all_others_on_keras():
 def test_where_there_may_be_a_gpu_it_is_for_keras_to_find_out(devices, name):
     (devices / name).touch()
     assert chosen() == chosen(device="gpu") == "keras"
+    assert chosen(before="numba") == chosen(name="resnet50", before="openvino") == "keras"
     assert chosen(device="cpu") == chosen("numba") == "numba"
+    assert chosen(name="resnet50", device="cpu", before="openvino") == chosen("openvino") == "openvino"
+
+
+@pytest.mark.usefixtures("devices", "with_bfloat16")
+def test_mixed_precision_runs_on_openvino_where_the_processor_has_bfloat16():
+    assert chosen("openvino", precision="mixed") == chosen(precision="mixed", before="openvino") == "openvino"
+    assert chosen(precision="mixed") == "keras"
 
 
 @pytest.mark.usefixtures("devices")
@@ -54,6 +78,20 @@ def test_where_numba_is_not_installed_everything_runs_on_keras():
     assert chosen() == chosen(device="cpu") == "keras"
 
 
+@pytest.mark.usefixtures("devices", "without_bfloat16")
+def test_the_engine_of_the_rows_that_are_there_goes_on_if_it_can():
+    assert {chosen(name=name, before="keras") for name in NETWORKS} == {"keras"}
+    assert {chosen(name=name, before="openvino") for name in NETWORKS} == {"openvino"}
+    assert chosen("openvino", before="keras") == "openvino"
+    assert chosen(name="resnet50", before="numba") == chosen(name="resnet50", before="auto") == "keras"
+    assert chosen(precision="mixed", before="openvino") == "keras"
+
+
+@pytest.mark.usefixtures("devices", "without_openvino")
+def test_keras_goes_on_where_openvino_is_no_longer_installed():
+    assert chosen(name="resnet50", before="openvino") == "keras"
+
+
 @pytest.mark.usefixtures("devices")
 def test_keras_runs_everything_that_it_is_asked_to():
     assert {chosen("keras", name) for name in NETWORKS} == {"keras"}
@@ -61,16 +99,27 @@ def test_keras_runs_everything_that_it_is_asked_to():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("engine", "options", "message"),
     [
-        ({"name": "resnet50"}, "the engine numba does not know resnet50, only vgg16 and vgg19; use --engine keras"),
-        ({"precision": "mixed"}, "computes in float32, not in mixed precision; use --engine keras"),
-        ({"device": "gpu"}, "runs on the CPU; use --engine keras for a GPU"),
+        ("numba", {"name": "resnet50"}, "does not know resnet50, only vgg16 and vgg19; use --engine keras"),
+        ("numba", {"precision": "mixed"}, "computes in float32, not in mixed precision; use --engine keras"),
+        ("numba", {"device": "gpu"}, "runs on the CPU; use --engine keras for a GPU"),
+        ("openvino", {"device": "gpu"}, "runs on the CPU; use --engine keras for a GPU"),
+        ("openvino", {"precision": "mixed"}, "in bfloat16, .* slower than float32; leave out --precision mixed, or"),
     ],
 )
-def test_asking_numba_for_what_it_cannot_do_is_an_error_with_a_remedy(options, message):
-    with pytest.raises(EngineError, match=message):
-        chosen("numba", **options)
+@pytest.mark.usefixtures("without_bfloat16")
+def test_asking_an_engine_for_what_it_cannot_do_is_an_error_with_a_remedy(engine, options, message):
+    with pytest.raises(EngineError, match=f"^the engine {engine} .*{message}"):
+        chosen(engine, **options)
+
+
+@pytest.mark.usefixtures("without_openvino")
+def test_asking_for_openvino_where_it_is_not_installed_names_the_remedy():
+    with pytest.raises(
+        EngineError, match=r"^the engine openvino is not installed; pip install openvino, or use --engi"
+    ):
+        chosen("openvino")
 
 
 @pytest.mark.usefixtures("without_numba")
@@ -98,9 +147,17 @@ def numba_that_fails(without_numba, monkeypatch):
 @pytest.mark.usefixtures("numba_that_fails")
 def test_numba_that_cannot_be_loaded_is_an_error_with_a_remedy(weights_of):
     with pytest.raises(
-        EngineError, match=r"numba cannot be loaded \(.*\); pip install -U numba, or use --engine keras"
+        EngineError, match=r"^numba cannot be loaded \(.*\); pip install -U numba, or use --engine keras"
     ):
         start_engine("numba", *weights_of("vgg16"), taps=("fc2",), batch_size=1, precision="float32", device="cpu")
+
+
+@pytest.fixture
+def network_that_openvino_cannot_convert(monkeypatch):
+    def converted(network_spec, *_):
+        raise EngineFault(f"OpenVINO cannot convert {network_spec.name} (it is odd)")
+
+    monkeypatch.setattr(openvino_engine, "converted_network", converted)
 
 
 @pytest.mark.usefixtures("devices", "numba_that_fails")
@@ -114,7 +171,17 @@ def test_auto_runs_on_keras_where_numba_cannot_be_loaded(monkeypatch):
     source = source_of("vgg16", "random:0", taps=["block1_pool"], notify=said.append)
     assert source.engine == "numba"
     assert source.start(1, 1).provenance["engine"] == "keras"
-    assert any("numba cannot be loaded" in line and "keras" in line for line in said)
+    started, instead = said
+    assert started == "starting vgg16 with random:0 weights on numba"
+    assert instead.startswith("numba cannot be loaded (")
+    assert instead.endswith("); using the engine keras instead")
+
+
+@pytest.mark.usefixtures("network_that_openvino_cannot_convert")
+def test_a_network_that_openvino_cannot_convert_is_an_error_if_openvino_was_asked_for(weights_of):
+    options = {"taps": ("avg_pool",), "batch_size": 1, "precision": "float32", "device": "cpu"}
+    with pytest.raises(EngineError, match=r"^OpenVINO cannot convert mobilenet \(it is odd\); use --engine keras$"):
+        start_engine("openvino", *weights_of("mobilenet"), **options, asked="openvino")
 
 
 def test_an_unknown_engine_comes_with_the_close_match():

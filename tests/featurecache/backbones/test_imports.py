@@ -2,11 +2,22 @@
 
 import pytest
 
-FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "numba", "h5py", "sklearn")
+FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "numba", "openvino", "h5py", "sklearn")
 
 
 @pytest.mark.parametrize(
-    "module", ["catalog", "weights", "protocol", "fake", "keras_runtime", "network", "keras_engine", "engines"]
+    "module",
+    [
+        "catalog",
+        "weights",
+        "protocol",
+        "fake",
+        "keras_runtime",
+        "network",
+        "keras_engine",
+        "openvino_network",
+        "engines",
+    ],
 )
 def test_importing_loads_no_framework(module, run_python):
     program = f"import sys, featurecache.backbones.{module}; print([m for m in {FRAMEWORKS} if m in sys.modules])"

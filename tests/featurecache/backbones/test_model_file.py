@@ -78,14 +78,21 @@ def features_of_keras(path, tap, pixels):
 
 
 @pytest.mark.parametrize(
-    ("mode", "arithmetic"),
-    [("unit", lambda x: x / 255), ("tf", lambda x: x / 127.5 - 1), ("none", lambda x: x)],
+    ("mode", "arithmetic", "engine"),
+    [
+        ("unit", lambda x: x / 255, "auto"),
+        ("tf", lambda x: x / 127.5 - 1, "auto"),
+        ("none", lambda x: x, "auto"),
+        ("none", lambda x: x, "openvino"),
+    ],
 )
-def test_every_layer_is_a_tap_and_gives_what_keras_gives(mode, arithmetic, files, images, tmp_path):
+def test_every_layer_is_a_tap_and_gives_what_keras_gives(mode, arithmetic, engine, files, images, tmp_path):
     folder, pixels = images
     taps = ("first", "pooled", "predictions")
     path = files / "plain.keras"
-    cache = extract(folder, tmp_path / "c.h5", backbone=str(path), preprocess=mode, taps=taps, device="cpu")
+    options = {"preprocess": mode, "taps": taps, "device": "cpu", "engine": engine}
+    cache = extract(folder, tmp_path / "c.h5", backbone=str(path), **options)
+    assert cache.provenance["engine"]["engine"] == {"auto": "keras"}.get(engine, engine)
     assert dict(cache.taps) == {"first": 22 * 30 * 5, "pooled": 5, "predictions": 4}
     assert (cache.recipe.backbone, cache.recipe.input_size, cache.recipe.preprocessing) == ("keras", SIDES, mode)
     prepared = arithmetic(pixels.astype(np.float32))

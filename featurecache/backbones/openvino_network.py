@@ -1,0 +1,220 @@
+"""Converts networks to OpenVINO and keeps them in the user's cache folder, so that later starts load no Keras.
+
+Keras runs a network once as a function of TensorFlow, which OpenVINO reads. A converted network is one file: a line of
+JSON, OpenVINO's description of the network, and its weights. Its name and the line follow from everything that it was
+made of. A file that is damaged or of something else is made again.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.backbones.catalog import NetworkSpec
+from featurecache.backbones.protocol import EngineFault
+from featurecache.backbones.weights import Weights
+from featurecache.errors import OutputError
+from featurecache.storage.files import cache_folder, open_regular
+from featurecache.storage.output_errors import output_error
+from featurecache.storage.publish import publishing, remove_files
+
+CONVERTER = 1
+"""Grows when this module converts differently."""
+
+TOLERANCE = 1e-4
+"""The largest difference between Keras's features and those of the converted network, relative to a row's largest."""
+
+_KEPT_BYTES = 4_000_000_000  # of all converted networks together; those that were not used for longest go
+_LINE_BYTES = 4_096  # a multiple of the alignment of weights
+_TRIALS = 4  # images on which a converted network is compared with Keras
+
+# Imported by openvino itself. It tells OpenVINO's makers over the network that it was imported, and converts; what it
+# converts with can be called without it.
+_REPORTS = "openvino.tools.ovc"
+
+
+@cache
+def load_openvino() -> Any:  # noqa: ANN401 - OpenVINO's types are not used
+    """Import OpenVINO, but not the part of it that reports its use over the network."""
+    if "openvino" in sys.modules or _REPORTS in sys.modules:
+        import openvino
+
+        return openvino
+    sys.modules[_REPORTS] = None  # type: ignore[assignment] # as Python's import system documents it
+    try:
+        import openvino
+    finally:
+        del sys.modules[_REPORTS]
+    return openvino
+
+
+@cache
+def core() -> Any:  # noqa: ANN401 - OpenVINO's types are not used
+    """Return what reads and compiles networks; one of them suffices for a process."""
+    return load_openvino().Core()
+
+
+def converted_network(
+    network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...], notify: Callable[[str], None] = lambda _: None
+) -> tuple[Any, NDArray[np.uint8]]:
+    """Return a network as an OpenVINO model, and the memory of its weights, which must exist as long as the model.
+
+    The model is from one image, (1, height, width, 3) uint8, to the taps, (1, d) float32.
+
+    Parameters
+    ----------
+    taps
+        The taps, in ascending order.
+    notify
+        Called with a one-line message when the network must be converted.
+
+    Raises
+    ------
+    WeightsError
+        If the weights belong to another network.
+    EngineFault
+        If the network cannot be converted, or computes something else then.
+    """
+    key = _key(network_spec, weights, taps)
+    path = kept_folder() / f"{network_spec.name}-{key[:32]}.openvino"
+    kept = _read(path, key)
+    if kept is None:
+        notify(f"converting {network_spec.name} to OpenVINO, once for these weights and taps")
+        kept = _converted(network_spec, weights, taps, key)
+        _keep(path, kept, notify)
+        _make_room(path)
+    return _model(kept), kept
+
+
+def kept_folder() -> Path:
+    """Return where converted networks are kept."""
+    return cache_folder() / "openvino"
+
+
+def _key(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...]) -> str:
+    """Return a SHA-256 of everything that a converted network follows from."""
+    versions = {package: _version(package) for package in ("openvino", "keras", "tensorflow")}
+    by_name = weights.source == "imagenet"  # see NetworkSpec.imagenet_by_name_only
+    made_of = [CONVERTER, versions, repr(network_spec), weights.identity, by_name, taps]
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _read(path: Path, key: str) -> NDArray[np.uint8] | None:
+    """Return the bytes of a converted network, mapped; None if there is none, or a damaged or another one."""
+    try:
+        with open_regular(path) as stream:
+            line = json.loads(stream.read(_LINE_BYTES))
+            kept: NDArray[np.uint8] = np.asarray(np.memmap(stream, np.uint8, "c"))
+        if line["key"] != key or line["sha256"] != _sha256(line["bytes"], kept):
+            return None
+        with suppress(OSError):
+            os.utime(path)  # it is used now
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return kept
+
+
+def _sha256(sizes: Any, kept: NDArray[np.uint8]) -> str:  # noqa: ANN401 - whatever a damaged file says
+    """Return the digest of a file: of the sizes in its line, and of everything after the line."""
+    digest = hashlib.sha256(json.dumps(sizes).encode())
+    digest.update(kept[_LINE_BYTES:].data)
+    return digest.hexdigest()
+
+
+def _keep(path: Path, kept: NDArray[np.uint8], notify: Callable[[str], None]) -> None:
+    """Publish a converted network; say so if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with publishing(path, replace=True) as draft:
+            draft.write(kept.data, 0)
+    except (OSError, OutputError) as e:
+        error = e if isinstance(e, OutputError) else output_error(path, e)
+        notify(f"converting is needed at every start, since the result cannot be kept: {error}")
+
+
+def _make_room(path: Path) -> None:
+    """Remove the converted networks that were not used for longest, but not this one, if there are too many."""
+    with suppress(OSError, OutputError):  # another process may do the same
+        found = [(other.stat(), other) for other in path.parent.glob("*.openvino") if other != path]
+        room, gone = _KEPT_BYTES - path.stat().st_size, []
+        for status, other in sorted(found, key=lambda one: one[0].st_mtime, reverse=True):
+            room -= status.st_size
+            if room < 0:
+                gone.append(other)
+        remove_files(gone)
+
+
+def _packed(model: Any, key: str) -> NDArray[np.uint8]:  # noqa: ANN401 - an openvino.Model
+    """Return the bytes of the file of a converted network."""
+    with TemporaryDirectory() as folder:
+        files = [Path(folder, "network.xml"), Path(folder, "network.bin")]
+        load_openvino().serialize(model, *map(str, files))
+        parts = [np.fromfile(file, np.uint8) for file in files]
+    begin = _LINE_BYTES + -(-len(parts[0]) // _LINE_BYTES) * _LINE_BYTES  # of the weights
+    kept = np.zeros(begin + len(parts[1]), np.uint8)
+    kept[_LINE_BYTES:][: len(parts[0])] = parts[0]
+    kept[begin:] = parts[1]
+    sizes = [len(part) for part in parts]
+    line = json.dumps({"key": key, "bytes": sizes, "sha256": _sha256(sizes, kept)})
+    kept[:_LINE_BYTES] = np.frombuffer(line.encode().ljust(_LINE_BYTES), np.uint8)
+    return kept
+
+
+def _model(kept: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - an openvino.Model
+    """Return the network in the bytes of a file; its weights stay in them."""
+    structure, weights = json.loads(kept[:_LINE_BYTES].tobytes())["bytes"]
+    description = kept[_LINE_BYTES:][:structure].tobytes()
+    return core().read_model(description, load_openvino().Tensor(kept[len(kept) - weights :], shared_memory=True))
+
+
+def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...], key: str) -> NDArray[np.uint8]:
+    """Return the bytes of a converted network that computes what Keras computes."""
+    from featurecache.backbones.keras_engine import KerasBackbone, trial_images
+
+    keras = KerasBackbone(network_spec, weights, taps=taps, batch_size=1, device="cpu")
+    images = trial_images((_TRIALS, *keras.spec.input_size, 3))
+    try:
+        kept = _packed(_from_tensorflow(keras.graph()), key)
+        compiled = core().compile_model(_model(kept), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        found = [compiled([image[np.newaxis]]) for image in images]
+    except Exception as e:
+        raise EngineFault(f"OpenVINO cannot convert {network_spec.name} ({one_line(e)})") from e
+    for tap, expected in keras.forward(images).items():
+        values = np.concatenate([row[tap] for row in found])
+        largest = np.maximum(np.abs(expected).max(axis=1), np.finfo(np.float32).tiny)
+        error = float((np.abs(values - expected).max(axis=1) / largest).max())
+        if not error <= TOLERANCE:
+            raise EngineFault(f"OpenVINO computes {tap} of {network_spec.name} otherwise than Keras, by {error:.0e}")
+    return kept
+
+
+def one_line(error: Exception) -> str:
+    """Return the beginning of what OpenVINO says in several lines."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _from_tensorflow(graph: Any) -> Any:  # noqa: ANN401 - neither has types
+    """Return a function of TensorFlow as an OpenVINO model, whose outputs have the names of the function's."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.tensorflow.utils import create_tf_graph_iterator
+
+    frontend = FrontEndManager().load_by_framework("tf")
+    iterator = create_tf_graph_iterator(graph, [], [], None, share_weights=True)
+    return frontend.convert(frontend.load(iterator))
