@@ -77,8 +77,9 @@ def extract(
     Parameters
     ----------
     images
-        A folder of images, a CSV or TSV table (see `featurecache.read_manifest`), or a manifest of another source
-        (see `featurecache.from_source`). The cache keeps the further columns of a table, `FeatureCache.column`.
+        A folder, ZIP or TAR file of images, a CSV or TSV table (see `featurecache.read_manifest`), or a manifest of
+        another source (see `featurecache.from_source`). The cache keeps the further columns of a table,
+        `FeatureCache.column`.
     cache_path
         The cache file to create or to bring up to date.
     backbone

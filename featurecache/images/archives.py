@@ -1,15 +1,16 @@
 """Images in a ZIP or TAR file, which is read in place: nothing is unpacked to disk."""
 
 import gzip
-import lzma
 import os
 import stat
 import tarfile
 import threading
+import weakref
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,27 +21,35 @@ from featurecache.images.failures import Failure, UnusableImageError, check_byte
 from featurecache.images.files import FileContent, Stat, content_of, failure_of
 from featurecache.images.folder import why_ignored
 from featurecache.images.image_source import Ignored, ImageSource
-from featurecache.images.names import encode_name
+from featurecache.images.names import decode_name, encode_name
 
 SUFFIXES = (".zip", ".tar", ".gz", ".tgz")
 """The suffixes of archives, in lower case."""
 
 _LINK, _SPECIAL = "a link in an archive, which is not followed", "neither a file nor a folder"
 _BAD_NAME, _OUTSIDE = "a name that is empty or has a NUL", "a name that leads out of the archive"
-_REPLACED = "a later entry of the archive has the same name"
+_REPLACED = "a later member of the archive has the same name"
 _ENCRYPTED = "encrypted; make the archive again without a password"
 _SPARSE = "a sparse file; make the archive again without --sparse"
-_CUT = "the archive ends here without its end mark, and what may have followed is missing; copy it again"
+_COMPRESSED = "compressed in a way that is not read; make the archive again with deflate"
+_CUT = "the archive ends before this byte, without its end mark, and what may have followed is missing; copy it again"
+_NO_LIST = (
+    "has no list of members, which a ZIP file has at its end: it was cut, or is still being written; copy it again, or "
+    "repair it with zip -FF"
+)
 _DAMAGED = "the archive is damaged here, and what stood here is missing; copy it again"
+_AFTER_END = "bytes after the end mark of the archive, which are not read"
 _BAD_CHECKSUM = "the checksum of the compressed archive does not fit, so images in it may be damaged; copy it again"
 
 _BLOCK = tarfile.BLOCKSIZE
-_LONGEST_HEADER = 1 << 20  # bytes; a TAR header holds a name, and may claim any length
-_SEEK_POINTS = 1 << 22  # bytes between the places of a compressed file from which reading can begin
-_CHUNK = 1 << 20
+_LONGEST_HEADER = 1 << 20  # bytes; an extended header holds names, and may claim any length
+_SEEK_POINTS = 1 << 22  # bytes between the places of a compressed file from which reading can begin; each takes 32 KB
+_CHUNK = 1 << 18
 _OPEN_ARCHIVES = 8
-_UTF8_NAME, _ENCRYPTED_ENTRY = 0x800, 0x1  # general purpose flags of a ZIP entry (APPNOTE.TXT, 4.4.4)
-_MADE_ON_WINDOWS = 0  # the system that made a ZIP entry (APPNOTE.TXT, 4.4.2)
+_ZIP = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")  # a member, no member, one of several volumes
+_GZIP = b"\x1f\x8b"
+_UTF8_NAME, _ENCRYPTED_MEMBER = 0x800, 0x1  # general purpose flags of a ZIP member (APPNOTE.TXT, 4.4.4)
+_MADE_ON_WINDOWS = 0  # the system that made a ZIP member (APPNOTE.TXT, 4.4.2)
 _OTHER_COMPRESSION = {
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
@@ -48,25 +57,20 @@ _OTHER_COMPRESSION = {
     b"7z\xbc\xaf": "7z",
     b"Rar!": "RAR",
 }
-_DAMAGES = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-)
+_PAX, _LONG_NAME = b"x", b"L"
+_OF_NEXT = frozenset({_PAX, _LONG_NAME, b"g", b"K"})  # types of TAR headers that describe members that follow
+_IS_EXTENDED, _GOES_ON = 482, 504  # bytes of headers of GNU sparse files: whether another block of the map follows
+_LENGTH_DIGITS = 8  # of a record of an extended header, at most
+_DAMAGES = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveSource(ImageSource):
     """Images in a ``.zip``, ``.tar``, ``.tar.gz`` or ``.tgz`` file, read in place.
 
-    The first bytes decide which of them it is. Every process that reads from it keeps the list of its entries, about
-    500 bytes for each. A compressed TAR file is decompressed twice for this, and reading an image from it
-    decompresses up to 4 MB more than the image.
+    The first bytes decide which of them it is. Every process that reads from it keeps the list of its images, about
+    500 bytes for each. A compressed TAR file is decompressed twice for this, and 8 MB are kept for each GB of it;
+    reading an image from it decompresses up to 4 MB more than the image.
 
     Parameters
     ----------
@@ -93,13 +97,13 @@ class ArchiveSource(ImageSource):
         """Return the source of a folder in an archive, such as ``photos.zip/train``; None if the path is none."""
         for place in location.parents:
             if place.suffix.lower() in SUFFIXES and _is_file(place):
-                return cls(place, location.relative_to(place).as_posix())
+                return cls(place, encode_name(os.fsencode(location.relative_to(place).as_posix())))
         return None
 
     @property
     def name(self) -> str:
         """The absolute path of the archive, and of the folder in it."""
-        return os.fspath(self.archive.absolute() / self.folder)
+        return os.fspath(self.archive.absolute() / os.fsdecode(decode_name(self.folder)))
 
     def anywhere(self) -> Self:
         """Return the same source with the absolute path of the archive."""
@@ -127,7 +131,7 @@ class ArchiveSource(ImageSource):
         check_bytes(size, max_bytes)
         data = opened.read(place, size)
         if len(data) < size:
-            return Failure("unreadable", "the archive ends before the end of this entry; copy it again")
+            return Failure("unreadable", "the archive ends before the end of this image; copy it again")
         if opened.identity != _identity(self.archive):
             return Failure("changed", "the archive changed while it was being read")
         return content_of(data, max_bytes=max_bytes, mtime_ns=opened.mtime_ns)
@@ -146,8 +150,11 @@ class ArchiveSource(ImageSource):
         return images, opened.damage + [Ignored(item.path.removeprefix(above), item.reason) for item in ignored]
 
     def exists(self) -> bool:
-        """Return whether the archive is a file."""
-        return _is_file(self.archive)
+        """Return whether the archive is a file, and has images in the folder."""
+        try:
+            return _is_file(self.archive) and (not self.folder or bool(self.list_images()[0]))
+        except ManifestError:
+            return True  # listing the images tells what is wrong
 
     def _inside(self, path: str) -> str:
         return f"{self.folder}/{path}" if self.folder else path
@@ -157,22 +164,27 @@ def _failure_of(error: Exception) -> Failure:
     """Return the failure of an image that could not be read from an archive."""
     if isinstance(error, UnusableImageError):
         return error.failure
+    if isinstance(error, KeyError):
+        return Failure("not_found", "no such file in the archive")
+    if isinstance(error, MemoryError):
+        return Failure("out_of_memory", "not enough memory to read the file")
     if isinstance(error, OSError) and error.errno is not None:
         return failure_of(error)
-    if isinstance(error, ManifestError):
-        return Failure("unreadable", "its archive is no longer there, or is damaged")
-    reasons: dict[type[Exception], Failure] = {
-        KeyError: Failure("not_found", "no such file in the archive"),
-        MemoryError: Failure("out_of_memory", "not enough memory to read the file"),
-        NotImplementedError: Failure(
-            "unreadable", "compressed in a way that is not read; make the archive again with deflate"
-        ),
-    }
-    return reasons.get(type(error), Failure("unreadable", "its entry in the archive is damaged"))
+    if isinstance(error, _ArchiveError):
+        return Failure("unreadable", one_line(f"its archive {error.fault}"))
+    return Failure("unreadable", "its bytes in the archive are damaged")
 
 
-class _Entry(NamedTuple):
-    """An entry of an archive: its name, its length in bytes, its place, and why it is left out if it is."""
+class _ArchiveError(ManifestError):
+    """The file is no archive that can be read."""
+
+    def __init__(self, path: Path, fault: str) -> None:
+        super().__init__(f"{path} {fault}")
+        self.fault = fault
+
+
+class _Member(NamedTuple):
+    """A member of an archive: its name, its length in bytes, its place, and why it is left out if it is."""
 
     name: bytes
     size: int = 0
@@ -192,92 +204,131 @@ class _Archive(ABC, Generic[_Place]):
     images : dict
         The path of each image to its length and its place.
     ignored : list
-        The entries that are left out.
+        The members that are left out.
     damage : list
         Where something is missing or damaged.
     """
 
     def __init__(self, path: Path, identity: tuple[int, ...]) -> None:
-        self.path, self.identity, self.mtime_ns = path, identity, identity[-1]
+        self.path, self.identity, self.mtime_ns = path, identity, identity[_TIME]
         self.images: dict[str, tuple[int, _Place]] = {}
         self.ignored: list[Ignored] = []
         self.damage: list[Ignored] = []
-        for entry in self.entries():
-            name, fault = _plain_name(entry.name)
+        for member in self.members():
+            name, fault = _plain_name(member.name)
             path_in = encode_name(name)
-            if fault := entry.fault or fault or why_ignored(name):
+            if fault := member.fault or fault or why_ignored(name):
                 self.ignored.append(Ignored(path_in, fault))
                 continue
             if path_in in self.images:
                 self.ignored.append(Ignored(path_in, _REPLACED))
-            self.images[path_in] = entry.size, entry.place
+            self.images[path_in] = member.size, member.place
 
     @abstractmethod
-    def entries(self) -> Iterator[_Entry]:
-        """Yield the entries that are no folders; note damage."""
+    def members(self) -> Iterator[_Member]:
+        """Yield the members that are no folders; note damage."""
 
     @abstractmethod
     def read(self, place: _Place, size: int) -> bytes:
-        """Return the bytes of an entry, at most ``size``; several threads call it."""
+        """Return the bytes of a member, at most ``size``; several threads call it."""
 
 
 class _Zip(_Archive[zipfile.ZipInfo]):
-    def entries(self) -> Iterator[_Entry]:
+    def members(self) -> Iterator[_Member]:
         self._zip = zipfile.ZipFile(self.path)
         self._lock = threading.Lock()
         for info in self._zip.infolist():
             name = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8_NAME else "cp437")
             if info.create_system == _MADE_ON_WINDOWS and b"/" not in name:
                 name = name.replace(b"\\", b"/")
-            if name.endswith(b"/"):
-                continue
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            fault = _LINK if kind == stat.S_IFLNK else "" if kind in {0, stat.S_IFREG} else _SPECIAL
-            yield _Entry(name, info.file_size, info, _ENCRYPTED if info.flag_bits & _ENCRYPTED_ENTRY else fault)
+            if not name.endswith(b"/"):
+                yield _Member(name, info.file_size, info, self._fault(info))
+
+    @staticmethod
+    def _fault(info: zipfile.ZipInfo) -> str:
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in {0, stat.S_IFREG}:
+            return _LINK if kind == stat.S_IFLNK else _SPECIAL
+        if info.flag_bits & _ENCRYPTED_MEMBER:
+            return _ENCRYPTED
+        # `ZipExtFile` bounds what it decompresses at once for these alone
+        return "" if info.compress_type in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} else _COMPRESSED
 
     def read(self, place: zipfile.ZipInfo, size: int) -> bytes:
-        with self._lock:  # `ZipFile` counts its open entries without a lock
-            entry = self._zip.open(place)
+        with self._lock:  # `ZipFile` counts its open members without a lock
+            member = self._zip.open(place)
         try:
-            return entry.read(size)
+            return member.read(size)
         finally:
             with self._lock:
-                entry.close()
+                member.close()
 
 
 class _Tar(_Archive[int]):
-    def entries(self) -> Iterator[_Entry]:
-        end = 0
+    """A TAR file, read block by block: `tarfile` stops at damage, and some headers make it read without end."""
+
+    def members(self) -> Iterator[_Member]:
         with self.stream() as stream:
-            headers = _Headers(stream)
-            while (info := headers.next()) is not None:
-                if info.offset > end and any(self._block(end)):
-                    self._note(end, _DAMAGED)
-                end = info.offset_data + (-(-info.size // _BLOCK) * _BLOCK if info.isreg() else 0)
+            blocks = _Blocks(stream)
+            name, records = b"", dict[bytes, bytes]()
+            for info in self._headers(blocks):
+                if info.type in _OF_NEXT:
+                    place = blocks.place - _BLOCK
+                    data = blocks.next(info.size)
+                    blocks.skip(-info.size % _BLOCK)
+                    if info.type == _LONG_NAME:
+                        name = data.partition(b"\0")[0]
+                    elif info.type == _PAX and (found := _pax_records(data)) is not None:
+                        records = found
+                    elif info.type == _PAX:
+                        self._note(place, _DAMAGED)
+                    continue
+                size = int(records.get(b"size", info.size))
+                is_sparse = info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith(b"GNU.sparse") for key in records)
                 if not info.isdir():
-                    name = info.name.encode("utf-8", "surrogateescape")
-                    fault = "" if info.isreg() else _LINK if info.issym() or info.islnk() else _SPECIAL
-                    yield _Entry(name, info.size, info.offset_data, _SPARSE if info.issparse() else fault)
-            mark = self._block(end)
-            if len(mark) < _BLOCK or any(mark):
-                self._note(end, _CUT if len(mark) < _BLOCK else _DAMAGED)
-            elif not self.is_whole(stream):
-                self._note(0, _BAD_CHECKSUM)
+                    kind = "" if info.isreg() else _LINK if info.issym() or info.islnk() else _SPECIAL
+                    own_name = records.get(b"path") or name or info.name.encode("utf-8", "surrogateescape")
+                    yield _Member(own_name, size, blocks.place, _SPARSE if is_sparse else kind)
+                if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:  # others have no data, whatever their size
+                    blocks.skip(-(-size // _BLOCK) * _BLOCK)
+                name, records = b"", {}
+            self._check_end(blocks)
+
+    def _headers(self, blocks: "_Blocks") -> Iterator[tarfile.TarInfo]:
+        """Yield the headers up to the end mark, which is two blocks of zeros; note damage, once where it begins."""
+        sound, zeros = True, 0
+        while len(block := blocks.next()) == _BLOCK:
+            place = blocks.place - _BLOCK
+            info = _header(block)
+            if info is None and not any(block):
+                zeros += 1
+                if sound and zeros == 2:  # noqa: PLR2004 - the end mark
+                    return
+                continue
+            if sound and (info is None or zeros):
+                self._note(place - zeros * _BLOCK, _DAMAGED)
+            sound, zeros = info is not None, 0
+            if info is not None:
+                extended = info.type == tarfile.GNUTYPE_SPARSE and block[_IS_EXTENDED]
+                while extended and len(more := blocks.next()) == _BLOCK:
+                    extended = more[_GOES_ON]
+                yield info
+        if sound:
+            self._note(blocks.place, _CUT)
 
     def _note(self, place: int, reason: str) -> None:
         self.damage.append(Ignored(f"byte {place}", reason))
 
-    def _block(self, place: int) -> bytes:
-        """Return the block at a place; less if the file ends before its end, or cannot be read there."""
-        try:
-            return self.read(place, _BLOCK)
-        except _DAMAGES:
-            return b""
-
-    def is_whole(self, stream: _Stream) -> bool:
-        """Read the rest of a stream; return whether the file is whole, as far as it has a checksum."""
-        del stream
-        return True
+    def _check_end(self, blocks: "_Blocks") -> None:
+        """Note what follows the end mark."""
+        place = blocks.place
+        while chunk := blocks.next(_CHUNK):
+            if chunk.count(0) < len(chunk):
+                self._note(place, _AFTER_END)
+                break
+        else:
+            if blocks.is_broken and not self.damage:
+                self._note(0, _BAD_CHECKSUM)
 
     def stream(self) -> _Stream:
         """Return the bytes of the archive without compression, to be read from beginning to end."""
@@ -293,20 +344,16 @@ class _CompressedTar(_Tar):
     def __init__(self, path: Path, identity: tuple[int, ...]) -> None:
         import indexed_gzip
 
-        self._bytes = indexed_gzip.IndexedGzipFile(os.fspath(path), spacing=_SEEK_POINTS, skip_crc_check=True)
+        file = path.open("rb")  # a name in place of a file is opened again and again, and one that is not UTF-8 crashes
+        weakref.finalize(self, file.close)
+        self._bytes = indexed_gzip.IndexedGzipFile(
+            fileobj=file, spacing=_SEEK_POINTS, buffer_size=_CHUNK, skip_crc_check=True
+        )
         self._lock = threading.Lock()
         super().__init__(path, identity)
 
     def stream(self) -> _Stream:
         return gzip.open(self.path)
-
-    def is_whole(self, stream: _Stream) -> bool:
-        try:
-            while stream.read(_CHUNK):
-                pass
-        except _DAMAGES:
-            return False
-        return True
 
     def read(self, place: int, size: int) -> bytes:
         with self._lock:
@@ -315,52 +362,64 @@ class _CompressedTar(_Tar):
             return data
 
 
-class _Headers:
-    """The headers of a TAR file, also those that follow damage."""
+class _Blocks:
+    """The blocks of a TAR file, in order.
+
+    Attributes
+    ----------
+    place : int
+        Where the next block begins, also if the file ends before it.
+    is_broken : bool
+        Whether the file could not be read to its end.
+    """
 
     def __init__(self, stream: _Stream) -> None:
         self._stream = stream
-        # with `ignore_zeros` the list goes on after a damaged header
-        self._tar = tarfile.TarFile(fileobj=self, mode="r", ignore_zeros=True)  # type: ignore[arg-type]
+        self.place = 0
+        self.is_broken = False
 
-    def next(self) -> tarfile.TarInfo | None:
-        """Return the next header; None at the end."""
-        while True:
-            try:
-                found = self._tar.next()
-            except _DAMAGES:
-                self._tar.offset += _BLOCK
-                if not self._reaches(self._tar.offset):
-                    return None
-            else:
-                self._tar.members.clear()  # type: ignore[attr-defined] # it keeps an object for each entry
-                return found
-
-    def read(self, size: int) -> bytes:
-        """Read as a file does, for `TarFile`."""
-        if size > _LONGEST_HEADER:
-            raise ValueError(f"a header of {size:,} bytes")
-        return self._stream.read(size)
-
-    def seek(self, place: int) -> None:
-        """Seek as a file does, for `TarFile`."""
-        self._stream.seek(place)
-
-    def tell(self) -> int:
-        """Return the place as a file does, for `TarFile`."""
-        return self._stream.tell()
-
-    def _reaches(self, length: int) -> bool:
-        """Whether the stream can be read up to a length."""
+    def next(self, size: int = _BLOCK) -> bytes:
+        """Return the next bytes; fewer if the file ends before, or cannot be read."""
         try:
-            self._stream.seek(length - 1)
-            return bool(self._stream.read(1))
+            data = self._stream.read(size)
         except _DAMAGES:
-            return False
+            self.is_broken = True
+            return b""
+        self.place += len(data)
+        return data
+
+    def skip(self, size: int) -> None:
+        """Skip the next bytes."""
+        self.place += size
+        with suppress(*_DAMAGES, OverflowError):
+            self._stream.seek(self.place)
+
+
+def _header(block: bytes) -> tarfile.TarInfo | None:
+    """Return a header; None if the block is none, or claims a length that it cannot have."""
+    try:
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError, OverflowError):
+        return None
+    return None if info.size < 0 or (info.type in _OF_NEXT and info.size > _LONGEST_HEADER) else info
+
+
+def _pax_records(data: bytes) -> dict[bytes, bytes] | None:
+    """Return the records of an extended header (POSIX pax: ``LENGTH KEY=VALUE`` and a line end); None if damaged."""
+    records, start = dict[bytes, bytes](), 0
+    while start < len(data):
+        digits = data[start : start + _LENGTH_DIGITS].partition(b" ")[0]
+        end = start + int(digits) if digits.isdigit() else 0
+        key, equals, value = data[start + len(digits) + 1 : end - 1].partition(b"=")
+        if not equals or end > len(data):
+            return None
+        records[key] = value
+        start = end
+    return records if records.get(b"size", b"0").isdigit() else None
 
 
 def _plain_name(name: bytes) -> tuple[bytes, str]:
-    """Return the name of an entry without needless parts, and what is wrong with it, if anything is."""
+    """Return the name of a member without needless parts, and what is wrong with it, if anything is."""
     parts = name.split(b"/")
     if b".." in parts or name.startswith(b"/"):
         return name, _OUTSIDE
@@ -373,9 +432,12 @@ def _is_file(path: Path) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Return what differs once a file was changed or exchanged; the modification time is the last."""
+    """Return what differs once a file was changed or exchanged; `_SIZE` and `_TIME` are places in it."""
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+_SIZE, _TIME = 2, 3
 
 
 _opening = threading.Lock()
@@ -393,46 +455,34 @@ def _opened(path: Path) -> _Archive[Any]:
     try:
         with _opening:
             return _open(path, _identity(path))
-    except ManifestError:
+    except _ArchiveError:
         raise
     except FileNotFoundError as e:
-        raise ManifestError(f"{path} does not exist; expected a ZIP or TAR file of images") from e
-    except (zipfile.BadZipFile, NotImplementedError) as e:
-        raise ManifestError(
-            f"{path} has no list of entries, which a ZIP file has at its end: it was cut, or is still being written; "
-            "copy it again, or repair it with zip -FF"
-        ) from e
-    except _DAMAGES as e:
+        raise _ArchiveError(path, "does not exist; expected a ZIP or TAR file of images") from e
+    except zipfile.BadZipFile as e:
+        has_no_list = "not a zip file" in str(e)
+        raise _ArchiveError(path, _NO_LIST if has_no_list else f"is damaged: {one_line(str(e))}; copy it again") from e
+    except (*_DAMAGES, MemoryError) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e) or type(e).__name__
-        raise ManifestError(f"{path} cannot be read: {one_line(reason).lower()}; copy it again") from e
+        raise _ArchiveError(path, f"cannot be read: {one_line(reason).lower()}") from e
 
 
 @lru_cache(_OPEN_ARCHIVES)
 def _open(path: Path, identity: tuple[int, ...]) -> _Archive[Any]:
     if not _is_file(path):
-        raise ManifestError(f"{path} is not a regular file; expected a ZIP or TAR file of images")
+        raise _ArchiveError(path, "is not a regular file; expected a ZIP or TAR file of images")
     with path.open("rb") as stream:
         start = stream.read(_BLOCK)
-    if start.startswith(b"PK"):
+    if start.startswith(_ZIP):
         return _Zip(path, identity)
-    kind = _CompressedTar if start.startswith(b"\x1f\x8b") else _Tar
+    kind = _CompressedTar if start.startswith(_GZIP) else _Tar
     if kind is _CompressedTar:
         with gzip.open(path) as stream:
             start = stream.read(_BLOCK)
-    if _is_tar(start):
+    if len(start) == _BLOCK and (_header(start) or not any(start)):
         return kind(path, identity)
-    if not identity[2]:
-        raise ManifestError(f"{path} is empty (0 bytes); expected a ZIP or TAR file of images")
+    if not identity[_SIZE]:
+        raise _ArchiveError(path, "is empty (0 bytes); expected a ZIP or TAR file of images")
     other = next((name for magic, name in _OTHER_COMPRESSION.items() if start.startswith(magic)), None)
     found = f"is compressed with {other}, which is not read" if other else "is neither a ZIP nor a TAR file"
-    raise ManifestError(f"{path} {found}; pack its images as .zip, .tar or .tar.gz, or give the folder that holds them")
-
-
-def _is_tar(block: bytes) -> bool:
-    """Whether a block is the first one of a TAR file, which may be empty."""
-    try:
-        return len(block) == _BLOCK and (
-            not any(block) or bool(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape"))
-        )
-    except tarfile.HeaderError:
-        return False
+    raise _ArchiveError(path, f"{found}; pack its images as .zip, .tar or .tar.gz, or give the folder that holds them")

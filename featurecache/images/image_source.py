@@ -7,6 +7,7 @@ from typing import Self
 from featurecache.errors import ManifestError
 from featurecache.images.failures import Failure
 from featurecache.images.files import FileContent, Stat
+from featurecache.images.names import encode_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,10 @@ class ImageSource(ABC):
     def anywhere(self) -> Self:
         """Return the same source for a process with another current folder."""
         return self
+
+    def has_file(self, name: bytes) -> bool:
+        """Return whether there is a file of exactly this name, relative to the source."""
+        return self.stat(encode_name(name)) is not None
 
     def exists(self) -> bool:
         """Return whether the whole source exists, for example a folder."""

@@ -328,7 +328,7 @@ def _read(images: Path, options: ImageOptions, known_classes: Sequence[str] = ()
             raise ManifestError(
                 f"the root {folder} of {images} is neither a folder nor an archive; give what holds the images"
             )
-        found, notes, further = read_table(images, folder, delimiter, options)
+        found, notes, further = read_table(images, folder, delimiter, options, source.has_file)
     else:
         source = open_source(images)
         paths, ignored = source.list_images()

@@ -65,6 +65,11 @@ class FolderSource(ImageSource):
         require_folder(self.root)
         return walk(os.fsencode(self.root))
 
+    def has_file(self, name: bytes) -> bool:
+        """Return whether there is a file of exactly this name below the folder."""
+        is_outside = name.startswith(b"/") or b".." in name.split(b"/")
+        return not is_outside and b"\0" not in name and _exists(os.fsencode(self.root), name)
+
     def exists(self) -> bool:
         """Return whether the folder exists."""
         return is_folder(self.root)

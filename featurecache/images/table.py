@@ -10,7 +10,7 @@ import posixpath
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +49,7 @@ class Found(NamedTuple):
 
 
 def read_table(
-    table: Path, root: Path, delimiter: str, options: ImageOptions
+    table: Path, root: Path, delimiter: str, options: ImageOptions, has_file: Callable[[bytes], bool]
 ) -> tuple[list[Found], list[str], dict[str, list[str]]]:
     """Return the rows of a table, notes on how it was read, and its further columns; one error lists several faults."""
     rows = _rows(table, delimiter)
@@ -68,7 +68,7 @@ def read_table(
     spellings: set[str] = set()
     for line, row in rows:
         try:
-            item = _read_row(row, len(header), columns, roots)
+            item = _read_row(row, len(header), columns, roots, has_file)
             _check_once(item.path, line, lines)
             found.append(item)
         except ManifestError as e:
@@ -329,7 +329,9 @@ def _refuse_splits(table: Path, columns: Mapping[str, set[str]]) -> None:
             )
 
 
-def _read_row(row: Sequence[str], width: int, columns: dict[str, int], roots: Sequence[str]) -> Found:
+def _read_row(
+    row: Sequence[str], width: int, columns: dict[str, int], roots: Sequence[str], has_file: Callable[[bytes], bool]
+) -> Found:
     """Check one row; the caller adds the table and the line to error messages."""
     if len(row) != width:
         raise ManifestError(f"{len(row)} fields, but the header has {width}")
@@ -340,7 +342,7 @@ def _read_row(row: Sequence[str], width: int, columns: dict[str, int], roots: Se
     split = split_named(text)
     if text and not split:
         raise ManifestError(f"split {text!r} is unknown (expected train, valid, test or nothing)")
-    return Found(_table_path(row[columns["path"]], roots), label or None, split or "")
+    return Found(_table_path(row[columns["path"]], roots, has_file), label or None, split or "")
 
 
 def _check_once(path: str, line: int, lines: dict[str, int]) -> None:
@@ -348,10 +350,9 @@ def _check_once(path: str, line: int, lines: dict[str, int]) -> None:
         raise ManifestError(f"path {shown_name(path)!r} is already in line {lines[path]}; keep one of the two lines")
 
 
-def _table_path(text: str, roots: Sequence[str]) -> str:
+def _table_path(text: str, roots: Sequence[str], has_file: Callable[[bytes], bool]) -> str:
     """Return the path relative to the root, in the form of `encode_name`."""
-    base = os.fsencode(roots[0])
-    if text != text.strip() and not os.path.lexists(os.path.join(base, text.encode("utf-8"))):  # noqa: PTH118 - bytes
+    if text != text.strip() and not has_file(text.encode("utf-8")):
         text = text.strip()
     path = posixpath.normpath(text)
     if path.startswith("/"):
@@ -366,15 +367,8 @@ def _table_path(text: str, roots: Sequence[str]) -> str:
     literal = path.encode("utf-8")
     if path.isascii() and not has_escapes(path):
         return path
-    if _is_below(base, literal):
+    if has_file(literal):
         return encode_name(literal)
     spellings = [unicodedata.normalize(form, path).encode("utf-8") for form in ("NFC", "NFD")]
-    other_names = (name for name in (decode_name(path), *spellings) if _is_below(base, name))
+    other_names = (name for name in (decode_name(path), *spellings) if has_file(name))
     return encode_name(next(other_names, literal))
-
-
-def _is_below(base: bytes, name: bytes) -> bool:
-    """Return whether a file of this name exists below a folder."""
-    if b"\0" in name or name.startswith(b"/") or b".." in name.split(b"/"):
-        return False
-    return os.path.lexists(os.path.join(base, name))  # noqa: PTH118 - pathlib takes no bytes

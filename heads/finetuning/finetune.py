@@ -139,7 +139,7 @@ def finetune(
     head
         A trained head that consists of dense layers.
     images
-        A folder or table of labelled images with the head's classes (see `featurecache.read_manifest`), or the
+        A folder, archive or table of labelled images with the head's classes (see `featurecache.read_manifest`), or the
         manifest of another source (see `featurecache.from_source`).
     path
         The ``.keras`` file to create.

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import pickle
+import subprocess
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,11 @@ def pack(file, contents):
 
 def files_of(folder):
     return [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in folder.rglob("*.png")]
+
+
+def noise(count):
+    """Return bytes that do not compress, the same ones in each run."""
+    return np.random.default_rng(0).bytes(count)
 
 
 KINDS = ["a.zip", "a.tar", "a.tar.gz", "a.tgz"]
@@ -128,7 +134,8 @@ def test_an_archive_that_goes_away_is_a_failure(packed):
     source = open_source(packed)
     source.list_images()
     packed.unlink()
-    assert source.read("train/cats/0.png", max_bytes=MB).code == "unreadable"
+    failure = source.read("train/cats/0.png", max_bytes=MB)
+    assert failure == Failure("unreadable", "its archive does not exist; expected a ZIP or TAR file of images")
     assert source.stat("train/cats/0.png") is None
     assert not source.exists()
 
@@ -190,11 +197,11 @@ def test_backslashes_of_windows_are_folders(tmp_path):
 
 @pytest.mark.parametrize("file", KINDS)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_of_two_entries_of_a_name_the_later_one_holds(file, tmp_path):
+def test_of_two_members_of_a_name_the_later_one_holds(file, tmp_path):
     source = open_source(pack(tmp_path / file, [("a.png", b"first"), ("a.png", b"second")]))
     images, (ignored,) = source.list_images()
     assert images == ["a.png"]
-    assert ignored.reason == "a later entry of the archive has the same name"
+    assert ignored.reason == "a later member of the archive has the same name"
     assert source.read("a.png", max_bytes=MB).data == b"second"
 
 
@@ -232,7 +239,7 @@ def test_a_bomb_is_a_failure_before_it_is_unpacked(tmp_path, monkeypatch):
     bomb = pack(tmp_path / "a.zip", [("a.png", bytes(50 * MB))])
     assert bomb.stat().st_size < MB
     assert open_source(bomb).read("a.png", max_bytes=MB).code == "too_many_bytes"
-    # its entry says 3 bytes: no more are unpacked, and they do not have its checksum
+    # its header says 3 bytes: no more are unpacked, and they do not have its checksum
     data = bytearray(bomb.read_bytes())
     at = data.index(b"PK\1\2") + 24
     data[at : at + 4] = (3).to_bytes(4, "little")
@@ -256,7 +263,7 @@ def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path):
 
 
 def test_what_is_whole_in_a_cut_tar_file_is_read(tmp_path):
-    contents = [(f"{number}.png", os.urandom(700)) for number in range(4)]  # 512 + 1024 bytes each
+    contents = [(f"{number}.png", noise(700)) for number in range(4)]  # 512 + 1024 bytes each
     whole = pack(tmp_path / "a.tar", contents).read_bytes()
     for length in (1536, 1537, 2047, 2048, 2100, 2748, 2749, 3072, 6143, 6144):
         file = tmp_path / f"{length}.tar"
@@ -274,7 +281,7 @@ def test_what_is_whole_in_a_cut_tar_file_is_read(tmp_path):
 
 
 def test_what_is_whole_in_a_damaged_tar_file_is_read(tmp_path):
-    contents = [(f"in/{number}.png", os.urandom(700)) for number in range(4)]
+    contents = [(f"in/{number}.png", noise(700)) for number in range(4)]
     file = pack(tmp_path / "a.tar", contents)
     data = bytearray(file.read_bytes())
     data[1536 : 1536 + 100] = b"x" * 100  # the second header
@@ -287,9 +294,138 @@ def test_what_is_whole_in_a_damaged_tar_file_is_read(tmp_path):
     assert ignored.reason == "the archive is damaged here, and what stood here is missing; copy it again"
 
 
+def blocks(*members):
+    """Return the blocks of members, without an end mark: pairs of a header and data."""
+    return b"".join(info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512) for info, data in members)
+
+
+def header(name, size=0, kind=tarfile.REGTYPE):
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info
+
+
+END = bytes(1024)
+
+
+def test_a_header_of_zeros_is_damage(tmp_path):
+    first, second, third = ((header(f"{number}.png", 700), noise(700)) for number in range(3))
+    data = bytearray(blocks(first, second, third) + END)
+    for lost, left in ((1536, ["0.png", "2.png"]), (3072, ["0.png", "1.png"])):
+        damaged = bytearray(data)
+        damaged[lost : lost + 512] = bytes(512)
+        (tmp_path / f"{lost}.tar").write_bytes(damaged)
+        images, (ignored,) = open_source(tmp_path / f"{lost}.tar").list_images()
+        assert images == left
+        assert ignored.path == f"byte {lost}"
+        assert "damaged here" in ignored.reason
+
+
+def test_what_follows_the_end_mark_is_not_read(tmp_path):
+    one, other = blocks((header("a.png", 3), b"new")) + END, blocks((header("a.png", 3), b"old")) + END
+    (tmp_path / "a.tar").write_bytes(one + bytes(5120) + other)
+    source = open_source(tmp_path / "a.tar")
+    images, (ignored,) = source.list_images()
+    assert images == ["a.png"]
+    assert source.read("a.png", max_bytes=MB).data == b"new"
+    assert (ignored.path, "after the end mark" in ignored.reason) == ("byte 2048", True)
+
+
+def test_an_archive_with_a_header_for_all_is_sound(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", pax_headers={"comment": "0123456789abcdef" * 2}) as archive:
+        archive.addfile(header("a.png", 3), io.BytesIO(b"123"))
+    source = open_source(tmp_path / "a.tar")
+    assert source.list_images() == (["a.png"], [])
+    assert source.read("a.png", max_bytes=MB).data == b"123"
+
+
+@pytest.mark.parametrize("size", [-1, -512, -(10**12)])
+def test_a_negative_length_is_damage(size, tmp_path):
+    bad = bytearray(header("b.png").tobuf(tarfile.GNU_FORMAT))
+    bad[124:136] = b"\xff" + (size % 2**88).to_bytes(11, "big")
+    bad[148:156] = b" " * 8
+    bad[148:156] = b"%06o\0 " % sum(bad)
+    good = blocks((header("a.png", 3), b"123"))
+    (tmp_path / "a.tar").write_bytes(good + bad + blocks((header("c.png", 3), b"456")) + END)
+    images, (ignored,) = open_source(tmp_path / "a.tar").list_images()
+    assert (images, ignored.path) == (["a.png", "c.png"], "byte 1024")
+
+
+@pytest.mark.parametrize("text", [b"18 size=-9999999\n\n", b"99 path=a.png\n", b"no record", b"9" * 1_000_000])
+def test_a_damaged_extended_header_is_damage(text, tmp_path):
+    data = blocks((header("pax", len(text), tarfile.XHDTYPE), text), (header("a.png", 3), b"123")) + END
+    (tmp_path / "a.tar").write_bytes(data)
+    images, (ignored,) = open_source(tmp_path / "a.tar").list_images()
+    assert (images, ignored.path) == (["a.png"], "byte 0")
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_long_names_and_exact_times_are_read(form, tmp_path):
+    names = [f"{'é' * 100}/{'long' * 40}/{number}.png" for number in range(3)]
+    with tarfile.open(tmp_path / "a.tar", "w", format=form) as archive:
+        for name in names:
+            info = header(name, 3)
+            info.mtime = 1.5
+            archive.addfile(info, io.BytesIO(b"123"))
+    source = open_source(tmp_path / "a.tar")
+    assert source.list_images() == (names, [])
+    assert all(source.read(name, max_bytes=MB).data == b"123" for name in names)
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix", "oldgnu"])
+def test_sparse_files_are_left_out_and_others_read(form, tmp_path):
+    (tmp_path / "after.png").write_bytes(b"123")
+    for name in ("holes.png", "more.png"):
+        with (tmp_path / name).open("wb") as file:
+            for place in range(30):
+                file.seek(place * 100_000)
+                file.write(b"1")
+    names = ["holes.png", "after.png", "more.png"]
+    command = ["tar", "--sparse", f"--format={form}", "-cf", "a.tar", *names]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    images, ignored = open_source(tmp_path / "a.tar").list_images()
+    assert images == ["after.png"]
+    assert [item.reason for item in ignored] == ["a sparse file; make the archive again without --sparse"] * 2
+
+
+def test_an_archive_that_begins_with_pk_is_not_taken_for_zip(tmp_path):
+    assert len(read_manifest(pack(tmp_path / "a.tar", [("PKLot/a.png", b"1")]))) == 1
+
+
+@pytest.mark.parametrize("file", ["a.zip", "a.tar", "a.tar.gz"])
+def test_archives_and_folders_whose_names_are_not_utf_8(file, photos, tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    path = pack(folder / file, [(f"100%41/{name}", data) for name, data in files_of(photos)])
+    source = open_source(path / "100%41")
+    assert len(source.list_images()[0]) == 20
+    assert source.read("train/cats/0.png", max_bytes=MB).size
+    assert open_source(source.name) == source
+    assert source.exists()
+    assert not open_source(path / "typo").exists()
+
+
+def test_a_table_finds_names_in_an_archive_as_in_a_folder(tmp_path):
+    names = ["e\N{COMBINING ACUTE ACCENT}.png", "100%41.png"]
+    pack(tmp_path / "a.zip", [(name, b"1") for name in names])
+    (tmp_path / "table.csv").write_text("path\n\N{LATIN SMALL LETTER E WITH ACUTE}.png\n100%41.png\n")
+    manifest = read_manifest(tmp_path / "table.csv", root=tmp_path / "a.zip")
+    assert all(manifest.source.has_file(name.encode()) for name in names)
+    assert all(manifest.source.read(entry.path, max_bytes=MB).size == 1 for entry in manifest.entries)
+
+
+def test_a_compressed_archive_of_several_streams_is_one(photos, tmp_path):
+    data = pack(tmp_path / "a.tar", files_of(photos)).read_bytes()
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(data[:5000]) + gzip.compress(data[5000:]))
+    source = open_source(tmp_path / "a.tgz")
+    images, ignored = source.list_images()
+    assert (len(images), ignored) == (20, [])
+    assert all(source.read(name, max_bytes=MB).data == data for name, data in files_of(photos))
+
+
 @pytest.mark.parametrize("cut", [0.3, 0.6, 0.99])
 def test_what_is_whole_in_a_cut_compressed_file_is_read(cut, tmp_path):
-    contents = [(f"{number}.png", os.urandom(100_000)) for number in range(20)]
+    contents = [(f"{number}.png", noise(100_000)) for number in range(20)]
     file = pack(tmp_path / "a.tar.gz", contents)
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * cut)])
@@ -304,7 +440,7 @@ def test_what_is_whole_in_a_cut_compressed_file_is_read(cut, tmp_path):
 
 
 def test_damage_in_a_compressed_file_is_found_by_its_checksum(tmp_path):
-    contents = [(f"{number}.png", os.urandom(100_000)) for number in range(20)]
+    contents = [(f"{number}.png", noise(100_000)) for number in range(20)]
     file = pack(tmp_path / "a.tgz", contents)
     data = bytearray(file.read_bytes())
     data[1_000_000] ^= 255
@@ -314,21 +450,22 @@ def test_damage_in_a_compressed_file_is_found_by_its_checksum(tmp_path):
     assert ignored.reason.startswith("the checksum of the compressed archive does not fit")
 
 
-def test_an_entry_of_a_zip_file_that_is_damaged_is_a_failure(tmp_path):
-    file = pack(tmp_path / "a.zip", [("a.png", os.urandom(1000)), ("b.png", b"123")])
+def test_a_member_of_a_zip_file_that_is_damaged_is_a_failure(tmp_path):
+    file = pack(tmp_path / "a.zip", [("a.png", noise(1000)), ("b.png", b"123")])
     data = bytearray(file.read_bytes())
     data[500] ^= 255
     file.write_bytes(data)
     source = open_source(file)
-    assert source.read("a.png", max_bytes=MB) == Failure("unreadable", "its entry in the archive is damaged")
+    assert source.read("a.png", max_bytes=MB) == Failure("unreadable", "its bytes in the archive are damaged")
     assert source.read("b.png", max_bytes=MB).data == b"123"
 
 
-def test_another_compression_in_a_zip_file_is_a_failure(tmp_path):
+def test_images_in_another_compression_of_zip_are_left_out(tmp_path):
     file = pack(tmp_path / "a.zip", [("a.png", b"123")])
     file.write_bytes(file.read_bytes().replace(b"\x08\0", b"\x09\0"))
-    failure = open_source(file).read("a.png", max_bytes=MB)
-    assert failure.reason == "compressed in a way that is not read; make the archive again with deflate"
+    images, (ignored,) = open_source(file).list_images()
+    assert images == []
+    assert ignored.reason == "compressed in a way that is not read; make the archive again with deflate"
 
 
 @pytest.mark.parametrize(
@@ -336,7 +473,7 @@ def test_another_compression_in_a_zip_file_is_a_failure(tmp_path):
     [
         ("a.zip", None, "does not exist; expected a ZIP or TAR file of images"),
         ("a.zip", b"", "is empty (0 bytes); expected a ZIP or TAR file of images"),
-        ("a.zip", b"PK\3\4" + bytes(1000), "has no list of entries, which a ZIP file has at its end"),
+        ("a.zip", b"PK\3\4" + bytes(1000), "has no list of members, which a ZIP file has at its end"),
         ("a.tar", b"text" * 300, "is neither a ZIP nor a TAR file; pack its images as .zip, .tar or .tar.gz"),
         ("a.tar", b"BZh9" * 300, "is compressed with bzip2, which is not read"),
         ("a.tar.gz", gzip.compress(b"text" * 300), "is neither a ZIP nor a TAR file"),
