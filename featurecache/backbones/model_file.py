@@ -6,6 +6,7 @@ import os
 import re
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -159,7 +160,9 @@ def tapped_model(path: Path, input_size: tuple[int, int] | None) -> TappedModel:
     keras = load_keras()
     with fixed_settings():
         try:
-            model = _load(path)
+            # Keras keeps for each thread what it has still to allocate, and here nothing of a model that is refused
+            with ThreadPoolExecutor(1) as thread:
+                model = thread.submit(_load, path).result()
         except (MemoryError, WeightsError):
             raise
         except Exception as e:  # a damaged or unusual file may raise anything
@@ -187,19 +190,20 @@ def _load(path: Path) -> Any:  # noqa: ANN401 - a keras.Model
     with zipfile.ZipFile(path) as archive:
         config = json.loads(archive.read(_CONFIG))
     config.pop("compile_config", None)
-    with keras.StatelessScope(initialize_variables=False):
-        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-        if not isinstance(model, keras.Model):
-            raise WeightsError(f"{path} holds a {type(model).__name__}, expected a model")
-    count, size = sum(prod(variable.shape) for variable in model.variables), path.stat().st_size
-    if count > _WEIGHTS_IN_A_BYTE * size:
-        raise WeightsError(
-            f"the model {path} describes {count:,} weights, which its {size:,} bytes cannot hold; save it again with "
-            "model.save"
-        )
-    with keras.StatelessScope():
-        pass  # its end allocates the weights
-    model.load_weights(path)
+    with fixed_settings():
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+            if not isinstance(model, keras.Model):
+                raise WeightsError(f"{path} holds a {type(model).__name__}, expected a model")
+        count, size = sum(prod(variable.shape) for variable in model.variables), path.stat().st_size
+        if count > _WEIGHTS_IN_A_BYTE * size:
+            raise WeightsError(
+                f"the model {path} describes {count:,} weights, which its {size:,} bytes cannot hold; save it again "
+                "with model.save"
+            )
+        with keras.StatelessScope():
+            pass  # its end allocates the weights
+        model.load_weights(path)
     return model
 
 

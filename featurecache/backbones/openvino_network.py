@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -36,6 +37,8 @@ TOLERANCE = 1e-4
 
 _KEPT_BYTES = 4_000_000_000  # of all converted networks together; those that were not used for longest go
 _LINE_BYTES = 4_096  # a multiple of the alignment of weights
+_LEFT_SECONDS = 86_400  # after which what a killed process has not given its name goes, too
+_DAMAGES = (ValueError, LookupError, TypeError, RuntimeError)  # what a damaged file may raise
 _TRIALS = 4  # images on which a converted network is compared with Keras
 
 # Imported by openvino itself. It tells OpenVINO's makers over the network that it was imported, and converts; what it
@@ -87,12 +90,13 @@ def converted_network(
     """
     key = _key(network_spec, weights, taps)
     path = kept_folder() / f"{network_spec.name}-{key[:32]}.openvino"
-    kept = _read(path, key)
-    if kept is None:
-        notify(f"converting {network_spec.name} to OpenVINO, once for these weights and taps")
-        kept = _converted(network_spec, weights, taps, key)
-        _keep(path, kept, notify)
-        _make_room(path)
+    if (kept := _read(path, key)) is not None:
+        with suppress(*_DAMAGES):
+            return _model(kept), kept
+    notify(f"converting {network_spec.name} to OpenVINO, once for these weights and taps")
+    kept = _converted(network_spec, weights, taps, key)
+    _keep(path, kept, notify)
+    _make_room(path)
     return _model(kept), kept
 
 
@@ -105,7 +109,7 @@ def _key(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...]) -> 
     """Return a SHA-256 of everything that a converted network follows from."""
     versions = {package: _version(package) for package in ("openvino", "keras", "tensorflow")}
     by_name = weights.source == "imagenet"  # see NetworkSpec.imagenet_by_name_only
-    made_of = [CONVERTER, versions, repr(network_spec), weights.identity, by_name, taps]
+    made_of = [CONVERTER, versions, repr(network_spec.spec(weights.identity, taps)), by_name]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
 
@@ -126,7 +130,7 @@ def _read(path: Path, key: str) -> NDArray[np.uint8] | None:
             return None
         with suppress(OSError):
             os.utime(path)  # it is used now
-    except (OSError, ValueError, LookupError, TypeError):
+    except (*_DAMAGES, OSError):
         return None
     return kept
 
@@ -158,7 +162,8 @@ def _make_room(path: Path) -> None:
             room -= status.st_size
             if room < 0:
                 gone.append(other)
-        remove_files(gone)
+        drafts = [other for other in path.parent.glob(".*.tmp") if time.time() - other.stat().st_mtime > _LEFT_SECONDS]
+        remove_files(gone + drafts)
 
 
 def _packed(model: Any, key: str) -> NDArray[np.uint8]:  # noqa: ANN401 - an openvino.Model

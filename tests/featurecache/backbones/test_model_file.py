@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from featurecache import FeatureCache, extract, verify, why
-from featurecache.backbones import model_file
+from featurecache.backbones import model_file, openvino_network
+from featurecache.backbones.weights import Weights
 from featurecache.errors import EngineError, OptionError, RecipeError, UnknownNameError, WeightsError
+from featurecache.named_backbone import own_network
 
 pytestmark = pytest.mark.slow  # starts Keras
 
@@ -99,6 +101,10 @@ def test_every_layer_is_a_tap_and_gives_what_keras_gives(mode, arithmetic, engin
     for tap in taps:
         expected = features_of_keras(path, tap, prepared)
         np.testing.assert_allclose(cache.features(tap).X[:], expected, rtol=1e-4, atol=1e-5)
+    # the same file of OpenVINO for the network as it is read, and as the recipe describes it
+    networks = model_file.read_network(path, preprocessing=mode, taps=taps), own_network(cache.recipe)
+    weights = Weights(str(path), cache.recipe.weights, path)
+    assert len({openvino_network._key(network, weights, taps) for network in networks}) == 1
 
 
 def test_a_model_for_any_size_takes_the_one_that_is_given_and_layers_of_nested_models_are_taps(files, images, tmp_path):
@@ -466,3 +472,5 @@ def test_weights_that_the_file_cannot_hold_are_not_allocated(files, tmp_path):
         changed.writestr("model.weights.h5", archive.read("model.weights.h5"))
     with pytest.raises(WeightsError, match=r"describes 240,000,000,142 weights, which its .* bytes cannot hold"):
         model_file.read_network(path, preprocessing="unit")
+    # Keras has nothing of it left to allocate when the next model is made
+    assert model_file.read_network(files / "plain.keras", preprocessing="unit").parameters > 0

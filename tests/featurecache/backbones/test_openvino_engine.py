@@ -1,9 +1,12 @@
 """The OpenVINO engine: Keras's features, from a file that is made once; nothing but its image decides on a row."""
 
 import errno
+import hashlib
+import json
 import os
 import re
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -123,7 +126,20 @@ def test_two_passes_at_once_do_not_meet(start, images):
         assert_same(features, {tap: values[::-1] if number % 2 else values for tap, values in expected.items()})
 
 
+def signed(data, sizes=None, description=None):
+    """Return the file with other sizes or another description, and a digest that fits."""
+    line = json.loads(data[:4096])
+    line["bytes"] = line["bytes"] if sizes is None else sizes
+    changed = data[4096:] if description is None else description.ljust(len(data) - 4096, b"\0")
+    digest = hashlib.sha256(json.dumps(line["bytes"]).encode() + changed).hexdigest()
+    return json.dumps(line | {"sha256": digest}).encode().ljust(4096) + changed
+
+
 DAMAGE = {
+    "three sizes": lambda data: signed(data, sizes=[1, 2, 3]),
+    "sizes that are none": lambda data: signed(data, sizes={"a": None}),
+    "a description that is none": lambda data: signed(data, description=b"<net"),
+    "nested": lambda data: b"[" * 4096 + data[4096:],
     "empty": lambda data: b"",
     "cut": lambda data: data[: len(data) // 2],
     "one bit of a weight": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
@@ -219,13 +235,17 @@ def test_the_files_that_were_not_used_for_longest_go(start, kept, converted_agai
     folder = tmp_path / "featurecache" / "openvino"
     folder.mkdir(parents=True)
     size = kept.stat().st_size
+    for name, when in (("left", 1000), ("published", time.time())):
+        (folder / f".{name}.0123456789abcdef.tmp").touch()
+        os.utime(folder / f".{name}.0123456789abcdef.tmp", (when, when))
     for age, name in enumerate(("new", "older", "oldest")):
         (folder / f"{name}.openvino").write_bytes(bytes(size))
         os.utime(folder / f"{name}.openvino", (1000 - age, 1000 - age))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(openvino_network, "_KEPT_BYTES", 2 * size)
     start()
-    assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"mobilenet", "new.openvino"}
+    left = {path.name.partition("-")[0] for path in folder.iterdir()}
+    assert left == {"mobilenet", "new.openvino", ".published.0123456789abcdef.tmp"}
 
 
 def test_mixed_precision_is_bfloat16_or_a_fault(start, images):
