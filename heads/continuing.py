@@ -1,6 +1,6 @@
 """What a head to continue settles for a training: groups, weights, parameters, held-out rows and its model.
 
-Each function returns what is asked for where there is no such head.
+Where there is no such head, a function returns what was asked for.
 """
 
 from __future__ import annotations

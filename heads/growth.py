@@ -12,6 +12,7 @@ from featurecache.text import counted, in_units, listed
 from heads.artifact import Growth
 from heads.errors import MismatchError, TrainingError
 from heads.notices import Code, Notice
+from heads.rows import row_blocks
 from heads.splits import TRAIN, VALID, has_content_of, rows_digest
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def grown_rows(
         )
         n_kept, lost, lost_valid = kept, 0, lost_valid - kept_valid
     notices = _lost(start, lost, anew=anew)
-    if lost_valid and not notices:  # one notice is enough
+    if lost_valid:
         message = (
             f"{lost_valid:,} of the {counted(start.training.n_valid, 'valid row')} of the head to continue are not in "
             "the cache, nor kept in the head: its accuracy is that of other rows"
@@ -159,6 +160,10 @@ def _joined(
             f"{in_units(needed)}, and {in_units(free)} are free; join the caches instead (featurecache merge ALL.h5 "
             "OLD.h5 NEW.h5)"
         )
+    X = np.empty((len(numbers) + len(own), features.shape[1]), np.float32)
+    np.take(features, numbers, axis=0, out=X[: len(numbers)])
+    for block in row_blocks(own.X):
+        X[len(numbers) :][block] = own.X[block]
     y = rows.y[numbers]
     if own.target == "labels":
         y = np.pad(y, ((0, 0), (0, len(own.classes) - y.shape[1])))
@@ -166,7 +171,7 @@ def _joined(
     weights = np.ones(len(rows.y)) if rows.weights is None else rows.weights
     joined = replace(
         own,
-        X=np.concatenate([features[numbers], np.asarray(own.X, np.float32)]),
+        X=X,
         y=np.concatenate([y, own.y]),
         paths=np.concatenate([_names(rows.sha256[numbers]), own.paths]),
         splits=np.concatenate([np.where(rows.valid[numbers], VALID, TRAIN).astype(object), own.splits]),

@@ -132,7 +132,10 @@ class TrainedHead:
     def require_target(self, target: Target, what: str) -> None:
         """Raise `MismatchError` unless this head predicts ``target``, for ``what``: the use that needs it."""
         if self.target != target:
-            raise MismatchError(f"target: {what} needs a head of the target {target!r}, this one has {self.target!r}")
+            raise MismatchError(
+                f"target: {what} needs a head of the target {target!r}, this one has {self.target!r}; train a head of "
+                f"that target, or use the functions for {self.target!r} (docs/targets.md)"
+            )
 
     @property
     def classes_(self) -> NDArray[np.int64]:

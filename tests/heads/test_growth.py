@@ -323,10 +323,10 @@ def test_a_dense_head_without_its_rows(caches, make_cache):
     old, new, _ = caches
     head = train(old, "softmax", params={"epochs": 2})
     grown = train(new, start=head)  # it has some rows of every class
-    (notice,) = (each for each in grown.training.warnings if each.code == Code.OTHER_ROWS)
-    assert notice.message.startswith(
-        f"{head.training.n_train} of the {head.training.n_train} rows that trained the head"
-    )
+    n, n_valid = head.training.n_train, head.training.n_valid
+    lost, lost_valid = (each.message for each in grown.training.warnings if each.code == Code.OTHER_ROWS)
+    assert lost.startswith(f"{n} of the {n} rows that trained the head are not in the cache")
+    assert lost_valid.startswith(f"{n_valid} of the {n_valid} valid rows of the head to continue are not in the cache")
     features = new.features()
     alone = make_cache(features.take(features.y >= 2))
     with pytest.raises(MismatchError, match=r"trained on ant, bee, which no training row has: .*--keep-rows"):
