@@ -258,9 +258,9 @@ def test_32_clients_get_nearly_the_rate_of_the_network(trained, load):
     rounds = itertools.count(1)
 
     def measure():
-        before = _extract_rate(trained, 2)
+        before = _extract_rate(trained, 5)
         asked = load(10.0, clients=32, first=1_000_000 + 10_000 * next(rounds))["rate"]
-        return asked, before, _extract_rate(trained, 2)
+        return asked, before, _extract_rate(trained, 5)
 
     in_a_quiet_moment(measure, lambda rates: rates[0] > 0.6 * min(rates[1:]))
 
