@@ -140,3 +140,14 @@ def _bare(name: str) -> str:
 
 def _escape(letter: str) -> str:
     return letter.encode("unicode_escape").decode("ascii")
+
+
+def in_short(error: BaseException, length: int = 300) -> str:
+    r"""Return what an error says as one line of at most so many letters; its class if it says nothing.
+
+    Examples
+    --------
+    >>> in_short(ValueError("too\n  many")), in_short(KeyError())
+    ('too many', 'KeyError')
+    """
+    return " ".join(str(error).split())[:length] or type(error).__name__

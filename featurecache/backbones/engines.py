@@ -13,6 +13,7 @@ from featurecache.backbones.weights import Weights
 from featurecache.errors import EngineError, UnknownNameError
 from featurecache.options import ENGINES
 from featurecache.processors import processor_class
+from featurecache.text import in_short
 
 BATCH_SIZES = {"keras": 32, "numba": 64, "openvino": 32}
 """Default numbers of images in a batch."""
@@ -167,5 +168,5 @@ def _import_fault(engine: str) -> str:
     try:
         import_module(f"featurecache.backbones.{engine}_engine")
     except Exception as e:  # noqa: BLE001 - an installation of packages that do not fit may raise anything
-        return " ".join(str(e).split()) or type(e).__name__
+        return in_short(e)
     return ""

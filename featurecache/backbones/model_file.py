@@ -17,7 +17,7 @@ from featurecache.backbones.keras_runtime import fixed_settings, load_keras
 from featurecache.errors import OptionError, UnknownNameError, WeightsError
 from featurecache.options import LARGEST_SIDE, OWN_MODEL_SUFFIX
 from featurecache.storage.files import open_regular
-from featurecache.text import did_you_mean
+from featurecache.text import did_you_mean, in_short
 
 LARGEST_TAP = 4_000_000
 """The largest number of features of all taps together: 16 MB for an image, 512 MB for a batch of 32."""
@@ -49,7 +49,6 @@ _AFTER_CLASSIFIER = {"Activation", "Softmax"}
 _WEIGHTS_IN_A_BYTE = 2  # at most, of models that are quantised to 4 bits
 _HEAD = "head"  # the stage that trains the head alone
 _INPUT = "featurecache_pixels"  # a name that no layer of a model has
-_MESSAGE_LENGTH = 200  # letters of a message of Keras
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ def tapped_model(path: Path, input_size: tuple[int, int] | None) -> TappedModel:
         except (MemoryError, WeightsError):
             raise
         except Exception as e:  # a damaged or unusual file may raise anything
-            raise WeightsError(f"Keras {keras.__version__} cannot load the model {path}: {_in_short(e)}") from e
+            raise WeightsError(f"Keras {keras.__version__} cannot load the model {path}: {in_short(e)}") from e
         size = _input_size(path, model, input_size)
         images = keras.Input((*size, 3), name=_INPUT)
         try:
@@ -177,7 +176,7 @@ def tapped_model(path: Path, input_size: tuple[int, int] | None) -> TappedModel:
         except ValueError as e:
             sides = "x".join(map(str, size))
             raise OptionError(
-                f"{path} does not take images of {sides} pixels ({_in_short(e)}); pass another --input-size"
+                f"{path} does not take images of {sides} pixels ({in_short(e)}); pass another --input-size"
             ) from e
         if not found.taps:
             raise WeightsError(f"{path} has no layer with features of fixed width, expected a network for images")
@@ -463,8 +462,3 @@ def _require_class(path: Path, item: Mapping[str, Any]) -> None:
             f"the model {path} has the class {registered or name}, which is not of Keras, and its code is not in the "
             "file; build the model from Keras's layers, or write a package that runs it (docs/plugins.md)"
         )
-
-
-def _in_short(error: Exception) -> str:
-    """Return the message of an error of Keras, as one line that is not too long."""
-    return " ".join(str(error).split())[:_MESSAGE_LENGTH] or type(error).__name__

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.catalog import NetworkSpec
-from featurecache.backbones.openvino_network import converted_network, core, load_openvino, one_line
+from featurecache.backbones.openvino_network import converted_network, core, load_openvino
 from featurecache.backbones.protocol import EngineFault, require_images
 from featurecache.backbones.weights import Weights
 from featurecache.prefetch import ahead
 from featurecache.processors import processor_count
 from featurecache.provenance import environment_settings
+from featurecache.text import in_short
 
 PRECISIONS = {"float32": "f32", "mixed": "bf16"}
 """OpenVINO's names of the precisions in which it computes."""
@@ -78,7 +79,7 @@ class OpenVinoBackbone:
         try:
             compiled = core().compile_model(network, "CPU", settings)
         except RuntimeError as e:
-            raise EngineFault(f"OpenVINO cannot compute {network_spec.name} here ({one_line(e)})") from e
+            raise EngineFault(f"OpenVINO cannot compute {network_spec.name} here ({in_short(e)})") from e
         self._computes_in = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
         if self._computes_in != PRECISIONS[precision]:
             raise EngineFault(

@@ -28,6 +28,7 @@ from featurecache.errors import OutputError
 from featurecache.storage.files import cache_folder, open_regular
 from featurecache.storage.output_errors import output_error
 from featurecache.storage.publish import publishing, remove_files
+from featurecache.text import in_short
 
 CONVERTER = 1
 """Grows when this module converts differently."""
@@ -200,7 +201,7 @@ def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...
         compiled = core().compile_model(_model(kept), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         found = [compiled([image[np.newaxis]]) for image in images]
     except Exception as e:
-        raise EngineFault(f"OpenVINO cannot convert {network_spec.name} ({one_line(e)})") from e
+        raise EngineFault(f"OpenVINO cannot convert {network_spec.name} ({in_short(e)})") from e
     for tap, expected in keras.forward(images).items():
         values = np.concatenate([row[tap] for row in found])
         largest = np.maximum(np.abs(expected).max(axis=1), np.finfo(np.float32).tiny)
@@ -208,11 +209,6 @@ def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...
         if not error <= TOLERANCE:
             raise EngineFault(f"OpenVINO computes {tap} of {network_spec.name} otherwise than Keras, by {error:.0e}")
     return kept
-
-
-def one_line(error: Exception) -> str:
-    """Return the beginning of what OpenVINO says in several lines."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _from_tensorflow(graph: Any) -> Any:  # noqa: ANN401 - neither has types

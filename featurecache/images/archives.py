@@ -59,7 +59,7 @@ _OTHER_COMPRESSION = {
 }
 _PAX, _LONG_NAME = b"x", b"L"
 _OF_NEXT = frozenset({_PAX, _LONG_NAME, b"g", b"K"})  # types of TAR headers that describe members that follow
-_IS_EXTENDED, _GOES_ON = 482, 504  # bytes of headers of GNU sparse files: whether another block of the map follows
+_IS_EXTENDED, _IS_CONTINUED = 482, 504  # bytes of headers of GNU sparse files: whether another block of the map follows
 _LENGTH_DIGITS = 8  # of a record of an extended header, at most
 _DAMAGES = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
 
@@ -311,7 +311,7 @@ class _Tar(_Archive[int]):
             if info is not None:
                 extended = info.type == tarfile.GNUTYPE_SPARSE and block[_IS_EXTENDED]
                 while extended and len(more := blocks.next()) == _BLOCK:
-                    extended = more[_GOES_ON]
+                    extended = more[_IS_CONTINUED]
                 yield info
         if sound:
             self._note(blocks.place, _CUT)

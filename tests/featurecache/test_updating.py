@@ -103,8 +103,10 @@ def test_an_unfinished_run_is_finished_without_options(photos, tmp_path, weights
     assert cache.provenance["weights_source"] == str(weights)
 
 
-@pytest.mark.parametrize(("device", "goes_on"), [("cpu", "openvino"), ("gpu", "keras")])
-def test_auto_goes_on_with_the_engine_that_computed_the_rows_on_a_cpu(photos, tmp_path, monkeypatch, device, goes_on):
+@pytest.mark.parametrize(("device", "expected"), [("cpu", "openvino"), ("gpu", "keras")])
+def test_auto_continues_with_the_engine_that_computed_the_rows_on_a_cpu(
+    photos, tmp_path, monkeypatch, device, expected
+):
     started = []
 
     def start_engine(engine, network_spec, weights, *, taps, precision, **_):
@@ -125,7 +127,7 @@ def test_auto_goes_on_with_the_engine_that_computed_the_rows_on_a_cpu(photos, tm
     add_image(photos)
     extract(photos, path)
     assert verify(path, recompute=30).recomputed
-    assert started == ["openvino", goes_on, goes_on, goes_on]
+    assert started == ["openvino", expected, expected, expected]
 
 
 def test_a_commit_record_is_read_once_at_the_start(photos, tmp_path, make_backbone, monkeypatch):

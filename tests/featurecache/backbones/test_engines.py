@@ -79,7 +79,7 @@ def test_where_numba_is_not_installed_everything_runs_on_keras():
 
 
 @pytest.mark.usefixtures("devices", "without_bfloat16")
-def test_the_engine_of_the_rows_that_are_there_goes_on_if_it_can():
+def test_the_engine_of_the_rows_that_are_there_continues_if_it_can():
     assert {chosen(name=name, before="keras") for name in NETWORKS} == {"keras"}
     assert {chosen(name=name, before="openvino") for name in NETWORKS} == {"openvino"}
     assert chosen("openvino", before="keras") == "openvino"
@@ -88,7 +88,7 @@ def test_the_engine_of_the_rows_that_are_there_goes_on_if_it_can():
 
 
 @pytest.mark.usefixtures("devices", "without_openvino")
-def test_keras_goes_on_where_openvino_is_no_longer_installed():
+def test_keras_continues_where_openvino_is_no_longer_installed():
     assert chosen(name="resnet50", before="openvino") == "keras"
 
 
