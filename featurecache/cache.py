@@ -311,8 +311,10 @@ class FeatureCache:
         {'dark': 22, 'light': 24, 'night': 1}
         """
         if isinstance(labels, Mapping):
-            table = labels if isinstance(labels, LabelsTable) else None
-            return self._relabelled(labels, labelling.columns_of(table, self.index, self.paths) if table else {})
+            if not isinstance(labels, LabelsTable):
+                return self._relabelled(labels, {})
+            table = labelling.with_slashes(labels, set(self.paths))
+            return self._relabelled(table, labelling.columns_of(table, self.index, self.paths))
         if len(labels) != len(self):
             raise OptionError(f"got {len(labels):,} labels for {counted(len(self), 'row')}; expected one for each row")
         texts = ((str(text).strip() or None) for text in labels)

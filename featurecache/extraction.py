@@ -12,7 +12,7 @@ from featurecache.cache import FeatureCache
 from featurecache.cluster.driver import ClusterRun
 from featurecache.cluster.ray_workers import RayPool
 from featurecache.errors import OptionError
-from featurecache.images.manifest import Manifest, manifest_of
+from featurecache.images.manifest import Images, manifest_of
 from featurecache.named_backbone import NamedBackbone
 from featurecache.options import ClusterOptions, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
 from featurecache.preparation import find, open_store, prepare
@@ -32,7 +32,7 @@ OPEN_CLUSTER = (
 
 
 def extract(
-    images: str | os.PathLike[str] | Manifest,
+    images: Images,
     cache_path: str | os.PathLike[str],
     *,
     backbone: str | Backbone | None = None,
@@ -77,9 +77,9 @@ def extract(
     Parameters
     ----------
     images
-        A folder, ZIP or TAR file of images, a CSV or TSV table (see `featurecache.read_manifest`), or a manifest of
-        another source (see `featurecache.from_source`). The cache keeps the further columns of a table,
-        `FeatureCache.column`.
+        A folder, ZIP or TAR file of images, a CSV or TSV table, a ``.txt`` list, a DataFrame of pandas (see
+        `featurecache.read_manifest`), or a manifest of another source (see `featurecache.from_source`). The cache keeps
+        the further columns of a table, `FeatureCache.column`.
     cache_path
         The cache file to create or to bring up to date.
     backbone

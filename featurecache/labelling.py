@@ -1,7 +1,7 @@
 """Labels, groups and weights that the rows of a cache are given, and what is asked of them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -45,6 +45,15 @@ def relabelled(
     changed = [numbers[name if name is None else one_of.get(name, name)] for name in names]
     images = {**images, "label": np.array(changed, dtype=images["label"].dtype)}
     return replace(index, classes=classes, images=images), given | unmatched
+
+
+def with_slashes(labels: LabelsTable, paths: Collection[str]) -> LabelsTable:
+    r"""Return labels with ``\`` in paths read as ``/`` where this makes them paths of rows."""
+    renamed = {image: image.replace("\\", "/") for image in labels if "\\" in image and image not in paths}
+    meant = {image: path for image, path in renamed.items() if path in paths and path not in labels}
+    if not meant:
+        return labels
+    return LabelsTable({meant.get(image, image): label for image, label in labels.items()}, labels.columns)
 
 
 def columns_of(table: LabelsTable, index: CacheIndex, paths: NDArray[np.object_]) -> dict[str, NDArray[np.object_]]:

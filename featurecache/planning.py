@@ -11,7 +11,7 @@ from featurecache.cache import FeatureCache
 from featurecache.errors import RecipeError
 from featurecache.format.file_records import FileRecord
 from featurecache.images.decode import DecodeRules
-from featurecache.images.manifest import ImageEntry, Manifest, manifest_of
+from featurecache.images.manifest import ImageEntry, Images, Manifest, manifest_of
 from featurecache.images.names import shown_name
 from featurecache.images.sources import example_of
 from featurecache.notices import Notice, to_dicts
@@ -93,7 +93,7 @@ class Plan:
 
 
 def why(
-    images: str | os.PathLike[str] | Manifest,
+    images: Images,
     cache_path: str | os.PathLike[str],
     *,
     backbone: str | Backbone | None = None,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
+from typing import TypeAlias
 
 from featurecache.errors import ManifestError, NoImagesError, OptionError
 from featurecache.images.classes import class_warnings, numbers_are_sorted_as_text, ordered, same_classes
@@ -17,7 +18,8 @@ from featurecache.images.image_source import Ignored, ImageSource
 from featurecache.images.names import encode_name, shown_name
 from featurecache.images.sources import FolderSource, open_source
 from featurecache.images.splits import SPLITS
-from featurecache.images.table import DELIMITERS, OWN_COLUMNS, Found, read_table
+from featurecache.images.table import OWN_COLUMNS, Found, read_table
+from featurecache.images.table_text import DataFrame, open_table, text_of_frame
 from featurecache.notices import Notice
 from featurecache.options import ImageOptions
 from featurecache.text import counted, listed
@@ -146,19 +148,23 @@ class Manifest:
         return replace(self, entries=entries, classes=tuple(classes))
 
 
+Images: TypeAlias = str | os.PathLike[str] | DataFrame | Manifest
+"""What images are read from: a folder, archive, table or list, a DataFrame of pandas, or a manifest."""
+
+
 def manifest_of(
-    images: str | os.PathLike[str] | Manifest,
+    images: Images,
     options: ImageOptions | None = None,
     *,
     known_classes: Sequence[str] = (),
     notify: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Return a given manifest, or read a folder, archive or table as `read_manifest` does; say what was understood.
+    """Return a given manifest, or read images as `read_manifest` does; say what was understood.
 
     Parameters
     ----------
     options
-        How a folder, archive or table is read.
+        How images are read.
     known_classes
         The classes of an existing cache or head, whose order holds if no other is given.
     notify
@@ -174,10 +180,7 @@ def manifest_of(
         If there are no images.
     """
     options = options or ImageOptions()
-    if isinstance(images, Manifest):
-        manifest = _checked(images, options)
-    else:
-        manifest = _read(Path(images), options, known_classes)
+    manifest = _checked(images, options) if isinstance(images, Manifest) else _read(images, options, known_classes)
     for line in _said_of(manifest):
         notify(line)
     return manifest
@@ -255,7 +258,7 @@ def from_source(source: ImageSource, rows: Iterable[tuple[str, str | None, str]]
 
 
 def read_manifest(
-    images: str | os.PathLike[str],
+    images: str | os.PathLike[str] | DataFrame,
     *,
     root: str | os.PathLike[str] | None = None,
     label_from_name: bool = False,
@@ -264,14 +267,15 @@ def read_manifest(
     split_column: str | None = None,
     class_order: str | None = None,
 ) -> Manifest:
-    """Make the manifest of a folder, archive or table of images.
+    r"""Make the manifest of a folder, archive, table or list of images.
 
     A folder is laid out as ``<split>/<class>/…``, ``<split>/…`` (unlabelled), ``<class>/…``, or flat (unlabelled);
-    below a class folder images may lie at any depth. Links to folders are not followed. A table (``.csv``, ``.tsv``,
-    UTF-8) has the column ``path`` and optionally ``label`` and ``split``. It is refused if a column that reads like one
-    of these has another name and is not given. Its other columns are further columns: the
-    cache keeps their texts as they stand. Blanks around other values do not count. A ``path`` is the file name itself,
-    or the name in the form of `encode_name`.
+    below a class folder images may lie at any depth. Links to folders are not followed. A table (``.csv`` or ``.tsv``,
+    perhaps with ``.gz`` after it, or a DataFrame of pandas) has the column ``path`` and optionally ``label`` and
+    ``split``. It is refused if a column that reads like one of these has another name and is not given. Its other
+    columns are further columns: the cache keeps their texts as they stand. Blanks around other values do not count. A
+    ``path`` is the file name itself, or the name in the form of `encode_name`; ``\`` stands for ``/`` where there is
+    such a file. A list (``.txt``) has a path in each line, and perhaps a label after a tab or the last blank.
 
     The splits are train (or training), valid (or validation, val, dev, eval) and test (or testing, holdout), in upper
     or lower case. Names of classes that differ only in Unicode form or in blanks at the ends are one class.
@@ -279,9 +283,11 @@ def read_manifest(
     Parameters
     ----------
     images
-        The folder, the ``.zip``, ``.tar``, ``.tar.gz`` or ``.tgz`` file, a folder in it, or the table.
+        The folder, the ``.zip``, ``.tar``, ``.tar.gz`` or ``.tgz`` file, a folder in it, the table or list, or a
+        DataFrame, which is read as the CSV file that it would be saved as without its index.
     root
-        The folder or archive that a table's paths are relative to; the table's folder if None.
+        The folder or archive that the paths of a table or list are relative to; if None, the folder of the table, or
+        the current folder for a DataFrame.
     label_from_name
         Take labels from file names of the form ``LABEL.NUMBER.EXTENSION``; other names stay unlabelled.
     path_column, label_column, split_column
@@ -313,34 +319,42 @@ def read_manifest(
         split_column=split_column,
         class_order=class_order,
     )
-    return _read(Path(images), options)
+    return _read(images, options)
 
 
-def _read(images: Path, options: ImageOptions, known_classes: Sequence[str] = ()) -> Manifest:
+def _read(
+    images: str | os.PathLike[str] | DataFrame, options: ImageOptions, known_classes: Sequence[str] = ()
+) -> Manifest:
     """Make the manifest of a folder, archive or table."""
-    delimiter = DELIMITERS.get(images.suffix.lower())
     ignored: list[Ignored] = []
     further: Mapping[str, Sequence[str]] = {}
-    if delimiter is not None and os.path.isfile(images):  # noqa: PTH113 - pathlib raises where permission is missing
-        folder = images.parent if options.root is None else options.root
+    if isinstance(images, str | os.PathLike):
+        location = Path(images)
+        table, folder = open_table(location), location.parent
+    else:
+        location = folder = Path()
+        table = text_of_frame(images)
+    name = str(location) if table is None else table.name
+    if table is not None:
+        folder = options.root or folder
         source = open_source(folder)
         if not source.exists():
             raise ManifestError(
-                f"the root {folder} of {images} is neither a folder nor an archive; give what holds the images"
+                f"the root {folder} of {name} is neither a folder nor an archive; give what holds the images"
             )
-        found, notes, further = read_table(images, folder, delimiter, options, source.has_file)
+        found, notes, further = read_table(table, folder, options, source.has_file)
     else:
-        source = open_source(images)
+        source = open_source(location)
         paths, ignored = source.list_images()
         if options.root is not None:
-            raise ManifestError(f"{images} is not a table, so its images are in it; leave out the root {options.root}")
+            raise ManifestError(f"{name} is not a table, so its images are in it; leave out the root {options.root}")
         if columns := [name for name in (options.path_column, options.label_column, options.split_column) if name]:
-            raise ManifestError(f"{images} is not a table, so it has no column {listed(columns)}; leave it out")
+            raise ManifestError(f"{name} is not a table, so it has no column {listed(columns)}; leave it out")
         if not paths:
-            raise NoImagesError(nothing_in(images, ignored))
-        found, notes = arrange(images, paths)
+            raise NoImagesError(nothing_in(name, ignored))
+        found, notes = arrange(location, paths)
     if options.label_from_name:
-        found = _label_from_names(images, found)
+        found = _label_from_names(name, found)
     return _number(source, found, ignored, notes, further, class_order=options.class_order, known_classes=known_classes)
 
 
@@ -379,7 +393,7 @@ def from_files(paths: Sequence[Path]) -> Manifest:
     return Manifest(source, entries, (), tuple(sorted(ignored + empty, key=lambda item: item.path)))
 
 
-def _label_from_names(images: Path, found: Sequence[Found]) -> list[Found]:
+def _label_from_names(images: str, found: Sequence[Found]) -> list[Found]:
     labelled = next((item for item in found if item.label is not None), None)
     if labelled:
         example = f"{shown_name(labelled.path)!r} is {labelled.label!r}"

@@ -1,16 +1,14 @@
-"""Reads tables of images: CSV or TSV with the columns path, label and split; checks each row.
+"""Reads tables of images with the columns path, label and split; checks each row.
 
 `read_table` makes a manifest of a table; `read_labels` reads the labels of images that a cache has already.
 """
 
-import csv
-import io
 import os
 import posixpath
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +17,10 @@ from featurecache.errors import ManifestError, NoImagesError
 from featurecache.images.flags import join_flags
 from featurecache.images.names import decode_name, encode_name, has_escapes, shown_name
 from featurecache.images.splits import spellings_read, split_named
+from featurecache.images.table_text import COLUMNS, TableText, read_text
 from featurecache.options import ImageOptions
 from featurecache.text import counted, listed
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_COLUMNS = ("path", "label", "split")
 _FAULTS = 5  # faults that a message lists; it counts the others
 _OTHER_NAMES = {
     "path": "file filename filepath image imagename imagefile imagefilename imagepath img imgname imgpath photo",
@@ -34,7 +31,7 @@ _OTHER_NAMES = {
 }
 _MEANING = {name: column for column, names in _OTHER_NAMES.items() for name in names.split()}
 _FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "t", "f", "y", "n", ""})
-OWN_COLUMNS = frozenset({*_COLUMNS, "sha256"})
+OWN_COLUMNS = frozenset({*COLUMNS, "sha256"})
 """Names that no further column of a table can have."""
 _OTHER_COLUMN = "if the labels have another column, name it: --labels FILE:COLUMN"
 _VALUES = 50  # a column with more different values has no splits
@@ -49,13 +46,13 @@ class Found(NamedTuple):
 
 
 def read_table(
-    table: Path, root: Path, delimiter: str, options: ImageOptions, has_file: Callable[[bytes], bool]
+    table: TableText, root: Path, options: ImageOptions, has_file: Callable[[bytes], bool]
 ) -> tuple[list[Found], list[str], dict[str, list[str]]]:
     """Return the rows of a table, notes on how it was read, and its further columns; one error lists several faults."""
-    rows = _rows(table, delimiter)
+    rows = table.rows()
     _, header = next(rows, (0, None))
     if header is None:
-        raise NoImagesError(f"the table {table} is empty; expected a header with the column path and one row per image")
+        raise NoImagesError(f"{table.name} is empty; expected a header with the column path and one row per image")
     columns = _columns(table, header, options)
     further = _further_columns(table, header, columns.values())
     roots = (os.path.abspath(root), os.path.realpath(root))  # noqa: PTH100 - a purely textual comparison
@@ -84,11 +81,9 @@ def read_table(
                     seen.add(row[place].strip().lower())
     if faults:
         more = f"; and {len(faults) - _FAULTS:,} more" if len(faults) > _FAULTS else ""
-        raise ManifestError(
-            f"the table {table} has {counted(len(faults), 'fault')}: {'; '.join(faults[:_FAULTS])}{more}"
-        )
+        raise ManifestError(f"{table.name} has {counted(len(faults), 'fault')}: {'; '.join(faults[:_FAULTS])}{more}")
     if not found:
-        raise NoImagesError(f"the table {table} has a header and no rows; expected one row per image")
+        raise NoImagesError(f"{table.name} has no rows; expected one row per image")
     if "split" not in columns:
         _refuse_splits(table, {header[place].strip(): seen for place, seen in values.items()})
     unread = [header[place].strip() or "(without a name)" for place in values if place not in further.values()]
@@ -134,8 +129,8 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
     Parameters
     ----------
     table
-        A CSV or TSV file, UTF-8, with a header. Its column ``path`` has paths as the cache has them, or its column
-        ``sha256`` the hashes of contents.
+        A CSV or TSV file with a header, or a ``.txt`` list, see `featurecache.read_manifest`. Its column ``path`` has
+        paths as the cache has them, or its column ``sha256`` the hashes of contents.
     column
         The column with the names of the classes. An empty field means that the image has no label. Several columns with
         commas between them, ``dog,indoors``, say 1 or 0 for each of several labels (`featurecache.join_flags`).
@@ -161,8 +156,8 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
     >>> featurecache.read_labels(folder / "corrections.csv")
     {'train/dark/00.png': 'light'}
     """
-    table = Path(table)
-    rows = _rows(table, DELIMITERS.get(table.suffix.lower(), ","))
+    text = read_text(Path(table))
+    rows = text.rows()
     _, header = next(rows, (0, []))
     names = [title.strip().lower() for title in header]
     by = key or ("sha256" if "sha256" in names and "path" not in names else "path")
@@ -174,10 +169,10 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
         if names.count(wanted) != 1:
             found = listed(header, sort=False) or "nothing"
             raise ManifestError(
-                f"the table {table} has {names.count(wanted)} columns {wanted!r}, expected one; found {found}; {remedy}"
+                f"{text.name} has {names.count(wanted)} columns {wanted!r}, expected one; found {found}; {remedy}"
             )
     key_at, labels_at = names.index(by), [names.index(name) for name in labels_in]
-    further = _further_columns(table, header, {key_at, *labels_at})
+    further = _further_columns(text, header, {key_at, *labels_at})
     numbers: dict[str, int] = {}
     labels: list[str | None] = []
     texts: dict[str, list[str]] = {name: [] for name in further}
@@ -185,9 +180,9 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
     ambiguous: set[str] = set()
     for line, row in rows:
         if len(row) != len(header):
-            raise ManifestError(f"the table {table}, line {line}: {len(row)} fields, but the header has {len(header)}")
+            raise ManifestError(f"{text.name}, line {line}: {len(row)} fields, but the header has {len(header)}")
         image = posixpath.normpath(row[key_at]) if by == "path" else row[key_at].strip().lower()
-        label = _label(flags, [row[place].strip() for place in labels_at], f"the table {table}, line {line}") or None
+        label = _label(flags, [row[place].strip() for place in labels_at], f"{text.name}, line {line}") or None
         number = numbers.setdefault(image, len(numbers))
         if number == len(labels):
             labels.append(label)
@@ -195,8 +190,7 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
                 texts[name].append(shared.setdefault(row[place], row[place]))
         elif labels[number] != label:
             raise ManifestError(
-                f"the table {table}, line {line}: {by} {image!r} has the labels {labels[number]!r} and {label!r}; "
-                "keep one"
+                f"{text.name}, line {line}: {by} {image!r} has the labels {labels[number]!r} and {label!r}; keep one"
             )
         else:
             ambiguous.update(name for name, place in further.items() if texts[name][number] != row[place])
@@ -215,7 +209,7 @@ def _label(flags: Sequence[str], cells: Sequence[str], where: str) -> str:
     return str(label)
 
 
-def _further_columns(table: Path, header: Sequence[str], taken: Container[int]) -> dict[str, int]:
+def _further_columns(table: TableText, header: Sequence[str], taken: Container[int]) -> dict[str, int]:
     """Return the positions of the columns that have neither a meaning nor an empty name, by name.
 
     Raises
@@ -229,64 +223,38 @@ def _further_columns(table: Path, header: Sequence[str], taken: Container[int]) 
     twice = next((name for name in further if counts[name.lower()] > 1), None)
     if twice is not None:
         raise ManifestError(
-            f"the table {table} has {counts[twice.lower()]} columns {twice!r}; expected one; rename the other"
+            f"{table.name} has {counts[twice.lower()]} columns {twice!r}; expected one; rename the other"
         )
     return further
 
 
-def _rows(table: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the first line number and the fields of every non-empty row."""
-    try:
-        data = table.read_bytes()
-    except OSError as e:
-        raise ManifestError(f"cannot read the table {table}: {(e.strerror or str(e)).lower()}") from e
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        line = data[: e.start].count(b"\n") + 1
-        raise ManifestError(f"the table {table} is not UTF-8 in line {line}; save it as UTF-8") from e
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1
-    try:
-        for row in reader:
-            if any(field.strip() for field in row):
-                yield line, row
-            line = reader.line_num + 1
-    except csv.Error as e:
-        raise ManifestError(f"the table {table} cannot be read in line {line}: {e}") from e
-
-
-def _columns(table: Path, header: Sequence[str], options: ImageOptions) -> dict[str, int]:
+def _columns(table: TableText, header: Sequence[str], options: ImageOptions) -> dict[str, int]:
     """Return the positions of the columns to read, by what they hold."""
     names = [name.strip().lower() for name in header]
-    if len(names) == 1 and ";" in names[0]:
-        raise ManifestError(f"the table {table} is separated by semicolons; save it with commas, or as .tsv")
-    if len(names) == 1 and "\t" in names[0]:
-        raise ManifestError(f"the table {table} is separated by tabs; rename it to {table.stem}.tsv")
     given = {"path": options.path_column, "label": options.label_column, "split": options.split_column}
     columns: dict[str, int] = {}
-    for column in _COLUMNS:
+    for column in COLUMNS:
         name = given[column] or column
         count = names.count(name.strip().lower())
         if count > 1:
-            raise ManifestError(f"the table {table} has {count} columns {name!r}; expected one")
+            raise ManifestError(f"{table.name} has {count} columns {name!r}; expected one")
         if count:
             columns[column] = names.index(name.strip().lower())
         elif given[column] or column == "path":
-            separator = "tabs" if table.suffix.lower() == ".tsv" else "commas"
             meant = next((name.strip() for name in header if _meaning(name) == column), None)
             raise ManifestError(
-                f"the table {table} has no column {name!r}; found {listed(header, sort=False)}, separated by "
-                f"{separator}; expected path[,label][,split]{'' if meant is None else f', or {_option(column, meant)}'}"
+                f"{table.name} has no column {name!r}; found {listed(header, sort=False)}, separated by "
+                f"{table.separated_by}; expected path[,label][,split]"
+                f"{'' if meant is None else f', or {_option(column, meant)}'}"
             )
     if len(set(columns.values())) < len(columns):
-        raise ManifestError(f"the table {table} has one column for two of {', '.join(columns)}; name different columns")
-    sought = {*_COLUMNS} - columns.keys() - ({"label"} if options.label_from_name else set())
+        raise ManifestError(f"{table.name} has one column for two of {', '.join(columns)}; name different columns")
+    sought = {*COLUMNS} - columns.keys() - ({"label"} if options.label_from_name else set())
     for place, name in enumerate(header):
         meant = _meaning(name)
         if place not in columns.values() and meant in sought and not (meant == "split" and _is_other_name(name)):
             raise ManifestError(
-                f"the table {table} has a column {name.strip()!r}; rename it to {meant!r} or give "
+                f"{table.name} has a column {name.strip()!r}; rename it to {meant!r} or give "
                 f"{_option(meant, name.strip())}; if it holds something else, give it a less similar name"
             )
     return columns
@@ -297,13 +265,13 @@ def _plain(name: str) -> str:
 
 
 def _is_other_name(name: str) -> bool:
-    """Return whether a column's name is a word for one of `_COLUMNS`, and not a misspelling."""
+    """Return whether a column's name is a word for one of `COLUMNS`, and not a misspelling."""
     return _plain(name) in _MEANING
 
 
 def _meaning(name: str) -> str | None:
-    """Return which of `_COLUMNS` the name of a column means; None if none."""
-    close = get_close_matches(name.strip().lower(), _COLUMNS, n=1, cutoff=0.8)
+    """Return which of `COLUMNS` the name of a column means; None if none."""
+    close = get_close_matches(name.strip().lower(), COLUMNS, n=1, cutoff=0.8)
     return _MEANING.get(_plain(name)) or (close[0] if close else None)
 
 
@@ -312,19 +280,19 @@ def _option(column: str, name: str) -> str:
     return f"--{column}-column {shlex.quote(name)}"
 
 
-def _refuse_splits(table: Path, columns: Mapping[str, set[str]]) -> None:
+def _refuse_splits(table: TableText, columns: Mapping[str, set[str]]) -> None:
     """Raise `ManifestError` if one of the columns, given with their values, has splits under another name."""
     for name, values in columns.items():
         splits = {value for value in values if split_named(value)}
         are_all = len(set(map(split_named, splits))) > 1 and splits >= values - {""} and len(values) <= _VALUES
         if are_all or (splits and _meaning(name) == "split"):
             raise ManifestError(
-                f"the table {table} has no column 'split', but the column {name!r} has values such as "
+                f"{table.name} has no column 'split', but the column {name!r} has values such as "
                 f"{min(splits)!r}; give {_option('split', name)}, or rename it and its values if they are no splits"
             )
         if split_named(_plain(name).removeprefix("is")) and values <= _FLAGS:
             raise ManifestError(
-                f"the table {table} has no column 'split', but {name!r} with {listed(values)}; write a column split "
+                f"{table.name} has no column 'split', but {name!r} with {listed(values)}; write a column split "
                 "with train, valid or test, or rename it if it is about something else"
             )
 
@@ -355,6 +323,9 @@ def _table_path(text: str, roots: Sequence[str], has_file: Callable[[bytes], boo
     if text != text.strip() and not has_file(text.encode("utf-8")):
         text = text.strip()
     path = posixpath.normpath(text)
+    if "\\" in text and not has_file(path.encode("utf-8")):
+        with_slashes = posixpath.normpath(text.replace("\\", "/"))
+        path = with_slashes if has_file(with_slashes.encode("utf-8")) else path
     if path.startswith("/"):
         under = next((root for root in roots if path.startswith(root.rstrip("/") + "/")), None)
         if under is None:

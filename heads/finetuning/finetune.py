@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from featurecache.backbones.catalog import NetworkSpec
-    from featurecache.images.manifest import ImageEntry, Manifest
+    from featurecache.images.manifest import ImageEntry, Images, Manifest
     from heads.artifact import TrainedHead
     from heads.epochs import Epoch
 
@@ -112,7 +112,7 @@ class FineTuning:
 
 def finetune(
     head: TrainedHead,
-    images: str | PathLike[str] | Manifest,
+    images: Images,
     path: str | PathLike[str],
     *,
     unfreeze: str,

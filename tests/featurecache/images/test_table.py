@@ -125,7 +125,7 @@ def test_a_path_in_another_unicode_form_is_the_same_file(tmp_path):
 @pytest.mark.parametrize(
     ("path", "guess"),
     [
-        (r"train\red\0.jpg", "it has backslashes: there is train/red/0.jpg; write the paths like this"),
+        (r"images\train\red\0.jpg", "it has backslashes: there is train/red/0.jpg; write the paths like this"),
         (r"C:\data\train\red\0.jpg", "it begins with the letter of a Windows drive: there is train/red/0.jpg"),
         ("~/data/train/red/0.jpg", "~ does not stand for the home folder: there is train/red/0.jpg"),
         ("train/red/0", "there is train/red/0.jpg; write the paths like this"),

@@ -1,0 +1,182 @@
+"""The text of a table of images, line by line: CSV, TSV or a list, compressed or not, or a DataFrame of pandas."""
+
+import codecs
+import csv
+import gzip
+import io
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+from featurecache.errors import ManifestError
+from featurecache.images.formats import EXTENSIONS
+
+COLUMNS: Final = ("path", "label", "split")
+"""The columns of a table that have a meaning."""
+_SEPARATORS: Final = {",": "commas", "\t": "tabs", ";": "semicolons"}
+_LIST, _COMPRESSED = ".txt", ".gz"
+_OF_A_LIST = ""  # the separator of a list
+_SEPARATOR_OF: Final = {".csv": ",", ".tsv": "\t", _LIST: _OF_A_LIST}
+_LINE_END: Final = re.compile("\r\n|\r|\n")
+
+
+class DataFrame(Protocol):
+    """What is asked of a DataFrame of pandas."""
+
+    def to_csv(self, *, index: Literal[False]) -> str:
+        """Return the frame as the text of a CSV table."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TableText:
+    """The text of a table, and how its fields are separated.
+
+    Parameters
+    ----------
+    name
+        What the table is called in messages, such as "the table photos.csv".
+    text
+        Its text.
+    separator
+        What stands between two fields; "" for a list, whose lines are a path and perhaps a label.
+    """
+
+    name: str
+    text: str
+    separator: str
+
+    @property
+    def separated_by(self) -> str:
+        """What stands between two fields, in words."""
+        return _SEPARATORS.get(self.separator, "blanks")
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the first line number and the fields of every non-empty row; the first row has the names of columns.
+
+        A list has the columns ``path`` and ``label``.
+
+        Raises
+        ------
+        ManifestError
+            If the text cannot be divided into rows and fields.
+        """
+        if self.separator == _OF_A_LIST:
+            yield 0, [*COLUMNS[:2]]
+            for number, line in enumerate(_LINE_END.split(self.text), start=1):
+                if line.strip():
+                    yield number, self._path_and_label(line, number)
+            return
+        reader = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.separator, strict=True)
+        line = 1
+        try:
+            for row in reader:
+                if any(field.strip() for field in row):
+                    yield line, row
+                line = reader.line_num + 1
+        except csv.Error as e:
+            raise ManifestError(f"{self.name} cannot be read in line {line}: {e}") from e
+
+    def _path_and_label(self, line: str, number: int) -> list[str]:
+        """Divide a line of a list at a tab, or else at the last blank, unless all of it is the path of an image."""
+        path, tab, label = line.partition("\t")
+        if tab or _is_image(line):
+            return [path, label]
+        path, _, label = line.strip().rpartition(" ")
+        if not path:
+            return [line, ""]
+        if not _is_image(path) and any(map(_is_image, path.split(" "))):
+            raise ManifestError(
+                f"{self.name}, line {number}: more than one word follows the path in {line!r}; put a tab "
+                "before the label, or write a CSV table with the columns path,label"
+            )
+        return [path, label]
+
+
+def text_of_frame(frame: DataFrame) -> TableText:
+    """Return the text of a DataFrame: that of the CSV file that it would be saved as, without its index."""
+    return TableText("the DataFrame", frame.to_csv(index=False), ",")
+
+
+def open_table(path: Path) -> TableText | None:
+    """Return the text of a ``.csv``, ``.tsv`` or ``.txt`` file, perhaps with ``.gz`` after it; None for other paths.
+
+    Raises
+    ------
+    ManifestError
+        As `read_text`.
+    """
+    is_file = _separator_by_name(path) is not None and os.path.isfile(path)  # noqa: PTH113 - pathlib needs permission
+    return read_text(path) if is_file else None
+
+
+def read_text(path: Path) -> TableText:
+    """Return the text of a table whatever its name; a ``.txt`` file is a list, others are CSV unless they are TSV.
+
+    The names of columns decide: a single one with tabs or semicolons in it is divided there.
+
+    Raises
+    ------
+    ManifestError
+        If the file cannot be read, is not UTF-8 nor UTF-16 with a mark, or is compressed and damaged, or if a list
+        begins with the names of columns.
+    """
+    text = _decoded(path)
+    separator = _separator_by_name(path)
+    if separator == _OF_A_LIST:
+        return _checked_list(TableText(f"the list {path}", text, _OF_A_LIST))
+    expected = separator or ","
+    header = _first_line(text)
+    others = [other for other in _SEPARATORS if other in header and expected not in header]
+    return TableText(f"the table {path}", text, next(iter(others), expected))
+
+
+def _separator_by_name(path: Path) -> str | None:
+    """Return the separator that a file's name stands for; None if it is not the name of a table."""
+    suffix = path.suffix.lower()
+    if suffix == _COMPRESSED:
+        suffix = Path(path.stem).suffix.lower()
+    return _SEPARATOR_OF.get(suffix)
+
+
+def _decoded(path: Path) -> str:
+    """Return the text of a file."""
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise ManifestError(f"cannot read the table {path}: {(e.strerror or str(e)).lower()}") from e
+    if path.suffix.lower() == _COMPRESSED:
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as e:
+            raise ManifestError(f"the table {path} is not a whole gzip file: {str(e).lower()}; copy it again") from e
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = data[: e.start].count(b"\n") + 1
+        raise ManifestError(f"the table {path} is not UTF-8 in line {line}; save it as UTF-8") from e
+
+
+def _checked_list(table: TableText) -> TableText:
+    """Return a list; raise `ManifestError` if it begins with the names of columns."""
+    header = _first_line(table.text)
+    fields = [field.strip().lower() for field in re.split("[\t;,]", header)]
+    if len(fields) > 1 and COLUMNS[0] in fields:
+        raise ManifestError(
+            f"{table.name} begins with the names of columns, {header!r}; give it the extension .csv or .tsv"
+        )
+    return table
+
+
+def _first_line(text: str) -> str:
+    """Return the first line that is not empty."""
+    return _LINE_END.split(text.lstrip(), maxsplit=1)[0]
+
+
+def _is_image(name: str) -> bool:
+    return name.strip().lower().endswith(EXTENSIONS)
