@@ -23,6 +23,8 @@ from .images.files import content_of as content_of
 from .images.flags import join_flags as join_flags
 from .images.image_source import Ignored as Ignored
 from .images.image_source import ImageSource as ImageSource
+from .images.in_memory import MemorySource as MemorySource
+from .images.in_memory import from_memory as from_memory
 from .images.manifest import ImageEntry as ImageEntry
 from .images.manifest import Manifest as Manifest
 from .images.manifest import from_source as from_source
