@@ -35,7 +35,7 @@ from featurecache.storage.publish import Draft
 SHARD_FORMAT = "featurecache-shard"
 BLOCK_ROWS = 1024
 ALIGNMENT = 4096
-_WRITTEN_ROWS = 1 << 16
+_COLUMN_ROWS = 1 << 16  # of a column, at a time
 
 SHA256 = np.dtype("S64")
 SPLIT = np.dtype("S5")
@@ -64,6 +64,9 @@ _PART_FILE = re.compile(r"\w[\w.-]*\.h5", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ESCAPES = {"%": "%25", "/": "%2F"}  # HDF5 has no such names
 _IS_DIGIT = np.isin(np.arange(256), list(b"0123456789abcdef"))
+_Later = list[tuple[FeatureBlock, NDArray[Any]]]
+"""Columns that are written when HDF5 has ended, with their places."""
+
 _SPLITS = np.array([split.encode("ascii") for split in SPLITS], dtype=SPLIT)
 
 
@@ -161,15 +164,19 @@ def encode_cache(draft: Draft, index: CacheIndex) -> dict[str, FeatureBlock]:
         file.create_dataset("recipe", data=index.recipe.to_json(), dtype=TEXT)
         file.create_dataset("provenance", data=index.provenance, dtype=TEXT)
         file.create_dataset("classes", data=np.array(index.classes, dtype=object), dtype=TEXT)
-        _write_columns(file.create_group("images"), index.images, IMAGE_COLUMNS)
-        _write_columns(file.create_group("failures"), index.failures, FAILURE_COLUMNS)
+        later = _write_columns(file.create_group("images"), index.images, IMAGE_COLUMNS)
+        later += _write_columns(file.create_group("failures"), index.failures, FAILURE_COLUMNS)
         for name, column in columns.items():
-            _write_columns(file.create_group(f"columns/{name}"), column, FURTHER_COLUMN)
+            later += _write_columns(file.create_group(f"columns/{name}"), column, FURTHER_COLUMN)
         if index.places is None:
             blocks = _allocate_features(file, index.recipe, len(index))
         else:
-            _write_places(file, index.places, index.recipe)
+            later += _write_places(file, index.places, index.recipe)
     target.write_to(draft)
+    for block, values in later:
+        for start in range(0, len(values), _COLUMN_ROWS):
+            some = np.ascontiguousarray(values[start : start + _COLUMN_ROWS], block.dtype)
+            draft.write(some.view(np.uint8).data, block.offset + start * block.row_bytes)
     draft.truncate(target.size)
     spans = sorted([block.offset, block.size] for block in blocks.values())
     digest = structure_digest(draft.read_into, target.size, spans)
@@ -344,7 +351,9 @@ def read_shard(stream: BinaryIO, recipe: Recipe) -> tuple[list[str], dict[str, F
 
 
 def _require_hashes(check: Checks, hashes: NDArray[np.bytes_]) -> None:
-    check.that(bool(_IS_DIGIT[hashes.view(np.uint8)].all()), "a sha256 is not 64 hexadecimal digits")
+    blocks = (hashes[start : start + _COLUMN_ROWS] for start in range(0, len(hashes), _COLUMN_ROWS))
+    are_digits = all(_IS_DIGIT[block.view(np.uint8)].all() for block in blocks)
+    check.that(are_digits, "a sha256 is not 64 hexadecimal digits")
 
 
 def _is_plain_object(text: str) -> bool:
@@ -365,12 +374,20 @@ def _write_header(file: h5py.File, kind: str, recipe: Recipe, version: int = FOR
     file.attrs["fingerprint"] = recipe.fingerprint
 
 
-def _write_columns(group: h5py.Group, columns: Mapping[str, NDArray[Any]], types: Mapping[str, np.dtype[Any]]) -> None:
+def _write_columns(
+    group: h5py.Group, columns: Mapping[str, NDArray[Any]], types: Mapping[str, np.dtype[Any]]
+) -> _Later:
+    """Write the texts among columns; return the others with their places, so that memory does not hold them twice."""
+    later = []
     for name, dtype in types.items():
         column = columns[name]
+        if dtype is not TEXT:
+            later.append((_allocate(group, name, (len(column),), dtype), column))
+            continue
         dataset = group.create_dataset(name, len(column), dtype)
-        for start in range(0, len(column), _WRITTEN_ROWS):  # HDF5 copies what it writes
-            dataset[start : start + _WRITTEN_ROWS] = column[start : start + _WRITTEN_ROWS]
+        for start in range(0, len(column), _COLUMN_ROWS):  # HDF5 copies what it writes
+            dataset[start : start + _COLUMN_ROWS] = column[start : start + _COLUMN_ROWS]
+    return later
 
 
 def _allocate_features(file: h5py.File, recipe: Recipe, rows: int) -> dict[str, FeatureBlock]:
@@ -383,19 +400,20 @@ def _allocate_features(file: h5py.File, recipe: Recipe, rows: int) -> dict[str, 
     return blocks
 
 
-def _write_places(file: h5py.File, places: Places, recipe: Recipe) -> None:
-    """Write the table of parts and the positions of rows in them."""
-    file.create_dataset("positions", data=places.positions, dtype=INTEGER)
+def _write_places(file: h5py.File, places: Places, recipe: Recipe) -> _Later:
+    """Write the table of parts and the positions of rows in them; return what is to be written later."""
+    positions = _allocate(file, "positions", (len(places.positions),), INTEGER)
     group = file.create_group("parts")
     columns = {
         name: np.array([getattr(part, name) for part in places.parts], dtype=object if dtype is TEXT else dtype)
         for name, dtype in PART_COLUMNS.items()
     }
-    _write_columns(group, columns, PART_COLUMNS)
+    later = _write_columns(group, columns, PART_COLUMNS)
     for kind, prefix in (("features", ""), ("checksums", "checksums/")):
         offsets = group.create_group(kind)
         for tap in recipe.taps:
             offsets.create_dataset(tap, data=[part.blocks[prefix + tap].offset for part in places.parts], dtype=INTEGER)
+    return [(positions, places.positions), *later]
 
 
 def _allocate(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureBlock:
