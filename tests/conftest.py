@@ -30,6 +30,9 @@ os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # workers and children get their memory in large pages: many small ones take a tenth of the processor time
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+# idle threads of OpenMP and OpenBLAS sleep: those that look for work take the processors from other tests
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 M_MMAP_THRESHOLD = -3
 ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
@@ -136,6 +139,20 @@ def _bounded_memory_of_a_test():
 def release_memory():
     """Return a function that frees networks that nothing refers to."""
     return _release_memory
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect tests without Python's garbage collector, which leaves them and what they import alone afterwards, too.
+
+    There are a million objects. To look through them all takes a second, again and again.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):
