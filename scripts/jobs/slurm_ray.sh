@@ -17,17 +17,16 @@ set -euo pipefail
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_TMPDIR=/tmp # a job's own folder often has too long a name for sockets
 RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 export RAY_AUTH_TOKEN # srun hands it to all nodes
-head=$(hostname)
+address=$(hostname -I | cut -d ' ' -f 1)
 port=6379
 
-ray start --head --node-ip-address="$(hostname -I | cut -d ' ' -f 1)" --port=$port --include-dashboard=false --disable-usage-stats
-address=$(hostname -I | cut -d ' ' -f 1):$port
+ray start --head --node-ip-address="$address" --port=$port --include-dashboard=false --disable-usage-stats
 others=$((SLURM_JOB_NUM_NODES - 1))
 if ((others > 0)); then
-    srun --nodes=$others --ntasks=$others --exclude="$head" ray start --address="$address" --block &
+    srun --nodes=$others --ntasks=$others --exclude="$SLURMD_NODENAME" ray start --address="$address:$port" --block &
 fi
 
-featurecache extract "$@" --cluster "$address" &
+featurecache extract "$@" --cluster "$address:$port" &
 driver=$!
 trap 'kill -TERM $driver' INT TERM # a program that a script starts with & ignores SIGINT
 status=0
@@ -36,5 +35,5 @@ while kill -0 $driver 2> /dev/null; do # the wait has ended with a signal
     status=0
     wait $driver || status=$?
 done
-ray stop
+ray stop > /dev/null
 exit $status
