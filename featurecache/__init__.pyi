@@ -12,6 +12,7 @@ from .backbones.protocol import BackboneSpec as BackboneSpec
 from .backbones.weights import Weights as Weights
 from .backbones.weights import resolve_weights as resolve_weights
 from .cache import FeatureCache as FeatureCache
+from .cached_network import features_of as features_of
 from .errors import FeatureCacheError as FeatureCacheError
 from .extraction import extract as extract
 from .feature_set import FeatureSet as FeatureSet

@@ -13,17 +13,16 @@ from numpy.typing import NDArray
 
 from featurecache.backbones.protocol import Backbone
 from featurecache.cache import FeatureCache
+from featurecache.cached_network import decode_rules_of, find_network
 from featurecache.errors import CacheFormatError, ManifestError, OptionError
 from featurecache.images.batches import image_batches
-from featurecache.images.decode import DecodeRules
 from featurecache.images.image_source import ImageSource
 from featurecache.images.manifest import ImageEntry
 from featurecache.images.names import shown_name
 from featurecache.images.sources import open_source
 from featurecache.images.splits import SPLITS
-from featurecache.named_backbone import NamedBackbone, as_stored, network_of, recipe_of, source_of
+from featurecache.named_backbone import NamedBackbone, as_stored
 from featurecache.options import RunOptions, check_without_words
-from featurecache.recipe import require_recipe
 from featurecache.text import counted, listed
 
 TOLERANCE = 1e-2
@@ -140,22 +139,9 @@ def verify(
         return Verification((str(e),))
     if not recompute or problems or not len(cache):
         return Verification(tuple(problems))
-    made_by, recipe = cache.made_by, cache.recipe
-    source = source_of(
-        backbone or network_of(recipe),
-        weights or made_by.weights_source or recipe.weights,
-        taps=tuple(recipe.taps),
-        device=device,
-        precision=recipe.precision,
-        engine=engine,
-        before=made_by.cpu_engine,
-        notify=notify,
-    )
-    rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter, max_pixels=made_by.pixel_limit)
-    network = recipe_of(source.spec, rules, recipe.dtype)
-    require_recipe(recipe, network, cache.path, "give the weights it was made with by --weights")
+    network = find_network(cache, backbone=backbone, weights=weights, device=device, engine=engine, notify=notify)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(cache))[:recompute])
-    images = made_by.images if images is None else images
+    images = cache.made_by.images if images is None else images
     if images is None:
         raise ManifestError(f"{cache.path} does not record the folder of its images; give it by --images")
     originals = open_source(images)
@@ -163,9 +149,8 @@ def verify(
         cache,
         chosen,
         originals,
-        rules,
-        source=source,
-        batch_size=batch_size or source.batch_size,
+        network,
+        batch_size=batch_size or network.batch_size,
         progress=lambda done, total: progress(done, total, "extracting rows again"),
     )
     if not rows:
@@ -197,26 +182,27 @@ def _compared(
     cache: FeatureCache,
     chosen: NDArray[np.intp],
     originals: ImageSource,
-    rules: DecodeRules,
+    network: NamedBackbone,
     *,
-    source: NamedBackbone,
     batch_size: int,
     progress: Callable[[int, int], object],
 ) -> tuple[int, float]:
     """Extract the chosen rows with unchanged images again; return their number and the largest error."""
-    network: Backbone | None = None
+    started: Backbone | None = None
     looked_at, compared, largest = 0, 0, 0.0
     images = cache.index.images
     rows_of = {images["path"][row]: row for row in chosen.tolist()}
     entries = [ImageEntry(path, -1, "") for path in rows_of]
-    with closing(image_batches(entries, originals, rules, batch_size=batch_size, failures={})) as batches:
+    with closing(
+        image_batches(entries, originals, decode_rules_of(cache), batch_size=batch_size, failures={})
+    ) as batches:
         for batch in batches:
             found = [rows_of[entry.path] for entry in batch.entries]
             same = [sha256.encode() == images["sha256"][row] for row, sha256 in zip(found, batch.sha256, strict=True)]
             if any(same):
-                network = network or source.start(batch_size, len(chosen))
+                started = started or network.start(batch_size, len(chosen))
                 rows = list(compress(found, same))
-                error = _largest_error(cache, rows, network.forward(batch.pixels[same]))
+                error = _largest_error(cache, rows, started.forward(batch.pixels[same]))
                 compared, largest = compared + len(rows), float(np.maximum(largest, error))
             looked_at += len(found)
             progress(looked_at, len(entries))

@@ -91,6 +91,7 @@ from .reporting import curve_report as curve_report
 from .reporting import evaluation_report as evaluation_report
 from .reporting import labels_report as labels_report
 from .reporting import numbers_report as numbers_report
+from .reporting import similar_report as similar_report
 from .reporting.curve import outlook as outlook
 from .search import Candidate as Candidate
 from .search import Entry as Entry
@@ -101,6 +102,9 @@ from .search import parse_grids as parse_grids
 from .search import sweep as sweep
 from .service.server import Served as Served
 from .service.server import serve as serve
+from .similar_images import Similar as Similar
+from .similar_images import SimilarTo as SimilarTo
+from .similar_images import similar as similar
 from .similarity import SimilarImage as SimilarImage
 from .similarity import SimilaritySearch as SimilaritySearch
 from .splits import Holdout as Holdout

@@ -120,16 +120,16 @@ class SimilaritySearch:
         """
         if k < 1:
             raise ParameterError(f"k is {k}; expected at least 1")
-        rows, similarities = nearest_rows(self._X, self._row_lengths(), queries, k)
+        lengths = self._lengths
+        if lengths is None:  # two threads may measure the same lengths
+            lengths = np.full(len(self._X), np.nan, np.float32)
+        rows, similarities = nearest_rows(self._X, lengths, queries, k, measured=self._lengths is not None)
+        if len(queries):
+            self._lengths = lengths
         return [
             [self._image(row, similarity) for row, similarity in zip(*found, strict=True)]
             for found in zip(rows.tolist(), similarities.tolist(), strict=True)
         ]
-
-    def _row_lengths(self) -> _Single:
-        if self._lengths is None:  # two threads may compute the same lengths
-            self._lengths = row_lengths(self._X)
-        return self._lengths
 
     def _image(self, row: int, similarity: float) -> SimilarImage:
         images = self._cache.index.images
@@ -143,18 +143,9 @@ class SimilaritySearch:
         )
 
 
-def row_lengths(X: Features) -> _Single:
-    """Return the Euclidean length of each row (n, d), shape (n,), in float32's accuracy; inf if a square overflows."""
-    lengths = np.empty(len(X), np.float32)
-
-    def measure(rows: slice, block: _Single) -> None:
-        np.sqrt(np.einsum("nd,nd->n", block, block), out=lengths[rows])
-
-    _in_threads(X, measure)
-    return lengths
-
-
-def nearest_rows(X: Features, lengths: _Single, queries: NDArray[np.floating[Any]], k: int) -> tuple[Targets, Floats]:
+def nearest_rows(
+    X: Features, lengths: _Single, queries: NDArray[np.floating[Any]], k: int, *, measured: bool = False
+) -> tuple[Targets, Floats]:
     """Return positions and cosine similarities of the ``k`` nearest rows of each query, both of shape (q, k).
 
     Parameters
@@ -162,11 +153,14 @@ def nearest_rows(X: Features, lengths: _Single, queries: NDArray[np.floating[Any
     X
         Rows, shape (n, d), float16 or float32.
     lengths
-        Their `row_lengths`.
+        Their Euclidean lengths, shape (n,), in float32's accuracy, inf if a square overflows; written unless
+        ``measured``, in the same pass over the rows.
     queries
         Shape (q, d); see `SimilaritySearch.nearest`, also for errors.
     k
         At least 1; the results have n columns if n is smaller.
+    measured
+        Whether the lengths are known.
     """
     n, d = X.shape
     if queries.ndim != 2 or queries.shape[1] != d:  # noqa: PLR2004
@@ -181,7 +175,8 @@ def nearest_rows(X: Features, lengths: _Single, queries: NDArray[np.floating[Any
     at_once = max(1, _APPROXIMATIONS // max(1, n))
     for start in range(0, len(queries), at_once):
         some = slice(start, start + at_once)
-        for number, approximate in enumerate(_approximations(X, lengths, exact[some]), start):
+        approximations = _approximations(X, lengths, exact[some], measured=measured or start > 0)
+        for number, approximate in enumerate(approximations, start):
             rows = _candidates(approximate, k, d)
             cosines = _cosines(X, rows, exact[number])
             order = np.lexsort((rows, -cosines))[:k]
@@ -189,16 +184,19 @@ def nearest_rows(X: Features, lengths: _Single, queries: NDArray[np.floating[Any
     return positions, similarities
 
 
-def _approximations(X: Features, lengths: _Single, queries: Floats) -> _Single:
-    """Return approximate similarities (q, n); NaN where float32 cannot tell."""
+def _approximations(X: Features, lengths: _Single, queries: Floats, *, measured: bool) -> _Single:
+    """Return approximate similarities (q, n); NaN where float32 cannot tell. Write lengths that are not measured."""
     directions = _directions(queries).astype(np.float32)
-    usable = (lengths > _SMALLEST) & (lengths < _LARGEST)
-    factors = np.divide(1, lengths, out=np.full(len(lengths), np.nan, np.float32), where=usable)
     similarities = np.empty((len(queries), len(X)), np.float32)
 
     def multiply(rows: slice, block: _Single) -> None:
+        some = lengths[rows]
+        if not measured:
+            np.sqrt(np.einsum("nd,nd->n", block, block), out=some)
+        usable = (some > _SMALLEST) & (some < _LARGEST)
+        factors = np.divide(1, some, out=np.full(len(some), np.nan, np.float32), where=usable)
         for number, direction in enumerate(directions):
-            np.multiply(np.einsum("nd,d->n", block, direction), factors[rows], out=similarities[number, rows])
+            np.multiply(np.einsum("nd,d->n", block, direction), factors, out=similarities[number, rows])
 
     _in_threads(X, multiply)
     return similarities

@@ -34,6 +34,7 @@ from featurecache.cli.commands.lesson import lesson
 from featurecache.cli.commands.merge import merge
 from featurecache.cli.commands.predict import predict
 from featurecache.cli.commands.serve import serve
+from featurecache.cli.commands.similar import similar
 from featurecache.cli.commands.summary import summary
 from featurecache.cli.commands.sweep import sweep
 from featurecache.cli.commands.train import train
@@ -191,6 +192,7 @@ for command in (
     audit,
     curve,
     predict,
+    similar,
     serve,
     export,
     finetune,

@@ -9,6 +9,7 @@ from heads.reporting.curve import curve_report
 from heads.reporting.evaluation import evaluation_report
 from heads.reporting.labels import labels_report
 from heads.reporting.numbers import numbers_report
+from heads.reporting.similar import similar_report
 
 __all__ = [
     "audit_report",
@@ -17,4 +18,5 @@ __all__ = [
     "evaluation_report",
     "labels_report",
     "numbers_report",
+    "similar_report",
 ]

@@ -27,6 +27,7 @@ COMMANDS = (
     "audit",
     "curve",
     "predict",
+    "similar",
     "serve",
     "export",
     "finetune",
