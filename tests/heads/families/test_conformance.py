@@ -359,25 +359,34 @@ def test_a_head_that_fails_does_not_stop_the_others(name, rows):
 # Stored
 
 
-@every_head
-def test_stored_and_loaded_in_a_fresh_interpreter_without_the_library(name, tap_cache, tmp_path, fresh_python):
-    cache, X = tap_cache(name)
-    head = train(cache, name, params=QUICK.get(name))
-    head.save(tmp_path / "head")
-    np.save(tmp_path / "X.npy", X)
-    code = """
+LOADED = """
 import sys, json, numpy as np
+from pathlib import Path
 from heads import TrainedHead
-head = TrainedHead.load(sys.argv[1])
-probabilities = head.predict_proba(np.load(sys.argv[2], mmap_mode="r"))
-heavy = {"tensorflow", "keras", "jax", "torch", "sklearn", "scipy", "h5py"} & set(sys.modules)
-print(json.dumps([sorted(heavy), probabilities.tolist()]))
+for folder in map(Path, sys.argv[1:]):
+    head = TrainedHead.load(folder / "head")
+    probabilities = head.predict_proba(np.load(folder / "X.npy", mmap_mode="r"))
+    heavy = {"tensorflow", "keras", "jax", "torch", "sklearn", "scipy", "h5py"} & set(sys.modules)
+    print(json.dumps([folder.name, sorted(heavy), probabilities.tolist()]))
 """
-    heavy, probabilities = json.loads(fresh_python(code, tmp_path / "head", tmp_path / "X.npy"))
-    assert heavy == []
-    np.testing.assert_allclose(probabilities, head.predict_proba(X), rtol=0, atol=PROBABILITIES_AGREE)
-    loaded = TrainedHead.load(tmp_path / "head")
-    np.testing.assert_array_equal(loaded.predict_proba(X), head.predict_proba(X))
+
+
+def test_stored_and_loaded_in_a_fresh_interpreter_without_the_library(tap_cache, tmp_path, fresh_python):
+    expected = {}
+    for name in HEADS:
+        cache, X = tap_cache(name)
+        head = train(cache, name, params=QUICK.get(name))
+        (tmp_path / name).mkdir()
+        head.save(tmp_path / name / "head")
+        np.save(tmp_path / name / "X.npy", X)
+        expected[name] = head.predict_proba(X)
+        loaded = TrainedHead.load(tmp_path / name / "head")
+        np.testing.assert_array_equal(loaded.predict_proba(X), expected[name], err_msg=name)
+    lines = fresh_python(LOADED, *(tmp_path / name for name in HEADS)).splitlines()
+    assert len(lines) == len(HEADS)
+    for name, heavy, probabilities in map(json.loads, lines):
+        assert heavy == [], name
+        np.testing.assert_allclose(probabilities, expected[name], rtol=0, atol=PROBABILITIES_AGREE, err_msg=name)
 
 
 # Features larger than memory
