@@ -1,5 +1,6 @@
 """Resolves a backbone by name without starting it, and derives its recipe."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from featurecache.backbones.protocol import Backbone, BackboneSpec
 from featurecache.backbones.weights import resolve_weights
 from featurecache.errors import EngineError, RecipeError, UnknownNameError
 from featurecache.images.decode import DECODE_VERSION, DecodeRules
-from featurecache.options import DEVICES, PRECISIONS
+from featurecache.options import DEVICES, OWN_MODEL_PREFIX, OWN_MODEL_SUFFIX, PRECISIONS
 from featurecache.recipe import Recipe
 
 
@@ -62,9 +63,9 @@ def source_of(
 ) -> NamedBackbone:
     """Return the named backbone for a network in the catalogue, or wrap a given backbone.
 
-    A model file is given by what is known of it, see `network_of`, and its path as ``weights``. The options are those
-    of `featurecache.extract`; they do not apply to a given backbone. ``before`` is the engine that computed the
-    features that are there already, if any; see `choose_engine`. Engines are loaded when the network starts.
+    A model file or a preset is given by what is known of it, see `network_of`, and its path as ``weights``. The options
+    are those of `featurecache.extract`; they do not apply to a given backbone. ``before`` is the engine that computed
+    the features that are there already, if any; see `choose_engine`. Engines are loaded when the network starts.
     """
     if not isinstance(backbone, str | NetworkSpec):
         given, own = backbone, backbone.batch_size
@@ -76,7 +77,7 @@ def source_of(
     if isinstance(row, ExternalNetwork):
         return _external_source(row, weights, taps=taps, device=device, precision=precision, engine=engine)
     if row.is_own_model and precision != PRECISIONS[0]:
-        raise EngineError("a model file is computed in the precision that it was saved with; leave out --precision")
+        raise EngineError("a model of your own is not computed in mixed precision; leave out --precision")
     chosen = choose_engine(engine, row, device=device, precision=precision, before=before)
     found = resolve_weights(weights, row, download=download, rehash=rehash, notify=notify)
     spec = row.spec(found.identity, taps, precision)
@@ -134,13 +135,30 @@ def _external_source(
     return NamedBackbone(spec, source, "", network.batch_size, start, arguments)
 
 
+def own_model_path(backbone: str) -> Path | None:
+    """Return the path of a model file or preset that a backbone names; None if it is the name of a network.
+
+    Paths begin with ``keras:`` or end in ``.keras``, or are folders whose name no network has.
+    """
+    path = Path(os.path.expanduser(backbone.removeprefix(OWN_MODEL_PREFIX))).absolute()  # noqa: PTH111 - unknown users
+    if backbone.startswith(OWN_MODEL_PREFIX) or path.suffix.lower() == OWN_MODEL_SUFFIX:
+        return path
+    if not backbone or not os.path.isdir(path):  # noqa: PTH112 - pathlib raises an error for a name that is too long
+        return None
+    try:
+        REGISTRY.find(backbone)
+    except UnknownNameError:
+        return path
+    return None
+
+
 def network_of(recipe: Recipe) -> str | NetworkSpec:
-    """Return what `source_of` takes for the network of a recipe: its name, or what the recipe knows of a model file."""
+    """Return what `source_of` takes for the network of a recipe: its name, or what it knows of a user's model."""
     return own_network(recipe) if recipe.backbone == OWN_MODEL else recipe.backbone
 
 
 def own_network(recipe: Recipe) -> NetworkSpec:
-    """Return what a recipe knows of a model file; its stages are in the file alone."""
+    """Return what a recipe knows of a model file or a preset; its stages are in the file alone."""
     return NetworkSpec(
         name=OWN_MODEL,
         constructor="",

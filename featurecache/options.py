@@ -24,7 +24,7 @@ PREPROCESSING: Final = ("caffe", "tf", "torch", "unit", "none", "inside")
 """The modes of preprocessing; see `featurecache.NetworkSpec`."""
 
 OWN_MODEL_PREFIX, OWN_MODEL_SUFFIX = "keras:", ".keras"
-"""What a value of ``--backbone`` begins or ends with that is the path of a model file."""
+"""What a value of ``--backbone`` begins or ends with that is a path; see `own_model_path`."""
 
 LARGEST_SIDE: Final = 4096
 """The largest height or width of a network's input in pixels."""
@@ -173,7 +173,9 @@ class NetworkOptions(OptionGroup):
 
     backbone: str | None = field(
         default=None,
-        metadata=_inherited("The network: a name that featurecache backbones lists, or a .keras file.", "vgg16"),
+        metadata=_inherited(
+            "The network: a name that featurecache backbones lists, a .keras file, or a folder with a preset.", "vgg16"
+        ),
     )
     weights: str | None = field(
         default=None, metadata=_inherited("imagenet, the path of a weight file, or random:SEED.", "imagenet")
@@ -184,7 +186,7 @@ class NetworkOptions(OptionGroup):
     preprocess: str | None = field(
         default=None,
         metadata=_inherited(
-            "How pixels are prepared for a .keras file: caffe, tf, torch, unit, none or inside.",
+            "How pixels are prepared for a model of your own: caffe, tf, torch, unit, none or inside.",
             None,
             shown="inside",
             kind="preprocessing",
@@ -194,9 +196,9 @@ class NetworkOptions(OptionGroup):
     input_size: str | None = field(
         default=None,
         metadata=_inherited(
-            "Height and width of the images for a .keras file that takes any size.",
+            "Height and width of the images for a model of your own that takes any size.",
             None,
-            shown="the file's",
+            shown="the model's",
             metavar="N|HxW",
             check=read_size,
         ),

@@ -1,7 +1,6 @@
 """Prepares `extract` and `why`: completes the options from an existing cache, resolves the network and the recipe."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,9 @@ from featurecache.backbones.weights import resolve_weights
 from featurecache.cache import FeatureCache, work_directory
 from featurecache.errors import OptionError, RecipeError, UnknownNameError, WeightsError
 from featurecache.images.decode import DecodeRules
-from featurecache.named_backbone import NamedBackbone, network_of, recipe_of, source_of
+from featurecache.named_backbone import NamedBackbone, network_of, own_model_path, recipe_of, source_of
 from featurecache.options import (
     MAX_PIXELS,
-    OWN_MODEL_PREFIX,
-    OWN_MODEL_SUFFIX,
     DecodeOptions,
     ImagePart,
     NetworkOptions,
@@ -169,7 +166,7 @@ def prepare(
         return Prepared(source, rules, recipe_of(source.spec, rules, str(dtype)), found, part)
     wanted = completed(network, known)
     row = _row(wanted, found, is_given=network.weights is not None)
-    rules = _rules(row.input_size, decode, known)
+    rules = _rules(row.input_size, decode, _resizing(row) | known)
     sources: tuple[str, ...] = (str(wanted.weights),)
     may_download = download
     inherits_weights = found is not None and network.weights is None
@@ -225,13 +222,12 @@ def open_store(cache_path: Path, prepared: Prepared, run: RunOptions, *, read_on
 
 
 def _with_file(network: NetworkOptions) -> NetworkOptions:
-    """Return the options with the path of a model file as its weights: they alone tell one model from another."""
-    text = network.backbone or ""
-    if not text.startswith(OWN_MODEL_PREFIX) and Path(text).suffix.lower() != OWN_MODEL_SUFFIX:
+    """Return the options with the path of a model as its weights: they alone tell one model from another."""
+    path = own_model_path(network.backbone or "")
+    if path is None:
         return network
     if network.weights is not None:
-        raise OptionError(f"the model file {text} has weights of its own; leave out --weights")
-    path = Path(os.path.expanduser(text.removeprefix(OWN_MODEL_PREFIX))).absolute()  # noqa: PTH111 - an unknown user
+        raise OptionError(f"the model {network.backbone} has weights of its own; leave out --weights")
     return dataclasses.replace(network, backbone=OWN_MODEL, weights=str(path))
 
 
@@ -247,7 +243,7 @@ def _row(wanted: NetworkOptions, found: Found | None, *, is_given: bool) -> Netw
         if wanted.preprocess is not None or wanted.input_size is not None:
             raise OptionError(
                 f"{wanted.backbone} has its own preprocessing and input size; --preprocess and --input-size are for a "
-                "model file, --backbone NAME.keras"
+                "model of your own, --backbone NAME.keras or a preset's folder"
             )
         return REGISTRY.find(str(wanted.backbone))
     size = None if wanted.input_size is None else read_size(wanted.input_size)
@@ -257,7 +253,7 @@ def _row(wanted: NetworkOptions, found: Found | None, *, is_given: bool) -> Netw
             mode = wanted.preprocess or known.preprocessing
             return dataclasses.replace(known, preprocessing=mode, input_size=size or known.input_size)
     if wanted.weights in {None, "imagenet"}:
-        raise OptionError("the network keras is a file of yours: name it, --backbone keras:FILE")
+        raise OptionError("the network keras is a file or folder of yours: name it, --backbone keras:PATH")
     from featurecache.backbones.model_file import read_network
 
     return read_network(
@@ -353,6 +349,11 @@ def _known_options(found: Found, backbone: str | Backbone | None) -> dict[str, o
     if recipe.backbone == OWN_MODEL:
         known |= {"preprocess": recipe.preprocessing, "input_size": "x".join(map(str, recipe.input_size))}
     return known | {"backbone": recipe.backbone, "taps": tuple(recipe.taps), "weights": next(iter(found.weights), None)}
+
+
+def _resizing(row: NetworkSpec | ExternalNetwork) -> dict[str, object]:
+    """Return how a network has images resized, where no cache tells."""
+    return {"resize": row.resize, "filter": row.filter} if isinstance(row, NetworkSpec) else {}
 
 
 def _rules(size: tuple[int, int], decode: DecodeOptions, known: dict[str, object]) -> DecodeRules:

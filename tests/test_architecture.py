@@ -14,7 +14,7 @@ import pytest
 from tests.code_checks import nodes, opens_files, prints_or_exits, reads_words
 
 ROOT = Path(__file__).parents[1]
-FRAMEWORKS = {"tensorflow", "keras", "jax", "torch", "openvino", "sklearn", "scipy", "matplotlib"}
+FRAMEWORKS = {"tensorflow", "keras", "keras_hub", "jax", "torch", "openvino", "sklearn", "scipy", "matplotlib"}
 
 
 def loaded_after(code):

@@ -10,13 +10,13 @@ from math import prod
 from featurecache.backbones.protocol import Backbone, BackboneSpec
 from featurecache.entry_points import Registry
 from featurecache.errors import EngineError, FeatureCacheError, UnknownNameError
-from featurecache.options import PRECISIONS, PREPROCESSING
+from featurecache.options import FILTERS, PRECISIONS, PREPROCESSING, RESIZES
 
 _STORAGE = "https://storage.googleapis.com"
 _MD5_DIGITS, _SHA256_DIGITS = 32, 64
 HEAD_ALONE = ""
 OWN_MODEL = "keras"
-"""The name of every network that is a model file of the user's own; its weights say which one."""
+"""The name of every network that is a model file or a preset of the user's own; its weights say which one."""
 
 
 BGR_MEAN = (103.939, 116.779, 123.68)  # mean of ImageNet's pixels, of Keras's mode "caffe"
@@ -32,7 +32,7 @@ class NetworkSpec:
     name
         The name of the network in this catalogue.
     constructor, module
-        The constructor in `keras.applications`, and its module; empty for a model file of the user's own.
+        The constructor in `keras.applications`, and its module; empty for a model of the user's own.
     input_size
         Height and width of the input in pixels, as in its training.
     preprocessing
@@ -56,6 +56,8 @@ class NetworkSpec:
         For VGG networks the number of convolutions in each block, and their channels; empty for others.
     parameters
         The number of its weights, with the classifier; 0 if it is not known.
+    resize, filter
+        How images are resized, unless the user or a cache says otherwise.
 
     Examples
     --------
@@ -79,6 +81,8 @@ class NetworkSpec:
     imagenet_by_name_only: bool = False
     blocks: tuple[tuple[int, int], ...] = ()
     parameters: int = 0
+    resize: str = RESIZES[0]
+    filter: str = FILTERS[0]
 
     def spec(self, weights: str, taps: Iterable[str] | None = None, precision: str = "float32") -> BackboneSpec:
         """Return what identifies this network with these weights, taps and precision; see `backbone_spec`."""
@@ -86,7 +90,7 @@ class NetworkSpec:
 
     @property
     def is_own_model(self) -> bool:
-        """Whether it is a model file of the user's own."""
+        """Whether it is a model file or a preset of the user's own."""
         return not self.constructor
 
     def stages_below(self, tap: str) -> list[str]:

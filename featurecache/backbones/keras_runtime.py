@@ -20,7 +20,7 @@ from featurecache.backbones.protocol import EngineFault
 from featurecache.errors import DeviceError, EngineError, UnknownNameError
 from featurecache.options import DEVICES
 from featurecache.storage.files import open_regular
-from featurecache.text import did_you_mean
+from featurecache.text import did_you_mean, in_short
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -187,6 +187,19 @@ def fixed_settings(dtype_policy: str = "float32") -> Iterator[None]:
     finally:
         for name, value in before.items():
             getattr(config, f"set_{name}")(value)
+
+
+def load_keras_hub(what: object) -> Any:  # noqa: ANN401 - KerasHub has no types
+    """Import KerasHub; raise `EngineError` if it is not installed, or cannot start. ``what`` is what needs it."""
+    if find_spec("keras_hub") is None:
+        raise EngineError(f"{what} needs KerasHub, which is not installed; pip install 'featurecache[hub]'")
+    load_keras()
+    try:
+        with without_chatter():
+            return import_module("keras_hub")
+    except Exception as e:
+        why = f"{type(e).__name__}: {in_short(e)}"
+        raise EngineError(f"KerasHub, which {what} needs, cannot start ({why}); pip install -U keras-hub") from e
 
 
 def versions() -> dict[str, str]:

@@ -1,19 +1,19 @@
-"""A Keras model of the user's own as a network: checks a ``.keras`` file, and loads it in Keras's safe mode."""
+"""A network of the user's own: a ``.keras`` file, which is checked and loaded in Keras's safe mode, or a preset."""
 
 import io
 import json
 import os
 import re
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from featurecache.backbones.catalog import HEAD_ALONE, NETWORKS, OWN_MODEL, NetworkSpec
 from featurecache.backbones.keras_runtime import fixed_settings, load_keras
+from featurecache.backbones.preset import tapped_preset
+from featurecache.backbones.safe_loading import INPUT, TappedModel, loaded, require_built_in
 from featurecache.errors import OptionError, UnknownNameError, WeightsError
 from featurecache.options import LARGEST_SIDE, OWN_MODEL_SUFFIX
 from featurecache.storage.files import open_regular
@@ -25,19 +25,6 @@ LARGEST_TAP = 4_000_000
 _LARGEST_CONFIG = 100_000_000  # bytes
 _LOCAL_HEADER = 30  # bytes before the name of a member
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
-_RUN_CODE = {name: name for name in ("Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")} | {
-    "__lambda__": "Lambda"
-}
-_READ_FILES = frozenset(["StringLookup", "IntegerLookup", "IndexLookup", "TextVectorization"])  # a vocabulary's
-_MODULES = re.compile(
-    r"keras|builtins|keras(\.src)?\.(activations|constraints|dtype_policies|initializers|layers|losses|metrics|models"
-    r"|optimizers|regularizers)(\.\w+)*"
-    r"|keras(\.src)?\.(ops|applications)(\.(?!core$)\w+)*"
-)
-"""Where classes and functions of a model may come from: what computes, but nothing that loads, saves or fetches."""
-
-_MODELS = frozenset(["Sequential", "Model", "Functional", "DTypePolicy", "KerasTensor", "Variable"])
-_OF_VALUES = re.compile("__(keras_tensor|tensor|numpy|slice|ellipsis|bytes|complex|typespec)__")
 _PREPARING = {"Rescaling", "Normalization"}
 _ARITHMETIC = {"Multiply", "Divide", "TrueDivide", "Subtract"}  # Keras's operations, as of preprocess_input
 _ONLY_TRAINING = re.compile(
@@ -46,37 +33,7 @@ _ONLY_TRAINING = re.compile(
 """Layers that return their input except in training."""
 
 _AFTER_CLASSIFIER = {"Activation", "Softmax"}
-_WEIGHTS_IN_A_BYTE = 2  # at most, of models that are quantised to 4 bits
 _HEAD = "head"  # the stage that trains the head alone
-_INPUT = "featurecache_pixels"  # a name that no layer of a model has
-
-
-@dataclass(frozen=True, slots=True)
-class TappedModel:
-    """A model on an input of fixed size, and its layers as taps.
-
-    Parameters
-    ----------
-    images
-        The input, a Keras tensor (n, height, width, 3).
-    taps
-        The outputs of its layers by name, from the input on; those of a nested model are named ``model.layer``.
-    layers
-        The name of the layer that each tap reads, where it is a layer that can be trained from: no mere operation.
-    default
-        The default tap: what the last dense layer takes, or the last layer if that is none.
-    prepares
-        Whether a layer before the first one with a kernel rescales or normalises pixels.
-    parameters
-        The number of its weights.
-    """
-
-    images: Any
-    taps: Mapping[str, Any]
-    layers: Mapping[str, str]
-    default: str
-    prepares: bool
-    parameters: int
 
 
 def read_network(
@@ -86,14 +43,14 @@ def read_network(
     input_size: tuple[int, int] | None = None,
     taps: Collection[str] | None = None,
 ) -> NetworkSpec:
-    """Return a model file as a network; starts Keras.
+    """Return a model file or a preset as a network; starts Keras.
 
     Parameters
     ----------
     path
-        The ``.keras`` file.
+        The ``.keras`` file, or the folder of a preset.
     preprocessing
-        A mode of `PREPROCESSING`; ``inside`` if None and the model has layers for it.
+        A mode of `PREPROCESSING`; ``inside`` if None and the model has layers for it, or the preset tells it.
     input_size
         Height and width of its input, where the model leaves them open; those of the model if None.
     taps
@@ -103,21 +60,26 @@ def read_network(
     ------
     WeightsError
         If the file cannot be read, is no Keras model, would run code, or is no network for images.
+    EngineError
+        If the network is a preset, and KerasHub is not installed.
     OptionError
         If the preprocessing or the input size is missing, or does not fit the model, or a tap is too wide.
     UnknownNameError
         If there is no such tap.
     """
     model = tapped_model(path, input_size)
+    if path.is_dir() and model.prepares and preprocessing not in {None, "inside"}:
+        raise OptionError(f"the preset {path} has an image converter, which prepares pixels; leave out --preprocess")
     if preprocessing is None and not model.prepares:
+        what = "image converter" if path.is_dir() else "layer that prepares pixels"
         raise OptionError(
-            f"{path} has no layer that prepares pixels; give the way of its training: --preprocess unit (pixels from 0 "
+            f"{path} has no {what}; give the way of its training: --preprocess unit (pixels from 0 "
             "to 1), tf (-1 to 1), caffe, torch, or none (0 to 255)"
         )
     if preprocessing == "inside" and not model.prepares:
         raise OptionError(
-            f"{path} has no layer Rescaling or Normalization at its beginning, expected one with --preprocess inside; "
-            "pass none if it takes pixels from 0 to 255 as they are"
+            f"{path} has no layer Rescaling or Normalization at its beginning, and no image converter, expected one "
+            "with --preprocess inside; pass none if it takes pixels from 0 to 255 as they are"
         )
     widths = {tap: prod(output.shape[1:]) for tap, output in model.taps.items()}
     wanted = {model.default} if taps is None else {*taps}
@@ -144,30 +106,35 @@ def read_network(
         weights_file="",
         weights_url="",
         parameters=model.parameters,
+        resize=model.resize,
+        filter=model.filter,
     )
 
 
 def tapped_model(path: Path, input_size: tuple[int, int] | None) -> TappedModel:
-    """Load a model file in Keras's safe mode, and return the model with its taps.
+    """Load a model file in Keras's safe mode, or a preset, and return the model with its taps.
 
     Raises
     ------
-    WeightsError, OptionError
+    WeightsError, OptionError, EngineError
         As `read_network`.
     """
+    if path.is_dir():
+        return tapped_preset(path, input_size)
     _require_safe(path)
     keras = load_keras()
     with fixed_settings():
         try:
-            # Keras keeps for each thread what it has still to allocate, and here nothing of a model that is refused
-            with ThreadPoolExecutor(1) as thread:
-                model = thread.submit(_load, path).result()
+            with zipfile.ZipFile(path) as archive:
+                config = json.loads(archive.read(_CONFIG))
+            config.pop("compile_config", None)
+            model = loaded(path, lambda: keras.saving.deserialize_keras_object(config, safe_mode=True), path)
         except (MemoryError, WeightsError):
             raise
         except Exception as e:  # a damaged or unusual file may raise anything
             raise WeightsError(f"Keras {keras.__version__} cannot load the model {path}: {in_short(e)}") from e
         size = _input_size(path, model, input_size)
-        images = keras.Input((*size, 3), name=_INPUT)
+        images = keras.Input((*size, 3), name=INPUT)
         try:
             found = _Replay(nested=True).run(model, images)
             if found.has_twins:
@@ -181,29 +148,6 @@ def tapped_model(path: Path, input_size: tuple[int, int] | None) -> TappedModel:
         if not found.taps:
             raise WeightsError(f"{path} has no layer with features of fixed width, expected a network for images")
         return TappedModel(images, found.taps, found.layers, found.default(), found.prepares, model.count_params())
-
-
-def _load(path: Path) -> Any:  # noqa: ANN401 - a keras.Model
-    """Return the model of a file as Keras loads it in safe mode; allocate no weights that the file does not hold."""
-    keras = load_keras()
-    with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read(_CONFIG))
-    config.pop("compile_config", None)
-    with fixed_settings():
-        with keras.StatelessScope(initialize_variables=False):
-            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-            if not isinstance(model, keras.Model):
-                raise WeightsError(f"{path} holds a {type(model).__name__}, expected a model")
-        count, size = sum(prod(variable.shape) for variable in model.variables), path.stat().st_size
-        if count > _WEIGHTS_IN_A_BYTE * size:
-            raise WeightsError(
-                f"the model {path} describes {count:,} weights, which its {size:,} bytes cannot hold; save it again "
-                "with model.save"
-            )
-        with keras.StatelessScope():
-            pass  # its end allocates the weights
-        model.load_weights(path)
-    return model
 
 
 class _Replay:
@@ -340,7 +284,7 @@ def _require_safe(path: Path) -> None:
         with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
             _require_stored(path, archive)
             with archive.open(_CONFIG) as config:
-                _require_built_in(path, json.loads(config.read(_LARGEST_CONFIG)))
+                require_built_in(path, json.loads(config.read(_LARGEST_CONFIG)))
             require_own_numbers(path, _Member(stream, archive.getinfo(_WEIGHTS)))
     except WeightsError:
         raise
@@ -421,44 +365,5 @@ def _unreadable(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         near = [other.name for other in path.parent.glob("*.keras")] if path.parent.is_dir() else []
         hint = did_you_mean(path.name, [*near, *NETWORKS])
-        remedy = f"expected a .keras file, or a network that featurecache backbones lists{hint}"
+        remedy = f"expected a .keras file, a folder with a preset, or a network of featurecache backbones{hint}"
     return f"the model file {path} cannot be read: {reason}; {remedy}"
-
-
-def _require_built_in(path: Path, config: Any) -> None:  # noqa: ANN401 - JSON
-    """Raise `WeightsError` if a configuration names a class that runs code of the file, or is not Keras's own."""
-    waiting = [config]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            _require_class(path, item)
-            waiting += [value for name, value in item.items() if item is not config or name != "compile_config"]
-        elif isinstance(item, list):
-            waiting += item
-
-
-def _require_class(path: Path, item: Mapping[str, Any]) -> None:
-    name, module, registered = item.get("class_name"), item.get("module", "keras"), item.get("registered_name")
-    if not isinstance(name, str) or "config" not in item:
-        return
-    bare = name.rpartition(".")[2]
-    if bare in _RUN_CODE:
-        raise WeightsError(
-            f"the model {path} has a layer {_RUN_CODE[bare]}, which runs code; build the model from other layers"
-        )
-    if _OF_VALUES.fullmatch(name):
-        return
-    asked = item["config"] if name == "function" else name  # Keras looks the name up in the module
-    is_known = (
-        isinstance(module, str)
-        and _MODULES.fullmatch(module) is not None
-        and isinstance(asked, str)
-        and asked.isidentifier()
-        and asked not in _READ_FILES
-        and (module != "keras" or asked in _MODELS)
-    )
-    if not is_known or ">" in str(registered):
-        raise WeightsError(
-            f"the model {path} has the class {registered or name}, which is not of Keras, and its code is not in the "
-            "file; build the model from Keras's layers, or write a package that runs it (docs/plugins.md)"
-        )

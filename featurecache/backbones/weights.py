@@ -36,6 +36,9 @@ _OTHER_FILES = (
 )
 """The beginnings of other files, in lower case, and what to do."""
 
+PRESET_CONFIG, PRESET_CONVERTER, PRESET_WEIGHTS = "config.json", "image_converter.json", "model.weights.h5"
+"""The files that determine the features of a preset of KerasHub; the second one may be missing."""
+
 _BELOW_TOP = ("avg_pool", "flatten")  # taps that are the input of a top
 
 
@@ -148,14 +151,23 @@ def not_of_this_network(path: Path, network_spec: NetworkSpec, why: str) -> Weig
 
 
 def _of_model(text: str, *, rehash: bool) -> Weights:
-    """Return the weights of a model file, which are identified by the whole file."""
+    """Return the weights of a model file or a preset, which are identified by the whole file or its files."""
     path = Path(os.path.expanduser(text.removeprefix(OWN_MODEL_PREFIX))).absolute()  # noqa: PTH111 - as above
     try:
-        found = digests(path, rehash=rehash)
+        found = _of_preset(path, rehash=rehash) if path.is_dir() else digests(path, rehash=rehash).sha256
     except OSError as e:
+        what = "preset" if path.is_dir() else "model file"
+        file = f" ({Path(str(e.filename)).name})" if path.is_dir() else ""
         reason = (e.strerror or str(e)).lower()
-        raise WeightsError(f"the model file {path} cannot be read: {reason}; give its path with --weights") from e
-    return Weights(source=str(path), identity=f"sha256:{found.sha256}", path=path)
+        raise WeightsError(f"the {what} {path} cannot be read: {reason}{file}; give its path with --weights") from e
+    return Weights(source=str(path), identity=f"sha256:{found}", path=path)
+
+
+def _of_preset(folder: Path, *, rehash: bool) -> str:
+    """Return the SHA-256 of the names and digests of the files that determine the features of a preset."""
+    names = [PRESET_CONFIG, *([PRESET_CONVERTER] if (folder / PRESET_CONVERTER).exists() else []), PRESET_WEIGHTS]
+    lines = [f"{name} {digests(folder / name, rehash=rehash).sha256}\n" for name in names]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _random(text: str) -> Weights:

@@ -87,6 +87,8 @@ def network_of(
         If the weights are not available.
     MismatchError
         If the weights differ from those of the head.
+    HeadError
+        If the network is a preset of KerasHub.
     """
     recipe = head.recipe
     path = weights or head.weights_source
@@ -95,6 +97,11 @@ def network_of(
     rules = DecodeRules(recipe.input_size, recipe.resize, recipe.filter)
     spec = row.spec(found.identity, (head.tap,), recipe.precision)
     head.check_recipe(recipe_of(spec, rules, recipe.dtype), head.tap)
+    if found.path is not None and found.path.is_dir():
+        raise HeadError(
+            f"the network is the preset {found.path}, which has layers of KerasHub, and a Keras model has Keras's own "
+            "alone; predict and serve with the head instead"
+        )
     if found.path is not None and row.is_own_model:  # its file tells the stages
         row = read_network(
             found.path, preprocessing=recipe.preprocessing, input_size=recipe.input_size, taps=(head.tap,)

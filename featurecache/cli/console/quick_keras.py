@@ -14,6 +14,7 @@ from types import ModuleType
 _LEFT_OUT = {
     "keras.": frozenset({"IPython", "matplotlib", "pandas", "sklearn"}),
     "keras.src.callbacks.": frozenset({"jax"}),  # elsewhere JAX may be Keras's backend
+    "keras_hub.": frozenset({"tensorflow_text"}),  # for texts
     "tensorflow.": frozenset({"IPython", "jax", "matplotlib", "pandas", "sklearn"}),
 }
 """How the name of the module that imports begins: what it is not given."""

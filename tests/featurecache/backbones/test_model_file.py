@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from featurecache import FeatureCache, extract, verify, why
-from featurecache.backbones import model_file, openvino_network
+from featurecache.backbones import model_file, openvino_network, safe_loading
 from featurecache.backbones.weights import Weights
 from featurecache.errors import EngineError, OptionError, RecipeError, UnknownNameError, WeightsError
 from featurecache.named_backbone import own_network
@@ -253,7 +253,7 @@ def test_a_file_that_is_no_model_is_refused(spoil, message, files, tmp_path):
 def test_classes_and_functions_that_do_more_than_compute_are_refused(layer, place):
     model = {"module": "keras", "class_name": "Sequential", "config": {place: [{"config": {}} | layer]}}
     with pytest.raises(WeightsError, match=r"which runs code|which is not of Keras"):
-        model_file._require_built_in(Path("model.keras"), model)
+        safe_loading.require_built_in(Path("model.keras"), model)
 
 
 def test_a_nested_model_prepares_pixels_also_where_names_of_layers_occur_twice(tmp_path):
