@@ -162,7 +162,8 @@ def pytest_collection_modifyitems(items):
     """
     here = Path(__file__).parent
     longest = {here, here / "scripts", here / "featurecache" / "cluster"}  # whole programs, benchmarks, real clusters
-    items.sort(key=lambda item: item.path.parent not in longest)
+    longest |= {here / "heads" / "finetuning", here / "heads" / "test_beyond_memory.py"}
+    items.sort(key=lambda item: longest.isdisjoint({item.path, item.path.parent}))
     must_run = os.environ.get("CI") and os.environ.get("FEATURECACHE_REAL_DATA") != "absent"
     if SHARED_DATA.is_dir() or must_run:
         return
