@@ -15,6 +15,7 @@ from .cache import FeatureCache as FeatureCache
 from .cached_network import features_of as features_of
 from .errors import FeatureCacheError as FeatureCacheError
 from .extraction import extract as extract
+from .feature_export import export_features as export_features
 from .feature_set import FeatureSet as FeatureSet
 from .images.archives import ArchiveSource as ArchiveSource
 from .images.failures import Failure as Failure

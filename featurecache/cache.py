@@ -2,17 +2,18 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache import labelling
+from featurecache.arrow_tables import arrow_table, data_frame
 from featurecache.errors import CacheFormatError, OptionError, UnknownNameError
 from featurecache.feature_set import FeatureSet
 from featurecache.format import layout
@@ -30,6 +31,12 @@ from featurecache.recipe import Recipe
 from featurecache.rows import PartFiles, Parts, Rows, as_float32
 from featurecache.storage.files import open_regular
 from featurecache.text import counted
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+_ALL = slice(None)
 
 
 class FeatureCache:
@@ -253,7 +260,7 @@ class FeatureCache:
             If the cache has no such tap or split.
         """
         tap = self.require_tap(tap)
-        rows = self._rows_of(split)
+        rows = self.rows_of(split)
         images = self.index.images
         return FeatureSet(
             X=as_float32(self._features.view(tap, rows, self.recipe.stored_dtype(tap))),
@@ -267,6 +274,78 @@ class FeatureCache:
             recipe=self.recipe,
             groups=None if self.groups is None else self.groups[rows],
             weights=None if self.weights is None else self.weights[rows],
+        )
+
+    def text_columns(self) -> dict[str, NDArray[np.object_]]:
+        """Return a text for each row by column: path, label (``""`` for none), split, sha256 and further columns."""
+        images = self.index.images
+        names = np.array([*self.classes, ""], dtype=object)
+        return {
+            "path": self.paths,
+            "label": names[images["label"]],
+            "split": images["split"].astype(str).astype(object),
+            "sha256": images["sha256"].astype(str).astype(object),
+            **self.index.columns,
+        }
+
+    def to_arrow(self, taps: Iterable[str] | None = None, *, rows: slice = _ALL) -> "pyarrow.Table":
+        """Return rows as a table of Arrow: path, label, split, sha256, further columns, and the features of each tap.
+
+        Features are lists of fixed size, as they are stored; those of a cache in one file are not copied. Labels are
+        a dictionary of the classes, in their order, which pandas reads as categories.
+
+        Parameters
+        ----------
+        taps
+            Cached layers; all if None.
+        rows
+            The rows.
+
+        Raises
+        ------
+        UnknownNameError
+            If the cache has no such tap.
+        OptionError
+            If pyarrow is not installed, or a further column has the name of a tap.
+
+        Examples
+        --------
+        >>> table = cache.to_arrow(["features"])
+        >>> table.num_rows, table.column_names
+        (48, ['path', 'label', 'split', 'sha256', 'features'])
+        """
+        texts = {name: column[rows] for name, column in self.text_columns().items()}
+        names = self.taps if taps is None else [self.require_tap(tap) for tap in taps]
+        labels = self.index.images["label"][rows]
+        features = {tap: self.mapped(tap)[rows] for tap in names}
+        about = {"featurecache.fingerprint": self.recipe.fingerprint, "featurecache.backbone": self.recipe.backbone}
+        return arrow_table(texts, labels, self.classes, features, about)
+
+    def to_pandas(self, tap: str | None = None) -> "pandas.DataFrame":
+        """Return all rows as a DataFrame of pandas: path, label, split, sha256, further columns, and a column a number.
+
+        The columns of numbers are named by the tap, ``fc2_0`` and so on; the features are not copied.
+
+        Parameters
+        ----------
+        tap
+            A cached layer; optional if the cache has only one.
+
+        Raises
+        ------
+        UnknownNameError
+            If the cache has no such tap.
+        OptionError
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> frame = cache.to_pandas("features")
+        >>> frame.groupby("label", observed=True)["features_0"].count().to_dict()
+        {'dark': 24, 'light': 24}
+        """
+        return data_frame(
+            self.text_columns(), self.index.images["label"], self.classes, self.require_tap(tap), self.features(tap).X
         )
 
     def mapped(self, tap: str) -> NDArray[Any] | Rows:
@@ -485,7 +564,7 @@ class FeatureCache:
                 found.append(f"{source.path}: {problem}")
         return found
 
-    def _rows_of(self, split: str | None) -> slice:
+    def rows_of(self, split: str | None) -> slice:
         """Return the rows of a split, which are contiguous."""
         if split is None:
             return slice(0, len(self))

@@ -25,6 +25,7 @@ from featurecache.cli.commands.curve import curve
 from featurecache.cli.commands.demo import demo
 from featurecache.cli.commands.evaluate import evaluate
 from featurecache.cli.commands.export import export
+from featurecache.cli.commands.export_features import export_features
 from featurecache.cli.commands.extract import extract
 from featurecache.cli.commands.filters import filters
 from featurecache.cli.commands.finetune import finetune
@@ -195,6 +196,7 @@ for command in (
     similar,
     serve,
     export,
+    export_features,
     finetune,
     lesson,
     filters,

@@ -30,6 +30,7 @@ COMMANDS = (
     "similar",
     "serve",
     "export",
+    "export-features",
     "finetune",
     "lesson",
     "filters",
