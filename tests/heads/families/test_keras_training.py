@@ -389,7 +389,7 @@ def keras_probabilities(model, X):
 def test_layers_of_a_function_are_trained_and_stored_as_arrays(rows):
     X, y, valid_X, valid_y = rows
     monitor = Monitor(valid_X, valid_y)
-    params = STEPS | {"units": 7, "keep": "best", "schedule": "cosine"}
+    params = STEPS | {"epochs": 2, "units": 7, "keep": "best", "schedule": "cosine"}
     head, again = (
         make_head("keras:own_layers:build", **params).fit(X, y, monitor=each) for each in (monitor, Monitor(*rows[2:]))
     )

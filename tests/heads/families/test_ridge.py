@@ -38,15 +38,13 @@ def test_ridge_scores_are_those_of_scikit_learn_before_the_sigmoid(k, shape, sta
 
 @pytest.mark.parametrize("shape", [(45, 6), (24, 40)])
 @pytest.mark.parametrize("class_weight", ["none", "balanced"])
-@pytest.mark.parametrize("together", [True, False])
-def test_ridge_probabilities_are_calibrated_on_scores_without_the_row(shape, class_weight, together, blobs):
+def test_ridge_probabilities_are_calibrated_on_scores_without_the_row(shape, class_weight, blobs):
     X, y = blobs(*shape, 3, spread=5)
     X, y = X[4:].astype(np.float64), y[4:]
-    heads = [make_head("ridge", alpha=alpha, class_weight=class_weight) for alpha in ALPHAS]
-    if together:
-        fit_together(heads, X, y)
+    together, alone = ([make_head("ridge", alpha=alpha, class_weight=class_weight) for alpha in ALPHAS] for _ in "ab")
+    fit_together(together, X, y)
     prepared, weights = StandardScaler().fit_transform(X), weights_of(y, class_weight)
-    for head in heads:
+    for head, fitted_alone in zip(together, alone, strict=True):
         ridge = RidgeClassifier(alpha=head.alpha, solver="svd")
         without = np.empty((len(X), 3))
         for row in range(len(X)):
@@ -59,8 +57,8 @@ def test_ridge_probabilities_are_calibrated_on_scores_without_the_row(shape, cla
             slope, offset = platt(without[:, c], np.where(y == c, 1, -1), weights)
             expected[:, c] = 1 / (1 + np.exp(-slope * whole[:, c] - offset))
         expected /= expected.sum(axis=1, keepdims=True)
-        found = head if together else head.fit(X, y)
-        np.testing.assert_allclose(found.predict_proba(X), expected, rtol=0, atol=1e-5)
+        for found in (head, fitted_alone.fit(X, y)):
+            np.testing.assert_allclose(found.predict_proba(X), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("together", [True, False])
