@@ -18,6 +18,7 @@ from .extraction import extract as extract
 from .feature_export import export_features as export_features
 from .feature_set import FeatureSet as FeatureSet
 from .images.archives import ArchiveSource as ArchiveSource
+from .images.arrow_files import ArrowSource as ArrowSource
 from .images.failures import Failure as Failure
 from .images.files import FileContent as FileContent
 from .images.files import Stat as Stat

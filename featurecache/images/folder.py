@@ -78,15 +78,13 @@ def require_folder(path: Path) -> None:
         mode = path.stat().st_mode
     except FileNotFoundError as e:
         raise ManifestError(
-            f"{path} does not exist; expected a folder of images, a .csv or .tsv table, a .txt list, or a .zip or "
-            ".tar file"
+            f"{path} does not exist; expected a folder of images, a .csv or .tsv table, a .txt list, or a .zip, "
+            ".tar or .parquet file"
         ) from e
     except OSError as e:
         raise ManifestError(f"{path} cannot be accessed: {(e.strerror or str(e)).lower()}") from e
     if not stat.S_ISDIR(mode):
-        raise ManifestError(
-            f"{path} is neither a folder of images nor a .csv, .tsv, .txt, .zip or .tar file; give one of these"
-        )
+        raise ManifestError(f"{path} is neither a folder of images nor a .csv, .tsv, .txt, .zip, .tar or .parquet file")
 
 
 def arrange(root: Path, images: Collection[str]) -> tuple[list[Found], list[str]]:

@@ -8,6 +8,7 @@ from featurecache.errors import ManifestError
 from featurecache.images.failures import Failure
 from featurecache.images.files import FileContent, Stat
 from featurecache.images.names import encode_name
+from featurecache.images.table_text import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,10 @@ class ImageSource(ABC):
             If the source cannot be listed; this is the default.
         """
         raise ManifestError(f"{self.name} cannot list its images; make its manifest with featurecache.from_source")
+
+    def table(self) -> Table | None:
+        """Return the table of all images, where the source has one besides its images, such as a Parquet file."""
+        return None
 
     def anywhere(self) -> Self:
         """Return the same source for a process with another current folder."""

@@ -19,7 +19,7 @@ from featurecache.images.names import encode_name, shown_name
 from featurecache.images.sources import FolderSource, open_source
 from featurecache.images.splits import SPLITS
 from featurecache.images.table import OWN_COLUMNS, Found, read_table
-from featurecache.images.table_text import DataFrame, open_table, text_of_frame
+from featurecache.images.table_text import DataFrame, Table, open_table, text_of_frame
 from featurecache.notices import Notice
 from featurecache.options import ImageOptions
 from featurecache.text import counted, listed
@@ -325,37 +325,50 @@ def read_manifest(
 def _read(
     images: str | os.PathLike[str] | DataFrame, options: ImageOptions, known_classes: Sequence[str] = ()
 ) -> Manifest:
-    """Make the manifest of a folder, archive or table."""
+    """Make the manifest of a folder, archive, table or list, or of files that hold images in a table."""
     ignored: list[Ignored] = []
     further: Mapping[str, Sequence[str]] = {}
-    if isinstance(images, str | os.PathLike):
-        location = Path(images)
-        table, folder = open_table(location), location.parent
-    else:
-        location = folder = Path()
-        table = text_of_frame(images)
-    name = str(location) if table is None else table.name
+    table, place, source = _opened(images, options)
+    name = str(images) if table is None else table.name
     if table is not None:
-        folder = options.root or folder
-        source = open_source(folder)
-        if not source.exists():
-            raise ManifestError(
-                f"the root {folder} of {name} is neither a folder nor an archive; give what holds the images"
-            )
-        found, notes, further = read_table(table, folder, options, source.has_file)
+        found, notes, further = read_table(table, place, options, source.has_file)
     else:
-        source = open_source(location)
         paths, ignored = source.list_images()
-        if options.root is not None:
-            raise ManifestError(f"{name} is not a table, so its images are in it; leave out the root {options.root}")
         if columns := [name for name in (options.path_column, options.label_column, options.split_column) if name]:
             raise ManifestError(f"{name} is not a table, so it has no column {listed(columns)}; leave it out")
         if not paths:
             raise NoImagesError(nothing_in(name, ignored))
-        found, notes = arrange(location, paths)
+        found, notes = arrange(place, paths)
     if options.label_from_name:
         found = _label_from_names(name, found)
     return _number(source, found, ignored, notes, further, class_order=options.class_order, known_classes=known_classes)
+
+
+def _opened(
+    images: str | os.PathLike[str] | DataFrame, options: ImageOptions
+) -> tuple[Table | None, Path, ImageSource]:
+    """Return the table of images, if there is one, the place that its paths are relative to, and the source there."""
+    if isinstance(images, str | os.PathLike):
+        location = Path(images)
+        table: Table | None = open_table(location)
+        place = location.parent
+    else:
+        table, place = text_of_frame(images), Path()
+    if table is not None:
+        place = options.root or place
+        source = open_source(place)
+        if not source.exists():
+            raise ManifestError(
+                f"the root {place} of {table.name} is neither a folder nor an archive; give what holds the images"
+            )
+        return table, place, source
+    source = open_source(location)
+    table = source.table()
+    if options.root is not None:
+        raise ManifestError(f"the images of {location} are in it; leave out the root {options.root}")
+    if table is not None and options.path_column:
+        raise ManifestError(f"paths in {location} are the numbers of its rows; leave out {options.path_column!r}")
+    return table, location, source
 
 
 def from_files(paths: Sequence[Path]) -> Manifest:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from featurecache.images.archives import SUFFIXES, ArchiveSource
+from featurecache.images import archives, arrow_files
+from featurecache.images.archives import ArchiveSource
+from featurecache.images.arrow_files import ArrowSource
 from featurecache.images.failures import Failure
 from featurecache.images.files import FileContent, Stat, read_file, stat_file
 from featurecache.images.folder import is_folder, require_folder, walk
@@ -110,7 +112,10 @@ def read_named_file(path: str | os.PathLike[str], *, max_bytes: int) -> FileCont
     return FolderSource(Path(), confined=False).read(encode_name(os.fsencode(path)), max_bytes=max_bytes)
 
 
-_SOURCES: dict[str, Callable[[Path], ImageSource]] = dict.fromkeys(SUFFIXES, ArchiveSource)
+_SOURCES: dict[str, Callable[[Path], ImageSource]] = {
+    **dict.fromkeys(archives.SUFFIXES, ArchiveSource),
+    **dict.fromkeys(arrow_files.SUFFIXES, ArrowSource),
+}
 """The sources of files, by extension in lower case, such as ``".tar"``; all other locations are folders."""
 
 
@@ -128,7 +133,7 @@ def open_source(location: str | os.PathLike[str] | ImageSource) -> ImageSource:
         return location
     path = Path(location)
     if is_folder(path):
-        return FolderSource(path)
+        return ArrowSource.of_folder(path) or FolderSource(path)
     if opener := _SOURCES.get(path.suffix.lower()):
         return opener(path)
     return ArchiveSource.within(path) or FolderSource(path)

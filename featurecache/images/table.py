@@ -17,7 +17,7 @@ from featurecache.errors import ManifestError, NoImagesError
 from featurecache.images.flags import join_flags
 from featurecache.images.names import decode_name, encode_name, has_escapes, shown_name
 from featurecache.images.splits import spellings_read, split_named
-from featurecache.images.table_text import COLUMNS, TableText, read_text
+from featurecache.images.table_text import COLUMNS, Table, read_text
 from featurecache.options import ImageOptions
 from featurecache.text import counted, listed
 
@@ -46,7 +46,7 @@ class Found(NamedTuple):
 
 
 def read_table(
-    table: TableText, root: Path, options: ImageOptions, has_file: Callable[[bytes], bool]
+    table: Table, root: Path, options: ImageOptions, has_file: Callable[[bytes], bool]
 ) -> tuple[list[Found], list[str], dict[str, list[str]]]:
     """Return the rows of a table, notes on how it was read, and its further columns; one error lists several faults."""
     rows = table.rows()
@@ -87,6 +87,7 @@ def read_table(
     if "split" not in columns:
         _refuse_splits(table, {header[place].strip(): seen for place, seen in values.items()})
     unread = [header[place].strip() or "(without a name)" for place in values if place not in further.values()]
+    unread += table.not_read
     columns_of = {"further columns": [*further], "columns not read": unread}
     notes = [f"{what}: {listed(names, sort=False, quoted=False)}" for what, names in columns_of.items() if names]
     return found, [*spellings_read(spellings), *notes], texts
@@ -209,7 +210,7 @@ def _label(flags: Sequence[str], cells: Sequence[str], where: str) -> str:
     return str(label)
 
 
-def _further_columns(table: TableText, header: Sequence[str], taken: Container[int]) -> dict[str, int]:
+def _further_columns(table: Table, header: Sequence[str], taken: Container[int]) -> dict[str, int]:
     """Return the positions of the columns that have neither a meaning nor an empty name, by name.
 
     Raises
@@ -228,7 +229,7 @@ def _further_columns(table: TableText, header: Sequence[str], taken: Container[i
     return further
 
 
-def _columns(table: TableText, header: Sequence[str], options: ImageOptions) -> dict[str, int]:
+def _columns(table: Table, header: Sequence[str], options: ImageOptions) -> dict[str, int]:
     """Return the positions of the columns to read, by what they hold."""
     names = [name.strip().lower() for name in header]
     given = {"path": options.path_column, "label": options.label_column, "split": options.split_column}
@@ -243,8 +244,8 @@ def _columns(table: TableText, header: Sequence[str], options: ImageOptions) -> 
         elif given[column] or column == "path":
             meant = next((name.strip() for name in header if _meaning(name) == column), None)
             raise ManifestError(
-                f"{table.name} has no column {name!r}; found {listed(header, sort=False)}, separated by "
-                f"{table.separated_by}; expected path[,label][,split]"
+                f"{table.name} has no column {name!r}; found {listed(header, sort=False)}{table.dialect}; "
+                f"expected path[,label][,split]"
                 f"{'' if meant is None else f', or {_option(column, meant)}'}"
             )
     if len(set(columns.values())) < len(columns):
@@ -280,7 +281,7 @@ def _option(column: str, name: str) -> str:
     return f"--{column}-column {shlex.quote(name)}"
 
 
-def _refuse_splits(table: TableText, columns: Mapping[str, set[str]]) -> None:
+def _refuse_splits(table: Table, columns: Mapping[str, set[str]]) -> None:
     """Raise `ManifestError` if one of the columns, given with their values, has splits under another name."""
     for name, values in columns.items():
         splits = {value for value in values if split_named(value)}

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,30 @@ class DataFrame(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class TableText:
+class Table(ABC):
+    """A table of images: rows of texts.
+
+    Attributes
+    ----------
+    name
+        What the table is called in messages, such as "the table photos.csv".
+    dialect
+        How its columns were found, for messages: ", separated by commas".
+    not_read
+        The names of columns that are no texts.
+    """
+
+    name: str
+    dialect: str
+    not_read: tuple[str, ...] = ()
+
+    @abstractmethod
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the first line number and the fields of every row; the first row has the names of columns."""
+
+
+@dataclass(frozen=True)
+class TableText(Table):
     """The text of a table, and how its fields are separated.
 
     Parameters
@@ -51,9 +74,9 @@ class TableText:
     separator: str
 
     @property
-    def separated_by(self) -> str:
+    def dialect(self) -> str:  # type: ignore[override]
         """What stands between two fields, in words."""
-        return _SEPARATORS.get(self.separator, "blanks")
+        return f", separated by {_SEPARATORS.get(self.separator, 'blanks')}"
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the first line number and the fields of every non-empty row; the first row has the names of columns.

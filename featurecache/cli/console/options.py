@@ -17,7 +17,7 @@ Images = Annotated[
     typer.Argument(
         metavar="IMAGES",
         readable=False,
-        help="A folder, ZIP or TAR file of images, a CSV or TSV table: path[,label][,split], or a .txt list.",
+        help="A folder, ZIP, TAR or Parquet file of images, a CSV or TSV table: path[,label][,split], or a .txt list.",
     ),
 ]
 Cache = Annotated[
