@@ -1,6 +1,10 @@
 """What a fresh interpreter loads, and what reaches its standard error."""
 
+import gc
+
 import pytest
+
+from featurecache.backbones.keras_runtime import without_collection
 
 FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "numba", "openvino", "h5py", "sklearn")
 
@@ -71,3 +75,23 @@ with without_chatter():
 """
     result = run_python(program)
     assert (result.returncode, result.stderr) == (3, "about to fail\n")
+
+
+@pytest.mark.parametrize("collects", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_garbage_is_collected_after_an_import_as_before_it(collects, frozen):
+    was_frozen = gc.get_freeze_count() > 0
+    (gc.enable if collects else gc.disable)()
+    (gc.freeze if frozen else gc.unfreeze)()
+    try:
+        with pytest.raises(ImportError), without_collection():
+            assert not gc.isenabled()
+            cycle = [object()]
+            cycle.append(cycle)
+            raise ImportError
+        assert gc.isenabled() == collects
+        assert (gc.get_freeze_count() > 0) == frozen
+        assert any(each is cycle for each in gc.get_objects())  # it is not frozen, so that it is collected
+    finally:
+        gc.enable()
+        (gc.freeze if was_frozen else gc.unfreeze)()
