@@ -80,18 +80,23 @@ with without_chatter():
 @pytest.mark.parametrize("collects", [True, False])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_garbage_is_collected_after_an_import_as_before_it(collects, frozen):
-    was_frozen = gc.get_freeze_count() > 0
-    (gc.enable if collects else gc.disable)()
-    (gc.freeze if frozen else gc.unfreeze)()
-    try:
-        with pytest.raises(ImportError), without_collection():
+    def failing():
+        with without_collection():
             assert not gc.isenabled()
             cycle = [object()]
             cycle.append(cycle)
+            found.append(cycle)
             raise ImportError
+
+    found, was_frozen = [], gc.get_freeze_count() > 0
+    (gc.enable if collects else gc.disable)()
+    (gc.freeze if frozen else gc.unfreeze)()
+    try:
+        with pytest.raises(ImportError):
+            failing()
         assert gc.isenabled() == collects
         assert (gc.get_freeze_count() > 0) == frozen
-        assert any(each is cycle for each in gc.get_objects())  # it is not frozen, so that it is collected
+        assert any(each is found[0] for each in gc.get_objects())  # it is not frozen, so that it is collected
     finally:
         gc.enable()
         (gc.freeze if was_frozen else gc.unfreeze)()

@@ -357,6 +357,7 @@ def test_two_passes_run_at_once_where_the_network_allows_it(make, slow_backbone,
 
 
 def test_collections_of_garbage_leave_the_network_out(make, wait_for):
+    gc.unfreeze()  # what the collection of tests left alone
     batcher = make()
     wait_for(lambda: gc.get_freeze_count() > 0)
     batcher.close()
