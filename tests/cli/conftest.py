@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import featurecache
+import featurecache.named_backbone
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.cli.app import app
 
@@ -137,6 +137,13 @@ def invoke(keras_home):
         return Done(result.exit_code, result.stdout, without_progress(result.stderr))
 
     return run
+
+
+@pytest.fixture
+def fast_network(monkeypatch):
+    """Put a network that computes in NumPy in the place of MobileNetV2 in this process."""
+    fast = FakeBackbone({"avg_pool": 1280, "predictions": 1000}, input_size=(224, 224))
+    monkeypatch.setattr(featurecache.named_backbone, "start_engine", lambda *_, **__: fast)
 
 
 @pytest.fixture(scope="session")

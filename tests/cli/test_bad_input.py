@@ -5,15 +5,12 @@ import os
 import shutil
 import sys
 import warnings
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import featurecache.preparation
-from featurecache.backbones.fake import FakeBackbone
 from tests.cli.conftest import SLOW
 
 WEIGHTLESS = ("--weights", "random:0")
@@ -400,19 +397,7 @@ def test_an_unknown_device(invoke, tmp_path, images, contents):
     assert contents(tmp_path) == {}
 
 
-@pytest.fixture
-def _fast_network(monkeypatch):
-    """Put a network that computes in NumPy in the place of MobileNetV2."""
-    find = featurecache.preparation.source_of
-    fast = FakeBackbone({"avg_pool": 1280, "predictions": 1000}, input_size=(224, 224))
-
-    def source_of(*arguments, **options):
-        return replace(find(*arguments, **options), start=lambda *_: fast)
-
-    monkeypatch.setattr(featurecache.preparation, "source_of", source_of)
-
-
-@pytest.mark.usefixtures("_fast_network")
+@pytest.mark.usefixtures("fast_network")
 def test_a_corrupt_image_among_good_ones(invoke, tmp_path, write_images):
     write_images(tmp_path / "photos", 5)
     good = (tmp_path / "photos" / "000.png").read_bytes()
@@ -428,7 +413,7 @@ def test_a_corrupt_image_among_good_ones(invoke, tmp_path, write_images):
     assert done.err.endswith(f"failed: bad.png: {failure['reason']}\n")
 
 
-@pytest.mark.usefixtures("_fast_network")
+@pytest.mark.usefixtures("fast_network")
 def test_strict_fails_after_the_good_rows_are_saved(invoke, tmp_path, write_images):
     write_images(tmp_path / "photos", 3)
     (tmp_path / "photos" / "bad.png").write_bytes(b"bad")
@@ -486,7 +471,7 @@ def test_no_permission(invoke, unprivileged, open_folder, fake_cache, write_imag
     assert list((open_folder / "writable").iterdir()) == list((open_folder / "closed").iterdir()) == []
 
 
-@pytest.mark.usefixtures("_fast_network")
+@pytest.mark.usefixtures("fast_network")
 def test_an_image_that_may_not_be_read_is_a_failure(invoke, unprivileged, open_folder, write_images):
     write_images(open_folder / "photos", 3)
     (open_folder / "photos" / "001.png").chmod(0)

@@ -57,6 +57,7 @@ def test_extract_in_a_process_of_its_own(extracted):
     assert done.err == f"{FOUND}starting mobilenet_v2 with random:0 weights on keras\n"
 
 
+@pytest.mark.usefixtures("fast_network")
 def test_extract_in_this_process(tmp_path, invoke, images):
     options = ("--backbone", "mobilenet_v2", "--weights", "random:0", "--batch-size", "8", "--json")
     check_extract(invoke("extract", images, tmp_path / "c.h5", *options).json, forwarded=40)

@@ -203,6 +203,7 @@ def test_evaluate_shows_every_number(invoke, fake_head, fake_cache, tmp_path):
         assert re.search(f"^{line}$", done.out, re.MULTILINE), (line, done.out)
 
 
+@pytest.mark.usefixtures("fast_network")
 def test_predict_shows_a_line_for_each_image(invoke, real_head, images):
     done = invoke("predict", real_head, images / "valid")
     header, *lines = done.out.splitlines()

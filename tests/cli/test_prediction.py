@@ -81,7 +81,7 @@ def test_a_folder_is_classified_in_batches_and_bad_images_are_listed(invoke, rea
         assert (row["true_class"], row["split"]) == ("", "")
         assert f"{float(row['probability_red']):.4f}" == line.split()[2]
 
-    again = invoke("predict", real_head, folder, "--predictions", table, "--top", "1", "--json")
+    again = invoke("predict", real_head, folder, "--batch-size", "2", "--predictions", table, "--top", "1", "--json")
     prediction = again.json
     assert prediction["classes"] == ["blue", "red"]
     assert [list(row["probabilities"]) for row in prediction["predictions"]] == [["blue"]] * 5 + [["red"]]

@@ -226,6 +226,7 @@ def test_curve_says_how_far_it_is(held, invoke, fake_cache):
     assert calls[-1][0] == calls[-1][1] > 1
 
 
+@pytest.mark.usefixtures("fast_network")
 def test_predict_says_how_far_it_is(held, invoke, real_head, images):
     calls = held(heads, "predict")
     done = invoke("predict", real_head, images / "valid", "--batch-size", "5")
