@@ -181,12 +181,13 @@ class ClusterRun(ManifestRun[str]):
         Raises
         ------
         ClusterError
-            If there is no worker and no room for one.
+            If there is no worker and no room for one; one that waits for room to start is none.
         """
         size = self._pool.size
         while self._order and len(self._crew) < min(size - self._refused, self._batches_added):
             self._crew[self._pool.start(self._order)] = Member()
-        if self._crew or not self._batches_added:
+        is_at_work = any(member.is_ready for member in self._crew.values()) or bool(self._crew and size)
+        if is_at_work or not self._batches_added:
             self._alone_since = None
             return
         now = time.monotonic()

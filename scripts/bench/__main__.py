@@ -46,7 +46,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--images", type=int, help="extract: how many photographs")
     parser.add_argument("--rounds", type=int, help="extract: how often each contestant has its turn")
     parser.add_argument("--kills", type=int, help="cluster: processes to kill at random, and nothing else")
-    parser.add_argument("--rows", type=int, help="cluster: rows of a run whose memory is measured, alone")
+    parser.add_argument("--rows", type=int, help="cluster: rows of a run whose memory is measured, alone; beyond: rows")
+    parser.add_argument("--heads", help="beyond: which ones, separated by commas")
     try:
         options = parser.parse_args(arguments)
     except SystemExit:
@@ -59,7 +60,7 @@ def main(arguments: list[str]) -> int:
             print(f"--quick is not for {options.name}", file=sys.stderr)
             return 2
         run = partial(run, module.QUICK)
-    sizes = ("backbone", "images", "rounds", "kills", "rows")
+    sizes = ("backbone", "images", "rounds", "kills", "rows", "heads")
     asked = {name: getattr(options, name) for name in sizes if getattr(options, name) is not None}
     if foreign := asked.keys() - signature(run).parameters.keys():
         print(f"--{min(foreign)} is not for {options.name}", file=sys.stderr)

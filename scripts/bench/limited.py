@@ -29,6 +29,8 @@ class Measured:
         What it printed.
     seconds
         From its start to its end.
+    processor_seconds
+        What its threads computed.
     read_bytes
         What it had read from the disk; what was in memory already does not count.
     anonymous_bytes
@@ -39,6 +41,7 @@ class Measured:
 
     output: str
     seconds: float
+    processor_seconds: float
     read_bytes: int
     anonymous_bytes: int
     limited_by: str
@@ -74,7 +77,8 @@ def run_limited(command: Sequence[str], limit: int) -> Measured:
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said[-2000:]}")
     limited_by = "ulimit" if folder is None else "control group"
-    return Measured(output, seconds, used.ru_inblock * _SECTOR, peak.bytes, limited_by)
+    computed = used.ru_utime + used.ru_stime
+    return Measured(output, seconds, computed, used.ru_inblock * _SECTOR, peak.bytes, limited_by)
 
 
 @contextmanager

@@ -229,6 +229,27 @@ def test_a_cluster_that_shrinks_to_nothing_ends_the_run_and_keeps_what_is_commit
     extract_with(ThreadPool(1))
 
 
+def test_a_worker_that_waits_for_room_which_nobody_has_ends_the_run(extract_with, tmp_path):
+    """It was started before the loss of its machine was known."""
+
+    class Waiting(ThreadWorker):
+        def start(self):
+            pool.size = 0
+            pool.closed.wait()
+            raise Death
+
+    class Dying(ThreadWorker):
+        def do(self, unit):
+            if len(pool.given) > 6:
+                raise Death
+            return super().do(unit)
+
+    pool = ThreadPool(1, lambda order, number: (Waiting if number else Dying)(order, 1))
+    with pytest.raises(ClusterError, match="no room for a worker of a thread; what is committed is kept"):
+        extract_with(pool)
+    assert unfinished_records(tmp_path / "cache.h5")
+
+
 def test_workers_that_die_while_they_start_end_the_run(extract_with):
     class Dying(ThreadWorker):
         def start(self):
