@@ -1,8 +1,10 @@
 """The network of a cache, found again: to compute its own images once more, or other ones."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,15 @@ from numpy.typing import NDArray
 
 from featurecache.backbones.protocol import Backbone
 from featurecache.cache import FeatureCache
+from featurecache.errors import ManifestError
 from featurecache.feature_set import FeatureSet
 from featurecache.images.batches import ImageBatch, image_batches
 from featurecache.images.decode import DecodeRules
 from featurecache.images.failures import Failure
+from featurecache.images.image_source import ImageSource
 from featurecache.images.manifest import ImageEntry, Manifest, from_files
 from featurecache.images.names import shown_names
+from featurecache.images.sources import open_source
 from featurecache.named_backbone import NamedBackbone, as_stored, network_of, recipe_of, source_of
 from featurecache.options import RunOptions, check_without_words
 from featurecache.recipe import require_recipe
@@ -36,12 +41,13 @@ def find_network(
     backbone: Backbone | None = None,
     weights: str | None = None,
     device: str = "auto",
+    precision: str | None = None,
     engine: str = "auto",
     notify: Callable[[str], None] = lambda _: None,
 ) -> NamedBackbone:
     """Find the network that computed the features of a cache; it is not started.
 
-    The options are those of `featurecache.verify`.
+    The options are those of `featurecache.verify`. With another precision it is the same network in this precision.
 
     Raises
     ------
@@ -54,14 +60,66 @@ def find_network(
         weights or made_by.weights_source or recipe.weights,
         taps=tuple(recipe.taps),
         device=device,
-        precision=recipe.precision,
+        precision=precision or recipe.precision,
         engine=engine,
         before=made_by.cpu_engine,
         notify=notify,
     )
     found = recipe_of(network.spec, decode_rules_of(cache), recipe.dtype)
-    require_recipe(recipe, found, cache.path, "give the weights it was made with by --weights")
+    wanted = replace(recipe, precision=precision or recipe.precision)
+    require_recipe(wanted, found, cache.path, "give the weights it was made with by --weights")
     return network
+
+
+def originals_of(cache: FeatureCache, images: str | os.PathLike[str] | ImageSource | None) -> ImageSource:
+    """Return the source of a cache's images: the given one, or the one that the cache records.
+
+    Raises
+    ------
+    ManifestError
+        If it records none.
+    """
+    images = cache.made_by.images if images is None else images
+    if images is None:
+        raise ManifestError(f"{cache.path} does not record the folder of its images; give it by --images")
+    return open_source(images)
+
+
+def unchanged_images(
+    cache: FeatureCache,
+    rows: NDArray[np.intp],
+    originals: ImageSource,
+    *,
+    batch_size: int,
+    progress: Callable[[int, int], object] = lambda *_: None,
+) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
+    """Yield rows of a cache with their decoded images, in batches, but not those whose images have changed or are gone.
+
+    Raises
+    ------
+    ManifestError
+        After the last batch, if no image was what it was.
+    """
+    images = cache.index.images
+    row_of = {images["path"][row]: row for row in rows.tolist()}
+    entries = [ImageEntry(path, -1, "") for path in row_of]
+    looked_at, found = 0, 0
+    batches = image_batches(entries, originals, decode_rules_of(cache), batch_size=batch_size, failures={})
+    with closing(batches):
+        for batch in batches:
+            looked_for = [row_of[entry.path] for entry in batch.entries]
+            contents = zip(looked_for, batch.sha256, strict=True)
+            same = [sha256.encode() == images["sha256"][row] for row, sha256 in contents]
+            if any(same):
+                found += sum(same)
+                yield list(compress(looked_for, same)), batch.pixels[same]
+            looked_at += len(same)
+            progress(looked_at, len(entries))
+    if not found:
+        raise ManifestError(
+            f"all {len(rows)} chosen images in {originals.name} are missing or have changed; give the folder that the "
+            "paths are relative to with --images"
+        )
 
 
 def features_of(

@@ -3,9 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -13,15 +11,12 @@ from numpy.typing import NDArray
 
 from featurecache.backbones.protocol import Backbone
 from featurecache.cache import FeatureCache
-from featurecache.cached_network import decode_rules_of, find_network
-from featurecache.errors import CacheFormatError, ManifestError, OptionError
-from featurecache.images.batches import image_batches
+from featurecache.cached_network import find_network, originals_of, unchanged_images
+from featurecache.errors import CacheFormatError, OptionError
 from featurecache.images.image_source import ImageSource
-from featurecache.images.manifest import ImageEntry
 from featurecache.images.names import shown_name
-from featurecache.images.sources import open_source
 from featurecache.images.splits import SPLITS
-from featurecache.named_backbone import NamedBackbone, as_stored
+from featurecache.named_backbone import as_stored
 from featurecache.options import RunOptions, check_without_words
 from featurecache.text import counted, listed
 
@@ -141,23 +136,20 @@ def verify(
         return Verification(tuple(problems))
     network = find_network(cache, backbone=backbone, weights=weights, device=device, engine=engine, notify=notify)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(cache))[:recompute])
-    images = cache.made_by.images if images is None else images
-    if images is None:
-        raise ManifestError(f"{cache.path} does not record the folder of its images; give it by --images")
-    originals = open_source(images)
-    rows, error = _compared(
+    size = batch_size or network.batch_size
+    started: Backbone | None = None
+    rows, error = 0, 0.0
+    batches = unchanged_images(
         cache,
         chosen,
-        originals,
-        network,
-        batch_size=batch_size or network.batch_size,
+        originals_of(cache, images),
+        batch_size=size,
         progress=lambda done, total: progress(done, total, "extracting rows again"),
     )
-    if not rows:
-        raise ManifestError(
-            f"all {len(chosen)} chosen images in {originals.name} are missing or have changed; give the folder that "
-            "the paths are relative to with --images"
-        )
+    for found, pixels in batches:
+        started = started or network.start(size, len(chosen))
+        rows += len(found)
+        error = float(np.maximum(error, _largest_error(cache, found, started.forward(pixels))))
     if not error <= TOLERANCE:
         problems.append(f"rows differ from their images by a relative error of {error:.2g}, more than {TOLERANCE:g}")
     return Verification(tuple(problems), rows, error if np.isfinite(error) else None, len(chosen) - rows)
@@ -176,37 +168,6 @@ def _disorder(cache: FeatureCache) -> list[str]:
     if twice:
         problems.append(f"{counted(len(twice), 'path')} in more than one row: {listed(map(shown_name, twice))}")
     return problems
-
-
-def _compared(
-    cache: FeatureCache,
-    chosen: NDArray[np.intp],
-    originals: ImageSource,
-    network: NamedBackbone,
-    *,
-    batch_size: int,
-    progress: Callable[[int, int], object],
-) -> tuple[int, float]:
-    """Extract the chosen rows with unchanged images again; return their number and the largest error."""
-    started: Backbone | None = None
-    looked_at, compared, largest = 0, 0, 0.0
-    images = cache.index.images
-    rows_of = {images["path"][row]: row for row in chosen.tolist()}
-    entries = [ImageEntry(path, -1, "") for path in rows_of]
-    with closing(
-        image_batches(entries, originals, decode_rules_of(cache), batch_size=batch_size, failures={})
-    ) as batches:
-        for batch in batches:
-            found = [rows_of[entry.path] for entry in batch.entries]
-            same = [sha256.encode() == images["sha256"][row] for row, sha256 in zip(found, batch.sha256, strict=True)]
-            if any(same):
-                started = started or network.start(batch_size, len(chosen))
-                rows = list(compress(found, same))
-                error = _largest_error(cache, rows, started.forward(batch.pixels[same]))
-                compared, largest = compared + len(rows), float(np.maximum(largest, error))
-            looked_at += len(found)
-            progress(looked_at, len(entries))
-    return compared, largest
 
 
 def _largest_error(cache: FeatureCache, rows: list[int], features: Mapping[str, NDArray[np.float32]]) -> float:

@@ -68,6 +68,9 @@ from .notices import Notice as Notice
 from .parameters import HeadSpec as HeadSpec
 from .parameters import Parameter as Parameter
 from .parameters import format_parameters as format_parameters
+from .precision import Flip as Flip
+from .precision import PrecisionCheck as PrecisionCheck
+from .precision import check_precision as check_precision
 from .prediction import LabelsPrediction as LabelsPrediction
 from .prediction import NumbersPrediction as NumbersPrediction
 from .prediction import Prediction as Prediction

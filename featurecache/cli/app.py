@@ -33,6 +33,7 @@ from featurecache.cli.commands.heads import heads
 from featurecache.cli.commands.info import info
 from featurecache.cli.commands.lesson import lesson
 from featurecache.cli.commands.merge import merge
+from featurecache.cli.commands.precision import precision
 from featurecache.cli.commands.predict import predict
 from featurecache.cli.commands.serve import serve
 from featurecache.cli.commands.similar import similar
@@ -193,6 +194,7 @@ for command in (
     audit,
     curve,
     predict,
+    precision,
     similar,
     serve,
     export,

@@ -90,7 +90,7 @@ USAGE = [
 
 FAULTS = [
     ("extract", "nowhere x.h5", ["nowhere does not exist", "expected a folder"]),
-    ("extract", "image.png x.h5", ["image.png", "neither a folder", "give one of these"]),
+    ("extract", "image.png x.h5", ["image.png", "neither a folder", ".parquet file"]),
     ("extract", "empty x.h5", ["no image files in", "empty", "looked for ."]),
     ("extract", "no_images x.h5", ["no image files in", "notes.txt", "looked for ."]),
     (
@@ -208,6 +208,10 @@ FAULTS = [
     ("export-features", "text.h5 x.npy", ["text.h5", "not a cache"]),
     ("export-features", "fake.h5 x.npy", ["unknown tap", "features, predictions"]),
     ("export-features", "fake.h5 no_file.csv --tap features", ["no_file.csv exists", "choose another path"]),
+    ("precision", "fake.h5 fake_head", ["nothing to compare", "another precision, dtype, engine or device"]),
+    ("precision", "fake.h5 fake_head --precision half", ["unknown precision 'half'", "float32, mixed"]),
+    ("precision", "fake.h5 fake_head --precision mixed", ["unknown backbone 'fake'"]),
+    ("precision", "text.h5 fake_head --dtype float16", ["text.h5", "not a cache"]),
     ("similar", "text.h5 image.png", ["text.h5", "not a cache"]),
     ("similar", "fake.h5 --row nope.png --tap features", ["unknown row 'nope.png'"]),
     ("similar", "fake.h5 --row nope.png", ["unknown tap", "features, predictions"]),

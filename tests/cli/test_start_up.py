@@ -27,6 +27,7 @@ COMMANDS = (
     "audit",
     "curve",
     "predict",
+    "precision",
     "similar",
     "serve",
     "export",

@@ -26,7 +26,7 @@ def export_features(
     images: Annotated[
         Path | None,
         typer.Option(
-            metavar="ROOT", readable=False, help="The folder of the image files, for the pictures of the projector."
+            metavar="ROOT", readable=False, help="The folder of the image files, for the images that the projector shows."
         ),
     ] = None,
     json: Json = False,
