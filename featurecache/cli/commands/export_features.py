@@ -25,9 +25,7 @@ def export_features(
     labels: Labels = None,
     images: Annotated[
         Path | None,
-        typer.Option(
-            metavar="ROOT", readable=False, help="The folder of the image files, for the images that the projector shows."
-        ),
+        typer.Option(metavar="ROOT", readable=False, help="The folder of the image files that the projector shows."),
     ] = None,
     json: Json = False,
 ) -> None:
