@@ -147,9 +147,10 @@ ROUNDING = {
         "XLA_FLAGS": "--xla_cpu_enable_fast_math=true",
         "TF_DETERMINISTIC_OPS": "1",
     },
-    "of oneDNN": {"ONEDNN_MAX_CPU_ISA": "SSE41", "NVIDIA_TF32_OVERRIDE": "0"},
-    "of NumPy and numba": {
-        "DNNL_MAX_CPU_ISA": "AVX2",
+    "of oneDNN, NumPy and numba": {
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "DNNL_MAX_CPU_ISA": "SSE41",  # its older name
+        "NVIDIA_TF32_OVERRIDE": "0",
         "OPENBLAS_CORETYPE": "Haswell",
         "NUMBA_OPT": "1",
         "NUMBA_CPU_NAME": "generic",

@@ -126,17 +126,19 @@ class Reference:
         return set(rows)
 
     def check_crash(self, cache_path, acknowledged, old=None):
-        """Check what a crash left: no half cache, and every row that was acknowledged."""
+        """Check what a crash left: no half cache, and every row that was acknowledged; return what `known` does."""
         if old is not None or cache_path.exists():
             cache = FeatureCache.open(cache_path)
             assert cache.problems() == []
             assert contents(cache_path, cache) in ([self.contents] if old is None else [old.contents, self.contents])
-        assert acknowledged <= self.known(cache_path)
-
-    def finish(self, cache_path, backbone=None, **options):
-        """Run to the end, in this process, and check what came out; return the ledger."""
-        ledger = []
         known = self.known(cache_path)
+        assert acknowledged <= known
+        return known
+
+    def finish(self, cache_path, backbone=None, known=None, **options):
+        """Run to the end, in this process, and check what came out; return the ledger; ``known`` as it was found."""
+        ledger = []
+        known = self.known(cache_path) if known is None else known
         extract(
             self.images,
             cache_path,

@@ -98,8 +98,8 @@ class Kills:
         then = random.Random(step).randrange(len(self.trace))  # noqa: S311
         again = driver.start(self._reference.images, cache_path, *options, "--kill", then)
         assert again.end() in {0, -signal.SIGKILL}
-        self._reference.check_crash(cache_path, attempt.acknowledged | again.acknowledged, self._old)
-        self._reference.finish(cache_path)
+        known = self._reference.check_crash(cache_path, attempt.acknowledged | again.acknowledged, self._old)
+        self._reference.finish(cache_path, known=known)
 
     def _folder(self, name):
         path = self._memory_path / name / "c.h5"

@@ -51,8 +51,7 @@ def test_a_step_that_fails(before_few, memory_path, monkeypatch, steps, error):
             assert isinstance(failed, OutputError), (step, name)
             assert failed.errno == error
             assert "cannot write" in str(failed)
-        before_few.check_crash(cache_path, set())
-        before_few.finish(cache_path)
+        before_few.finish(cache_path, known=before_few.check_crash(cache_path, set()))
 
 
 @pytest.mark.slow
@@ -81,8 +80,7 @@ def test_a_folder_is_removed_while_the_run_is_at_work(before_few, memory_path, m
             error = run(before_few, cache_path, monkeypatch, TracingFileSystem())
             assert "is a file, where a run needs a folder" in str(error)
             work.unlink()
-        before_few.check_crash(cache_path, set())
-        before_few.finish(cache_path)
+        before_few.finish(cache_path, known=before_few.check_crash(cache_path, set()))
 
 
 def test_a_folder_is_removed_before_anything_is_written(few, memory_path):

@@ -65,8 +65,8 @@ class Power:
         """Check that from every state nothing that was acknowledged is lost, and that a run goes on to the end."""
         for state, acknowledged in self.states.items():
             rebuild(folder, dict(state))
-            self._reference.check_crash(folder / "c.h5", set(acknowledged), self._old)
-            self._reference.finish(folder / "c.h5")
+            known = self._reference.check_crash(folder / "c.h5", set(acknowledged), self._old)
+            self._reference.finish(folder / "c.h5", known=known)
 
     def _keep(self):
         for kind in self._kinds:
