@@ -221,6 +221,9 @@ class HeadSpec:
     cost
         About how many products one training takes, given the numbers of rows, features and classes. The order of the
         trainings of a sweep follows from it.
+    together
+        How many heads, which differ in shared parameters alone, it pays to train together, given the same numbers. A
+        sweep trains no more of them in one task, so that its processes have equal shares.
 
     Examples
     --------
@@ -242,6 +245,7 @@ class HeadSpec:
     by_blocks: bool = False
     weighted: bool = False
     cost: Callable[[int, int, int], float] = lambda n, d, k: 100 * n * d * k
+    together: Callable[[int, int, int], float] = lambda n, d, k: float("inf")
 
     def parameter(self, name: str) -> Parameter:
         """Return the parameter of this name; raise `ParameterError` if there is none."""

@@ -8,7 +8,7 @@ from heads.base import Learned
 from heads.epochs import Monitor
 from heads.errors import TrainingError
 from heads.families.affine import AffineModel
-from heads.families.dense_head import DenseHead, Start, train_numbers
+from heads.families.dense_head import DenseHead, Start, train_numbers, trained_together
 from heads.families.epoch_head import CHOICE, LATER, STEPS
 from heads.families.gradient_descent import absolute_error, squared_error
 from heads.families.layers import Layer, LayersModel, LayersNumberModel
@@ -61,6 +61,7 @@ class SoftmaxHead(DenseHead):
         by_blocks=True,
         weighted=True,
         cost=lambda n, d, k: 30 * n * d * k,
+        together=lambda n, d, k: trained_together(k * d),
     )
     model_class: ClassVar[type[FittedModel]] = AffineModel
 
@@ -121,6 +122,7 @@ class MLPHead(DenseHead):
         by_blocks=True,
         weighted=True,
         cost=lambda n, d, k: 30 * n * d * 256,
+        together=lambda n, d, k: trained_together(256 * d),
     )
     model_class: ClassVar[type[FittedModel]] = LayersModel
     number_model_class: ClassVar[type[FittedModel] | None] = LayersNumberModel

@@ -26,10 +26,17 @@ from heads.families.optimizers import OPTIMIZERS, initial_kernel
 from heads.fitted_model import FittedModel
 from heads.rows import Features, Floats, Scaling, Targets
 
-_BATCH_VALUES = 2**22  # weights of a layer of all networks: 16 MiB, and a multiple of it for the optimizer
+# Weights of a layer of all networks. More of them, with what the optimizer keeps for each, do not fit into the cache of
+# a processor: then networks one after the other take less time than together.
+_BATCH_VALUES = 2**19
 # With a GPU, "auto" takes Keras for a training of as many products: NumPy needs some 10 s for them on two cores, and
 # Keras as long to start.
 _LARGE = 2e11
+
+
+def trained_together(weights: float) -> float:
+    """Return how many networks it pays to train together, by the weights of their largest layer."""
+    return _BATCH_VALUES / weights
 
 
 class Start(NamedTuple):
@@ -119,7 +126,7 @@ class DenseHead(EpochHead):
         cls, heads: Sequence[Self], X: Features, targets: Targets, monitors: Sequence[Monitor]
     ) -> list[Learned | TrainingError]:
         layers, scaling = heads[0]._begin(X, len(heads[0].classes_))
-        at_once = max(1, _BATCH_VALUES // max(layer.kernel.size for layer in layers))
+        at_once = max(1, int(trained_together(max(layer.kernel.size for layer in layers))))
         results: list[Learned | TrainingError] = []
         for group in batches_of(len(heads), at_once):
             results += _train(heads[group], Start(layers, scaling), X, targets, monitors[group])

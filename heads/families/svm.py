@@ -57,6 +57,7 @@ class SVMHead(Head):
         by_blocks=True,
         weighted=True,
         cost=lambda n, d, k: 600 * n * d * k,
+        together=lambda n, d, k: _BATCH_VALUES / ((_FOLDS + 1) * k * (n + d)),
     )
     model_class: ClassVar[type[FittedModel]] = OneVsRestModel
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from featurecache.cache import FeatureCache
     from heads.artifact import TrainedHead
     from heads.notices import Notice
-    from heads.search.grid import Grids
+    from heads.search.grid import Candidate, Grids
     from heads.search.ranking import Entry
     from heads.search.tasks import Task
     from heads.search.work import Work
@@ -180,7 +180,7 @@ def sweep(
         source = CacheRows(
             cache.path, validation, rows, images.classes, images.y, parts, images.groups, images.weights, sample
         )
-        costs = {(each.head, each.tap): head_spec(each.head).cost(n, cache.taps[each.tap], k) for each in candidates}
+        costs, at_once = _sizes(candidates, cache.taps, n, k)
         groups = validation_groups(images, validation)
         search = Refinement(candidates, grids or {}, costs, sampled=sample is not None, stops=not heads, groups=groups)
         executor = SweepExecutor([], work, progress)
@@ -190,7 +190,7 @@ def sweep(
         with suppress(TimeOverError), _Pools(jobs, until) as pools, closing(executor):
             while any(wanted := search.after(executor.results(sampled=True), executor.results(sampled=False))):
                 for sampled, chosen in zip((True, False), wanted, strict=True):
-                    executor.add(tasks_of(candidates, validation.parts, chosen, sampled=sampled))
+                    executor.add(tasks_of(candidates, validation.parts, chosen, sampled=sampled, together=at_once))
                 if executor.missing:
                     workers = pools.workers(len(executor.missing))
                     executor.run(source, workers, partial(_cost, costs), cheap_first=until is not None)
@@ -227,6 +227,16 @@ def _trained(
     holdout = 0.0 if validation.folds else validation.holdout
     best = train(cache, head, tap=tap, params=params, seed=validation.seed, holdout=holdout)
     return best, time.monotonic() - began
+
+
+def _sizes(
+    candidates: Sequence[Candidate], taps: Mapping[str, int], n: int, k: int
+) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:
+    """Return how much work a training of each head and tap is, and how many of them it pays to train together."""
+    widths = {(each.head, each.tap): taps[each.tap] for each in candidates}
+    specs = {pair: head_spec(pair[0]) for pair in widths}
+    costs = {pair: spec.cost(n, widths[pair], k) for pair, spec in specs.items()}
+    return costs, {pair: spec.together(n, widths[pair], k) for pair, spec in specs.items()}
 
 
 def _cost(costs: Mapping[tuple[str, str], float], task: Task) -> float:

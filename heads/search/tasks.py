@@ -2,10 +2,12 @@
 
 import base64
 import json
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -58,8 +60,9 @@ def tasks_of(
     chosen: Iterable[int] | None = None,
     *,
     sampled: bool = False,
+    together: Mapping[tuple[str, str], float] = MappingProxyType({}),
 ) -> list[Task]:
-    """Return the tasks that are candidates on all parts: one for each family and part, in plan order.
+    """Return the tasks that are candidates on all parts: one for each family and part, or a few, in plan order.
 
     Parameters
     ----------
@@ -69,10 +72,16 @@ def tasks_of(
         The numbers of the candidates to take; None for all.
     sampled
         Whether they are trained on the sample of the training rows.
+    together
+        How many candidates of a head and tap it pays to fit together, at least one; without an entry, all.
     """
-    families: dict[object, list[int]] = {}
+    families: dict[object, list[list[int]]] = {}
     for number in range(len(candidates)) if chosen is None else chosen:
-        families.setdefault(candidates[number].family, []).append(number)
+        candidate = candidates[number]
+        tasks = families.setdefault(candidate.family, [[]])
+        if len(tasks[-1]) + 1 > max(1, together.get((candidate.head, candidate.tap), math.inf)):
+            tasks.append([])
+        tasks[-1].append(number)
     return [
         Task(
             f"{part}-{numbers[0]}{'-sample' if sampled else ''}.json",
@@ -82,7 +91,8 @@ def tasks_of(
             sampled,
         )
         for part in parts
-        for numbers in families.values()
+        for tasks in families.values()
+        for numbers in tasks
     ]
 
 

@@ -177,6 +177,16 @@ def test_logistic_weights_are_those_of_scikit_learn_by_any_blocks(k, standardize
     np.testing.assert_allclose(intercept[1:] if k == 2 else intercept, regression.intercept_, atol=1e-4)
 
 
+def test_a_strong_penalty_takes_a_logistic_regression_few_steps():
+    rng = np.random.default_rng(0)
+    y = np.minimum(rng.geometric(0.15, 400) - 1, 19)
+    X = (2 * rng.normal(size=(20, 32))[y] + rng.normal(size=(400, 32))).astype(np.float32)
+    head = make_head("logreg", C=1e-5, max_iter=40).fit(X, y)  # over 160 steps if intercepts have the unit of weights
+    assert head.warnings_ == ()
+    shares = np.bincount(y) / len(y)  # next to no weights are left
+    np.testing.assert_allclose(head.predict_proba(X), np.tile(shares, (400, 1)), atol=2e-3)
+
+
 @pytest.mark.parametrize("threads", [1, 4])
 def test_threads_make_no_difference_to_a_logistic_regression(threads, blobs, monkeypatch):
     X, y = blobs(300, 16, 3)

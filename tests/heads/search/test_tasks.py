@@ -133,6 +133,15 @@ def test_tasks_are_all_candidates_on_all_parts_once():
     assert tasks[0].kind == Kind(0, "fc1", True)
 
 
+def test_no_more_candidates_are_in_a_task_than_it_pays_to_fit_together():
+    some = candidates_of(["softmax"], ["fc1"], {"softmax": {"lr": [1, 2, 3], "l2": [0]}})
+    few = tasks_of(some, range(2), together={("softmax", "fc1"): 2.9, ("majority", "fc1"): 0.0})
+    assert [(task.part, task.numbers) for task in few] == [
+        (part, each) for part in range(2) for each in [(0, 1), (2,), (3,)]
+    ]
+    assert len({task.name for task in few}) == len(few)
+
+
 def test_cheap_tasks_of_all_taps_come_first_where_time_is_short_and_else_the_costly_ones_of_a_tap():
     heads = ["svm", "logreg", "centroid", "lda", "knn"]
     tasks = tasks_of(candidates_of(heads, ["fc1", "fc2"], {"logreg": {"C": [1]}, "svm": {"C": [1]}}), range(1))
