@@ -2,7 +2,6 @@
 
 from .backbones.catalog import ExternalNetwork as ExternalNetwork
 from .backbones.catalog import NetworkSpec as NetworkSpec
-from .backbones.catalog import find_network as find_network
 from .backbones.catalog import load_networks as load_networks
 from .backbones.filters import first_filters as first_filters
 from .backbones.network import LayerSummary as LayerSummary
@@ -38,6 +37,7 @@ from .images.sources import open_source as open_source
 from .images.table import LabelsTable as LabelsTable
 from .images.table import read_labels as read_labels
 from .merging import merge as merge
+from .named_backbone import find_network as find_network
 from .planning import Plan as Plan
 from .planning import why as why
 from .recipe import Difference as Difference

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.catalog import OWN_MODEL, REGISTRY, ExternalNetwork, NetworkSpec
+from featurecache.backbones.catalog import find_network as find_keras_network
 from featurecache.backbones.engines import choose_engine, default_batch_size, start_engine
 from featurecache.backbones.protocol import Backbone, BackboneSpec
 from featurecache.backbones.weights import resolve_weights
-from featurecache.errors import EngineError, RecipeError, UnknownNameError
+from featurecache.errors import EngineError, OptionError, RecipeError, UnknownNameError
 from featurecache.images.decode import DECODE_VERSION, DecodeRules
-from featurecache.options import DEVICES, OWN_MODEL_PREFIX, OWN_MODEL_SUFFIX, PRECISIONS
+from featurecache.options import DEVICES, OWN_MODEL_PREFIX, OWN_MODEL_SUFFIX, PRECISIONS, read_size
 from featurecache.recipe import Recipe
 
 
@@ -150,6 +151,44 @@ def own_model_path(backbone: str) -> Path | None:
     except UnknownNameError:
         return path
     return None
+
+
+def find_network(backbone: str, *, input_size: str | None = None) -> NetworkSpec:
+    """Return the Keras network of this name, or the user's own model at this path; a model starts Keras.
+
+    Parameters
+    ----------
+    backbone
+        A name that `load_networks` lists, the path of a ``.keras`` file, or the folder of a preset of KerasHub.
+    input_size
+        Height and width in pixels, such as ``"224"`` or ``"240x320"``, for a model that takes any size.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no network of this name.
+    EntryPointError
+        If a package has a network of this name that cannot be loaded.
+    EngineError
+        If a package runs the network of this name itself, so that Keras cannot, or KerasHub is not installed.
+    WeightsError
+        If the model cannot be read, or would run code.
+    OptionError
+        If the input size is missing, or is not one of this network.
+
+    Examples
+    --------
+    >>> featurecache.find_network("vgg16").default_taps
+    ('fc2', 'predictions')
+    """
+    path = own_model_path(backbone)
+    if path is not None:
+        from featurecache.backbones.model_file import read_network
+
+        return read_network(path, input_size=None if input_size is None else read_size(input_size), taps=())
+    if input_size is not None:
+        raise OptionError(f"{backbone} has its own input size; leave out --input-size")
+    return find_keras_network(backbone)
 
 
 def network_of(recipe: Recipe) -> str | NetworkSpec:

@@ -256,12 +256,16 @@ def _row(wanted: NetworkOptions, found: Found | None, *, is_given: bool) -> Netw
         raise OptionError("the network keras is a file or folder of yours: name it, --backbone keras:PATH")
     from featurecache.backbones.model_file import read_network
 
-    return read_network(
-        Path(str(wanted.weights)),
-        preprocessing=wanted.preprocess,
-        input_size=size,
-        taps=None if wanted.taps is None else tuple(wanted.taps),
-    )
+    path = Path(str(wanted.weights))
+    taps = None if wanted.taps is None else tuple(wanted.taps)
+    network = read_network(path, preprocessing=wanted.preprocess, input_size=size, taps=taps)
+    if not network.preprocessing:
+        what = "image converter" if path.is_dir() else "layer that prepares pixels"
+        raise OptionError(
+            f"{path} has no {what}; give the way of its training: --preprocess unit (pixels from 0 to 1), tf (-1 to "
+            "1), caffe, torch, or none (0 to 255)"
+        )
+    return network
 
 
 def _is_file_of(network: NetworkSpec, found: Found, path: str) -> bool:

@@ -38,7 +38,7 @@ class NetworkSpec:
     preprocessing
         Keras's mode: ``caffe`` (BGR minus the ImageNet mean), ``tf`` (to -1..1), ``torch`` (to 0..1, then ImageNet's
         mean and deviation of each channel), ``unit`` (to 0..1), ``none`` (from 0 to 255, as they are) or ``inside``
-        (the same, because the network has layers for it).
+        (the same, because the network has layers for it); empty if it is not known of a model of the user's own.
     taps
         The taps from the input on, and their widths. ``logits`` is the classifier before its
         softmax, ``avg_pool`` the pooled features below it; other taps have the names of Keras's layers.
@@ -49,6 +49,7 @@ class NetworkSpec:
         it; `HEAD_ALONE` if only the head is trained.
     weights_file, weights_url, weights_md5, weights_sha256
         The ImageNet weights: file name in Keras's own folder, download address, and the digest that Keras pins, if any.
+        Of a model of the user's own its path, if it was read, and nothing else.
     imagenet_by_name_only
         Whether Keras builds the network differently for its ImageNet weights than for a weight file, as EfficientNet
         B0 to B7: it scales normalised images once more.

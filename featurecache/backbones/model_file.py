@@ -50,7 +50,8 @@ def read_network(
     path
         The ``.keras`` file, or the folder of a preset.
     preprocessing
-        A mode of `PREPROCESSING`; ``inside`` if None and the model has layers for it, or the preset tells it.
+        A mode of `PREPROCESSING`; if None, ``inside`` if the model has layers for it, or the preset tells it, else
+        empty.
     input_size
         Height and width of its input, where the model leaves them open; those of the model if None.
     taps
@@ -63,19 +64,13 @@ def read_network(
     EngineError
         If the network is a preset, and KerasHub is not installed.
     OptionError
-        If the preprocessing or the input size is missing, or does not fit the model, or a tap is too wide.
+        If the input size is missing, or it or the preprocessing does not fit the model, or a tap is too wide.
     UnknownNameError
         If there is no such tap.
     """
     model = tapped_model(path, input_size)
     if path.is_dir() and model.prepares and preprocessing not in {None, "inside"}:
         raise OptionError(f"the preset {path} has an image converter, which prepares pixels; leave out --preprocess")
-    if preprocessing is None and not model.prepares:
-        what = "image converter" if path.is_dir() else "layer that prepares pixels"
-        raise OptionError(
-            f"{path} has no {what}; give the way of its training: --preprocess unit (pixels from 0 "
-            "to 1), tf (-1 to 1), caffe, torch, or none (0 to 255)"
-        )
     if preprocessing == "inside" and not model.prepares:
         raise OptionError(
             f"{path} has no layer Rescaling or Normalization at its beginning, and no image converter, expected one "
@@ -98,12 +93,14 @@ def read_network(
         constructor="",
         module="",
         input_size=(height, width),
-        preprocessing=preprocessing or "inside",
+        preprocessing=preprocessing or ("inside" if model.prepares else ""),
         taps=widths,
         default_taps=(model.default,),
-        stages={_HEAD: HEAD_ALONE}
+        stages={}
+        if path.is_dir()
+        else {_HEAD: HEAD_ALONE}
         | {tap: model.layers[tap] for tap in reversed(widths) if tap in model.layers and tap != _HEAD},
-        weights_file="",
+        weights_file=str(path),
         weights_url="",
         parameters=model.parameters,
         resize=model.resize,

@@ -198,20 +198,27 @@ class LayerSummary:
 
 
 def describe_network(network_spec: NetworkSpec) -> list[LayerSummary]:
-    """Return the layers of a network from the input on, with the softmax of the classifier."""
-    with fixed_settings(), load_keras().StatelessScope(initialize_variables=False):  # allocates no weights
-        network = _construct(network_spec, activation="softmax")
-    taps = {layer_of(network, tap).name: tap for tap in network_spec.taps if tap != "logits"}
+    """Return the layers of a network from the input on; those of `keras.applications` with the classifier's softmax."""
+    if network_spec.is_own_model:
+        found = tapped_model(Path(network_spec.weights_file), network_spec.input_size)
+        layers = load_keras().Model(found.images, list(found.taps.values())).operations
+        outputs = {output._keras_history.operation.name: output for output in found.taps.values()}
+        taps = {output._keras_history.operation.name: tap for tap, output in reversed([*found.taps.items()])}
+    else:
+        with fixed_settings(), load_keras().StatelessScope(initialize_variables=False):  # allocates no weights
+            network = _construct(network_spec, activation="softmax")
+        layers, outputs = network.layers, {}
+        taps = {layer_of(network, tap).name: tap for tap in network_spec.taps if tap != "logits"}
     return [
         LayerSummary(
             name=layer.name,
             kind=type(layer).__name__,
-            output_shape=tuple(layer.output.shape[1:]),
-            parameters=layer.count_params(),
+            output_shape=tuple(outputs.get(layer.name, layer.output).shape[1:]),
+            parameters=layer.count_params() if isinstance(layer, load_keras().Layer) else 0,
             activation=getattr(getattr(layer, "activation", None), "__name__", ""),
             tap=taps.get(layer.name, ""),
         )
-        for layer in network.layers
+        for layer in layers
     ]
 
 

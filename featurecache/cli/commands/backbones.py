@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featurecache.cli.console.options import InputSize
 from featurecache.cli.console.output import Json, print_beside, print_json, print_table, say, show
 
 if TYPE_CHECKING:
@@ -14,25 +15,33 @@ if TYPE_CHECKING:
 
 def backbones(
     backbone: Annotated[
-        str | None, typer.Argument(metavar="[BACKBONE]", help="The name of a network.", show_default="all of them")
+        str | None,
+        typer.Argument(
+            metavar="[BACKBONE]",
+            help="A network, a .keras file, or a folder with a preset.",
+            show_default="all of them",
+        ),
     ] = None,
+    input_size: InputSize = None,
     json: Json = False,
 ) -> None:
-    """List the networks with their input, their size and their default taps; of one network all taps."""
-    from featurecache import load_networks
-    from featurecache.errors import UnknownNameError
+    """List the networks with their input, size and default taps; of one, also of your own, all taps."""
+    from featurecache import find_network, load_networks
+    from featurecache.errors import OptionError
 
     networks, faults = load_networks()
     for fault in faults:
         say(f"warning: {fault}")
     if backbone is not None:
-        if backbone not in networks:
-            raise UnknownNameError("backbone", backbone, networks)
+        if input_size is not None or backbone not in networks:
+            networks[backbone] = find_network(backbone, input_size=input_size)
         networks = {backbone: networks[backbone]}
+    elif input_size is not None:
+        raise OptionError("--input-size is for a model of your own; give its path")
     if json:
-        print_json({row.name: _described(row) for row in networks.values()})
+        print_json({name: _described(row) for name, row in networks.items()})
     elif backbone is not None:
-        _show(networks[backbone])
+        _show(backbone, networks[backbone])
     else:
         print_table(
             ("network", "input", "parameters", "features of the default taps"),
@@ -52,16 +61,16 @@ def _described(row: NetworkSpec | ExternalNetwork) -> dict[str, Any]:
         "taps": dict(row.taps),
         "default_taps": list(row.default_taps),
         "input_size": list(row.input_size),
-        "preprocessing": row.preprocessing,
+        "preprocessing": row.preprocessing or None,
         "parameters": _parameters(row),
         "stages": list(getattr(row, "stages", ())),
-        "weights_url": getattr(row, "weights_url", None),
+        "weights_url": getattr(row, "weights_url", None) or None,
     }
 
 
-def _show(row: NetworkSpec | ExternalNetwork) -> None:
+def _show(name: str, row: NetworkSpec | ExternalNetwork) -> None:
     """Print one network with all of its taps."""
-    show(f"{row.name}: input {_input(row)}, preprocessing {row.preprocessing}")
+    show(f"{name}: input {_input(row)}, preprocessing {row.preprocessing or 'not known: give --preprocess'}")
     if parameters := _parameters(row):
         print_beside("  parameters", f"{parameters:,}")
     print_beside("  default taps", ", ".join(f"{tap} ({row.taps[tap]:,})" for tap in row.default_taps))

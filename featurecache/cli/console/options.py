@@ -24,6 +24,9 @@ Cache = Annotated[
     Path, typer.Argument(metavar="CACHE", readable=False, help="The cache file to create or to bring up to date.")
 ]
 Weights = Annotated[str, typer.Option(help=declared(NetworkOptions)["weights"].help)]
+InputSize = Annotated[
+    str | None, typer.Option("--input-size", metavar="N|HxW", help=declared(NetworkOptions)["input_size"].help)
+]
 MovedWeights = Annotated[str | None, typer.Option("--weights", help="The network's weights, if they have moved.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if any image fails.")]
 CacheFile = Annotated[Path, typer.Argument(metavar="CACHE", readable=False, help="A cache file.")]

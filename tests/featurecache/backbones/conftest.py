@@ -1,5 +1,6 @@
 """Images for the networks, and the networks that several modules of tests share."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from featurecache.backbones.catalog import find_network
 from featurecache.backbones.weights import resolve_weights
+from featurecache.cli.app import app
 
 # NumPy 2's word on TensorFlow's variables; reading them gives the right numbers
 TENSORFLOW_AND_NUMPY = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -33,6 +36,18 @@ def photographs():
         return np.stack([np.asarray(Image.fromarray(c).resize(size[::-1], Image.Resampling.BICUBIC)) for c in coarse])
 
     return make
+
+
+@pytest.fixture
+def invoke():
+    """Return a function that runs a command in this process, and returns the JSON object that it prints."""
+
+    def run(*arguments):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
 
 
 @pytest.fixture(scope="session")

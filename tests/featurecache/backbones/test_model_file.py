@@ -1,5 +1,6 @@
 """Model files of the user's own: their features against Keras's own, and what is refused, in one line."""
 
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -8,10 +9,12 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from featurecache import FeatureCache, extract, verify, why
 from featurecache.backbones import model_file, openvino_network, safe_loading
 from featurecache.backbones.weights import Weights
+from featurecache.cli.app import app
 from featurecache.errors import EngineError, OptionError, RecipeError, UnknownNameError, WeightsError
 from featurecache.named_backbone import own_network
 
@@ -117,6 +120,48 @@ def test_a_model_for_any_size_takes_the_one_that_is_given_and_layers_of_nested_m
     for tap in ("body.inner", "out"):
         expected = features_of_keras(path, tap, pixels.astype(np.float32))
         np.testing.assert_allclose(cache.features(tap).X[:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_commands_show_a_model_file(files, tmp_path, invoke):
+    import keras
+
+    path, size = str(files / "nested.keras"), ("--input-size", "24x32")
+    network = keras.models.load_model(path)
+    shown = invoke("backbones", path, *size, "--json")[path]
+    assert (shown["input_size"], shown["preprocessing"]) == ([24, 32], "inside")
+    assert (shown["default_taps"], shown["parameters"]) == (["pooled"], network.count_params())
+    assert (
+        invoke("backbones", str(files / "plain.keras"), "--json")[str(files / "plain.keras")]["preprocessing"] is None
+    )
+    layers = {layer["tap"]: layer for layer in invoke("summary", path, *size, "--json")["layers"]}
+    assert layers["body.inner"]["output_shape"] == [22, 30, 6]
+    assert sum(layer["parameters"] for layer in layers.values()) == network.count_params()
+    drawn = invoke("filters", path, *size, "--out", str(tmp_path / "f.png"), "--json")
+    kernel = network.get_layer("body").get_layer("inner").get_weights()[0]
+    np.testing.assert_array_equal(np.array(drawn["filters"], np.float32), kernel.transpose(3, 0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("backbones nested.keras", "takes images of any size; choose one, such as --input-size 224"),
+        ("backbones --input-size 9", "--input-size is for a model of your own; give its path"),
+        ("summary vgg16 --input-size 9", "vgg16 has its own input size; leave out --input-size"),
+        ("summary plian.keras", "cannot be read: no such file or directory; .* did you mean 'plain.keras'"),
+        ("filters plain.keras --weights random:0", "plain.keras has weights of its own; leave out --weights"),
+        ("filters flat.keras", "has no layer Conv2D that takes pixels, so there are no filters to draw"),
+    ],
+)
+def test_what_commands_cannot_show_is_refused_in_one_line(command, message, files, tmp_path, monkeypatch):
+    import keras
+
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]).save(tmp_path / "flat.keras")
+    for name in ("nested", "plain"):
+        shutil.copy(files / f"{name}.keras", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, command.split())
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert re.fullmatch(f"error: .*{message}.*\n", done.stderr)
 
 
 def test_the_default_tap_is_what_the_last_dense_layer_takes(files):

@@ -288,13 +288,13 @@ def test_what_a_preset_cannot_do_is_refused_in_one_line(name, options, error, me
 
 
 @pytest.mark.slow
-def test_weights_of_another_network_and_pixels_without_converter_are_refused(made, tmp_path):
+def test_weights_of_another_network_and_pixels_without_converter_are_refused(made, images, tmp_path):
     folder = shutil.copytree(made("vit")[0], tmp_path / "vit")
     (folder / "image_converter.json").unlink()
     with pytest.raises(
         OptionError, match="vit has no image converter; give the way of its training: --preprocess unit"
     ):
-        model_file.read_network(folder)
+        extract(images[0], tmp_path / "c.h5", backbone=str(folder))
     with pytest.raises(
         OptionError, match="has no layer Rescaling or Normalization at its beginning, and no image conv"
     ):
@@ -308,6 +308,18 @@ def test_weights_of_another_network_and_pixels_without_converter_are_refused(mad
     (folder / "config.json").write_text(config)
     with pytest.raises(WeightsError, match=r"describes \S+ weights, which its \S+ bytes cannot hold"):
         model_file.read_network(folder, preprocessing="tf")
+
+
+@pytest.mark.slow
+def test_commands_show_a_preset(made, invoke):
+    (folder, arrays), parameters = made("clip"), 4_881
+    assert sum(array.size for array in arrays.values()) == parameters
+    shown = invoke("backbones", str(folder), "--json")[str(folder)]
+    assert shown["taps"] == {"cls": WIDTH, "patches": WIDTH, "embedding": 7}
+    assert (shown["preprocessing"], shown["parameters"], shown["stages"]) == ("inside", parameters, [])
+    layers = invoke("summary", str(folder), "--json")["layers"]
+    assert [layer["tap"] for layer in layers if layer["tap"]] == ["cls", "patches", "embedding"]
+    assert sum(layer["parameters"] for layer in layers) == parameters
 
 
 @pytest.mark.slow
