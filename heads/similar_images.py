@@ -54,6 +54,11 @@ class Similar:
         Maps the path of each given image that cannot be used to its failure.
     given
         Maps the path of each given image that can be used to the SHA-256 of its bytes.
+
+    Examples
+    --------
+    >>> heads.similar(cache, rows=["valid/dark/02.png"], k=2, tap="features").to_dict()["similar"][0]["in_cache"]
+    True
     """
 
     tap: str
