@@ -19,11 +19,11 @@ from .feature_set import FeatureSet as FeatureSet
 from .images.archives import ArchiveSource as ArchiveSource
 from .images.arrow_files import ArrowSource as ArrowSource
 from .images.failures import Failure as Failure
+from .images.failures import Ignored as Ignored
 from .images.files import FileContent as FileContent
 from .images.files import Stat as Stat
 from .images.files import content_of as content_of
 from .images.flags import join_flags as join_flags
-from .images.image_source import Ignored as Ignored
 from .images.image_source import ImageSource as ImageSource
 from .images.in_memory import MemorySource as MemorySource
 from .images.in_memory import from_memory as from_memory
@@ -32,6 +32,7 @@ from .images.manifest import Manifest as Manifest
 from .images.manifest import from_source as from_source
 from .images.manifest import read_manifest as read_manifest
 from .images.names import encode_name as encode_name
+from .images.shards import ShardsSource as ShardsSource
 from .images.sources import FolderSource as FolderSource
 from .images.sources import open_source as open_source
 from .images.table import LabelsTable as LabelsTable

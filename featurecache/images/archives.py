@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import IO, Any, Generic, NamedTuple, Self, TypeVar
 
 from featurecache.errors import ManifestError
-from featurecache.images.failures import Failure, UnusableImageError, check_bytes, one_line
+from featurecache.images import samples
+from featurecache.images.failures import Failure, Ignored, UnusableImageError, check_bytes, one_line
 from featurecache.images.files import FileContent, Stat, content_of, failure_of
 from featurecache.images.folder import why_ignored
-from featurecache.images.image_source import Ignored, ImageSource
+from featurecache.images.image_source import ImageSource
 from featurecache.images.names import decode_name, encode_name
+from featurecache.images.samples import SampleTable, Shard, has_samples
 
 SUFFIXES = (".zip", ".tar", ".gz", ".tgz")
 """The suffixes of archives, in lower case."""
@@ -136,6 +138,32 @@ class ArchiveSource(ImageSource):
             return Failure("changed", "the archive changed while it was being read")
         return content_of(data, max_bytes=max_bytes, mtime_ns=opened.mtime_ns)
 
+    def table(self) -> SampleTable | None:
+        """Return the images with the texts beside them if these are samples as WebDataset has them, else None."""
+        shard = self.shard()
+        return SampleTable(f"the archive {self.name}", [shard]) if has_samples(shard.images, shard.beside) else None
+
+    def shard(self, prefix: str = "", split: str = "") -> Shard:
+        """Return the images of the archive and the files beside them, as a shard with these paths and this split.
+
+        Raises
+        ------
+        ManifestError
+            As `list_images`.
+        """
+        opened, above = _opened(self.archive), self._inside("")
+        images, ignored = self._listed(opened)
+
+        def read(path: str) -> bytes:
+            try:
+                size, place = opened.beside[above + path]
+                return opened.read(place, size)
+            except _DAMAGES as e:
+                raise OSError from e
+
+        beside = [path.removeprefix(above) for path in opened.beside if path.startswith(above)]
+        return Shard(prefix, split, images, beside, read, ignored)
+
     def list_images(self) -> tuple[list[str], list[Ignored]]:
         """Return the paths of the images in the archive, and of ignored entries.
 
@@ -145,6 +173,13 @@ class ArchiveSource(ImageSource):
             If the file does not exist, cannot be read, or is not an archive of a kind that is known.
         """
         opened, above = _opened(self.archive), self._inside("")
+        images, ignored = self._listed(opened)
+        beside = [path.removeprefix(above) for path in opened.beside if path.startswith(above)]
+        return images, ignored + [Ignored(path, why_ignored(path.encode())) for path in beside]
+
+    def _listed(self, opened: "_Archive[Any]") -> tuple[list[str], list[Ignored]]:
+        """Return the paths of the images in the folder, and what is left out whatever the files beside them are."""
+        above = self._inside("")
         images = [path.removeprefix(above) for path in opened.images if path.startswith(above)]
         ignored = [item for item in opened.ignored if item.path.startswith(above)]
         return images, opened.damage + [Ignored(item.path.removeprefix(above), item.reason) for item in ignored]
@@ -203,6 +238,8 @@ class _Archive(ABC, Generic[_Place]):
     ----------
     images : dict
         The path of each image to its length and its place.
+    beside : dict
+        The same for files that may belong to an image, such as its label; see `featurecache.images.samples`.
     ignored : list
         The members that are left out.
     damage : list
@@ -212,17 +249,21 @@ class _Archive(ABC, Generic[_Place]):
     def __init__(self, path: Path, identity: tuple[int, ...]) -> None:
         self.path, self.identity, self.mtime_ns = path, identity, identity[_TIME]
         self.images: dict[str, tuple[int, _Place]] = {}
+        self.beside: dict[str, tuple[int, _Place]] = {}
         self.ignored: list[Ignored] = []
         self.damage: list[Ignored] = []
         for member in self.members():
             name, fault = _plain_name(member.name)
             path_in = encode_name(name)
-            if fault := member.fault or fault or why_ignored(name):
+            fault = member.fault or fault
+            is_beside = not fault and _is_beside(name, member.size)
+            if not is_beside and (fault := fault or why_ignored(name)):
                 self.ignored.append(Ignored(path_in, fault))
                 continue
-            if path_in in self.images:
+            files = self.beside if is_beside else self.images
+            if path_in in files:
                 self.ignored.append(Ignored(path_in, _REPLACED))
-            self.images[path_in] = member.size, member.place
+            files[path_in] = member.size, member.place
 
     @abstractmethod
     def members(self) -> Iterator[_Member]:
@@ -231,6 +272,12 @@ class _Archive(ABC, Generic[_Place]):
     @abstractmethod
     def read(self, place: _Place, size: int) -> bytes:
         """Return the bytes of a member, at most ``size``; several threads call it."""
+
+
+def _is_beside(name: bytes, size: int) -> bool:
+    """Return whether a member may belong to an image, and is small enough to be read."""
+    is_hidden = name.startswith(b".") or b"/." in name
+    return not is_hidden and size <= samples.LARGEST and os.fsdecode(name).lower().endswith(samples.SUFFIXES)
 
 
 class _Zip(_Archive[zipfile.ZipInfo]):

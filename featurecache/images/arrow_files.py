@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from featurecache.errors import ManifestError, OptionError
-from featurecache.images.failures import Failure, one_line
+from featurecache.images.failures import Failure, Ignored, one_line
 from featurecache.images.files import FileContent, Stat, content_of
-from featurecache.images.folder import why_ignored
-from featurecache.images.image_source import Ignored, ImageSource
+from featurecache.images.folder import holds_only
+from featurecache.images.image_source import ImageSource
 from featurecache.images.names import decode_name, encode_name
-from featurecache.images.splits import split_named
+from featurecache.images.splits import split_of_file
 from featurecache.images.table_text import COLUMNS, Table
 from featurecache.text import listed
 
@@ -35,7 +35,6 @@ ORIGINAL_PATH = "original_path"
 """The further column with the paths that the files give for images."""
 
 _MARKS = ("dataset_dict.json", "state.json")  # files of a folder that datasets has saved
-_LOOKED_AT = 1000  # names in a folder, to find out what it holds
 _DIGITS = 8  # of a row's number in its path
 _IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "png")
 _OPEN_FILES = 8
@@ -75,15 +74,7 @@ class ArrowSource(ImageSource):
         """
         if any(os.path.lexists(folder / mark) for mark in _MARKS):
             return cls(folder)
-        try:
-            with os.scandir(folder) as entries:
-                some = list(islice(entries, _LOOKED_AT))
-                images = any(entry.is_dir() or not why_ignored(os.fsencode(entry.name)) for entry in some)
-                return (
-                    cls(folder) if not images and any(entry.name.lower().endswith(PARQUET) for entry in some) else None
-                )
-        except OSError:
-            return None
+        return cls(folder) if holds_only(folder, (PARQUET,)) else None
 
     @property
     def name(self) -> str:
@@ -163,7 +154,7 @@ class ArrowTable(Table):
         first = _opened(place / files[0])
         self._columns = list(first.text_columns)
         self.not_read = tuple(first.other_columns)
-        splits = {file: _split_of(file) for file in files}
+        splits = {file: split_of_file(file) for file in files}
         self._splits = splits if any(splits.values()) and COLUMNS[2] not in self._header(first) else {}
 
     def _header(self, file: "_File") -> list[str]:
@@ -378,9 +369,3 @@ def _classes_of(schema: "pyarrow.Schema") -> dict[str, list[str]]:
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _split_of(file: str) -> str:
-    """Return the split that a file's name or its folder means, ``train-00000-of-00002.parquet``; "" if none."""
-    *folders, name = file.split("/")
-    return next(filter(None, map(split_named, (name.partition(".")[0].partition("-")[0], *reversed(folders)))), "")

@@ -69,6 +69,14 @@ class UnusableImageError(Exception):
         self.failure = Failure(code, reason)
 
 
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A file or folder that was left out, with the reason; a folder counts once, with everything in it."""
+
+    path: str
+    reason: str
+
+
 def one_line(text: str) -> str:
     """Remove line breaks, control characters and memory addresses from a library's message."""
     text = _ADDRESS.sub("", " ".join(text.split()))

@@ -4,17 +4,19 @@ import os
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from featurecache.errors import ManifestError
+from featurecache.images.failures import Ignored
 from featurecache.images.formats import EXTENSIONS
-from featurecache.images.image_source import Ignored
 from featurecache.images.names import encode_name, shown_name, shown_names
 from featurecache.images.splits import spellings_read, split_named
 from featurecache.images.table import Found
 from featurecache.text import counted, listed
 
 _EXTENSION_BYTES = tuple(extension.encode() for extension in EXTENSIONS)
+_LOOKED_AT = 1000  # names in a folder, to find out what it holds
 _FOLDER, _IMAGE = "folder", "image"
 TABLE_REMEDY = "list the images in a CSV file with the columns path,label,split"
 
@@ -65,6 +67,17 @@ def why_ignored(name: bytes) -> str:
     if name.startswith(b".") or b"/." in name:
         return "hidden"
     return "" if name.lower().endswith(_EXTENSION_BYTES) else "not an image file by its extension"
+
+
+def holds_only(folder: Path, suffixes: tuple[str, ...]) -> bool:
+    """Return whether a folder has files with these suffixes, and neither images nor folders; its first names tell."""
+    try:
+        with os.scandir(folder) as entries:
+            some = list(islice(entries, _LOOKED_AT))
+            others = any(entry.is_dir() or not why_ignored(os.fsencode(entry.name)) for entry in some)
+            return not others and any(entry.name.lower().endswith(suffixes) for entry in some)
+    except OSError:
+        return False
 
 
 def is_folder(path: bytes | Path) -> bool:

@@ -1,22 +1,13 @@
 """The interface of an image source, which gives the bytes of images by path."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Self
 
 from featurecache.errors import ManifestError
-from featurecache.images.failures import Failure
+from featurecache.images.failures import Failure, Ignored
 from featurecache.images.files import FileContent, Stat
 from featurecache.images.names import encode_name
 from featurecache.images.table_text import Table
-
-
-@dataclass(frozen=True, slots=True)
-class Ignored:
-    """A file or folder that was left out, with the reason; a folder counts once, with everything in it."""
-
-    path: str
-    reason: str
 
 
 class ImageSource(ABC):

@@ -13,8 +13,9 @@ from typing import TypeAlias
 
 from featurecache.errors import ManifestError, NoImagesError, OptionError
 from featurecache.images.classes import class_warnings, numbers_are_sorted_as_text, ordered, same_classes
+from featurecache.images.failures import Ignored
 from featurecache.images.folder import TABLE_REMEDY, arrange, is_folder, nothing_in, walk
-from featurecache.images.image_source import Ignored, ImageSource
+from featurecache.images.image_source import ImageSource
 from featurecache.images.names import encode_name, shown_name
 from featurecache.images.sources import FolderSource, open_source
 from featurecache.images.splits import SPLITS
@@ -332,6 +333,7 @@ def _read(
     name = str(images) if table is None else table.name
     if table is not None:
         found, notes, further = read_table(table, place, options, source.has_file)
+        ignored = list(table.ignored)
     else:
         paths, ignored = source.list_images()
         if columns := [name for name in (options.path_column, options.label_column, options.split_column) if name]:

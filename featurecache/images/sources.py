@@ -9,12 +9,13 @@ from typing import Self
 from featurecache.images import archives, arrow_files
 from featurecache.images.archives import ArchiveSource
 from featurecache.images.arrow_files import ArrowSource
-from featurecache.images.failures import Failure
+from featurecache.images.failures import Failure, Ignored
 from featurecache.images.files import FileContent, Stat, read_file, stat_file
 from featurecache.images.folder import is_folder, require_folder, walk
 from featurecache.images.guesses import guess_why_missing
-from featurecache.images.image_source import Ignored, ImageSource
+from featurecache.images.image_source import ImageSource
 from featurecache.images.names import decode_name, encode_name, shown_name
+from featurecache.images.shards import ShardsSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,9 @@ def open_source(location: str | os.PathLike[str] | ImageSource) -> ImageSource:
         return location
     path = Path(location)
     if is_folder(path):
-        return ArrowSource.of_folder(path) or FolderSource(path)
+        return ArrowSource.of_folder(path) or ShardsSource.of(path) or FolderSource(path)
+    if shards := ShardsSource.of(path) if not path.exists() else None:
+        return shards
     if opener := _SOURCES.get(path.suffix.lower()):
         return opener(path)
     return ArchiveSource.within(path) or FolderSource(path)

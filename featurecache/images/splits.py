@@ -37,6 +37,19 @@ def split_named(name: str) -> str | None:
     return _SPLIT_OF.get(plain) or _SPLIT_OF.get(_WHAT_IT_HOLDS.sub("", plain))
 
 
+def split_of_file(path: str) -> str:
+    """Return the split that the name of a file or of its folders means; ``""`` if none.
+
+    Examples
+    --------
+    >>> [split_of_file(path) for path in ("train-00000-of-00002.parquet", "test/data-0.arrow", "photos.tar")]
+    ['train', 'test', '']
+    """
+    *folders, name = path.split("/")
+    words = (name.partition(".")[0].partition("-")[0], *reversed(folders))
+    return next(filter(None, map(split_named, words)), "")
+
+
 def splits_within(name: str) -> set[str]:
     """Return the splits that words of a name mean, such as those of ``PublicTest``, ``images_train`` or ``test-dev``.
 

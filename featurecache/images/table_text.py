@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from featurecache.errors import ManifestError
+from featurecache.images.failures import Ignored
 from featurecache.images.formats import EXTENSIONS
 
 COLUMNS: Final = ("path", "label", "split")
@@ -44,11 +45,14 @@ class Table(ABC):
         How its columns were found, for messages: ", separated by commas".
     not_read
         The names of columns that are no texts.
+    ignored
+        Files that were left out, once the rows were read.
     """
 
     name: str
     dialect: str
     not_read: tuple[str, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
 
     @abstractmethod
     def rows(self) -> Iterator[tuple[int, list[str]]]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from featurecache import extract, from_source
 from featurecache.backbones.fake import FakeBackbone
+from featurecache.images.failures import Ignored
 from featurecache.images.files import FileContent, Stat, content_of
-from featurecache.images.image_source import Ignored, ImageSource
+from featurecache.images.image_source import ImageSource
 from scripts.bench.images import write_images
 from scripts.bench.kills import run_with_kills
 from scripts.bench.sleeping import passes

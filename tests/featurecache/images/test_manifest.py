@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurecache.errors import ManifestError, NoImagesError
-from featurecache.images.image_source import Ignored
+from featurecache.images.failures import Ignored
 from featurecache.images.manifest import (
     SPLITS,
     ImageEntry,

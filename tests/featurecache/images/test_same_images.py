@@ -1,6 +1,7 @@
 """The same photographs from everywhere: the same contents and features, and no pass after the first one."""
 
 import gzip
+import io
 import shutil
 import tarfile
 import zipfile
@@ -59,6 +60,15 @@ def as_archives(photographs, folder):
         with tarfile.open(folder / name, mode) as archive:
             archive.add(photographs / "valid", "valid")
     yield from ((folder / name, {}) for name in ("photos.zip", "photos.tar", "photos.tar.gz"))
+    (folder / "shards").mkdir()
+    for number, path in enumerate(sorted(photographs.rglob("*.jpg"))):
+        with tarfile.open(folder / "shards" / f"valid-{number // 20:03d}.tar", "a") as archive:
+            archive.add(path, f"{number:04d}.jpg")
+            label = tarfile.TarInfo(f"{number:04d}.cls")
+            label.size = len(path.parent.name)
+            archive.addfile(label, io.BytesIO(path.parent.name.encode()))
+    yield folder / "shards", {}
+    yield folder / "shards" / "valid-{000..002}.tar", {}
 
 
 def as_files_with_bytes(photographs, listed, folder):

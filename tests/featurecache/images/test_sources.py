@@ -12,9 +12,9 @@ from featurecache import extract
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import ManifestError, NoImagesError, OptionError
 from featurecache.images import sources
-from featurecache.images.failures import Failure
+from featurecache.images.failures import Failure, Ignored
 from featurecache.images.files import Stat, content_of
-from featurecache.images.image_source import Ignored, ImageSource
+from featurecache.images.image_source import ImageSource
 from featurecache.images.manifest import Manifest, from_source, read_manifest
 from featurecache.images.sources import FolderSource, open_source
 from featurecache.planning import why
