@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -524,9 +525,18 @@ def require_rows(features: FeatureSet, train_rows: FeatureSet) -> None:
             "a head needs rows of at least two classes"
         )
     if len(train_rows) < len(features.classes):
-        raise TrainingError(
+        fact = (
             f"{len(train_rows)} training rows for {len(features.classes)} classes; a head needs at least one per class"
         )
+        numbers = "; the classes are numbers: to learn numbers, set the target to number (--target number)"
+        raise TrainingError(fact + numbers * all(map(_is_number, features.classes)))
+
+
+def _is_number(name: str) -> bool:
+    try:
+        return math.isfinite(float(name))
+    except ValueError:
+        return False
 
 
 def require_memory(spec: HeadSpec, X: Features) -> None:

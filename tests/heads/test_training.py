@@ -147,6 +147,21 @@ def test_rows_that_cannot_train_a_head(y, splits, said, make_features, make_cach
         train(make_cache(make_features(X, y, splits=splits)), "logreg", holdout=0)
 
 
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ("", r"one per class; the classes are numbers: .* \(--target number\)$"),
+        (" cm", "needs at least one per class$"),
+    ],
+)
+def test_numbers_that_would_be_classes_are_said(unit, said, make_features, make_cache):
+    X = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    classes = tuple(f"{number / 2}{unit}" for number in range(10))
+    features = replace(make_features(X, [0, 1] * 4), classes=classes)
+    with pytest.raises(TrainingError, match=said):
+        train(make_cache(features), "logreg", holdout=0)
+
+
 @pytest.mark.parametrize("row", [3, 50])
 def test_features_that_are_not_finite_name_the_image(row, blobs, make_features, make_cache):
     X, y = blobs(60, 5, 3)
