@@ -1,19 +1,18 @@
 """Rows of a cache as a table of Arrow or a DataFrame of pandas; both packages are imported on use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import OptionError
+from featurecache.images.arrow_files import INSTALL
 from featurecache.rows import Rows
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow
-
-INSTALL = "pip install 'featurecache[data]'"
 
 
 def arrow_table(
@@ -57,6 +56,21 @@ def arrow_table(
     return pa.table(columns).replace_schema_metadata(dict(metadata))
 
 
+def number_columns(tap: str, width: int, others: Container[str]) -> list[str]:
+    """Return a name for each number of a tap, ``fc2_0`` and so on.
+
+    Raises
+    ------
+    OptionError
+        If another column has one of these names.
+    """
+    names = [f"{tap}_{number}" for number in range(width)]
+    taken = next((name for name in names if name in others), None)
+    if taken is not None:
+        raise OptionError(f"the further column {taken!r} has the name of a number of the tap {tap}; rename it")
+    return names
+
+
 def data_frame(
     texts: Mapping[str, NDArray[np.object_]],
     labels: NDArray[np.integer[Any]],
@@ -77,5 +91,5 @@ def data_frame(
         raise OptionError(f"a DataFrame needs pandas: {INSTALL}") from e
     columns = dict(texts) | {"label": pd.Categorical.from_codes(labels, list(classes))}
     X = np.asarray(features)
-    names = [f"{tap}_{number}" for number in range(X.shape[1])]
+    names = number_columns(tap, X.shape[1], columns)
     return pd.concat([pd.DataFrame(columns), pd.DataFrame(X, columns=names, copy=False)], axis=1)

@@ -276,19 +276,19 @@ class FeatureCache:
             weights=None if self.weights is None else self.weights[rows],
         )
 
-    def text_columns(self) -> dict[str, NDArray[np.object_]]:
+    def text_columns(self, rows: slice = _ALL) -> dict[str, NDArray[np.object_]]:
         """Return a text for each row by column: path, label (``""`` for none), split, sha256 and further columns."""
         images = self.index.images
         names = np.array([*self.classes, ""], dtype=object)
         return {
-            "path": self.paths,
-            "label": names[images["label"]],
-            "split": images["split"].astype(str).astype(object),
-            "sha256": images["sha256"].astype(str).astype(object),
-            **self.index.columns,
+            "path": self.paths[rows],
+            "label": names[images["label"][rows]],
+            "split": images["split"][rows].astype(str).astype(object),
+            "sha256": images["sha256"][rows].astype(str).astype(object),
+            **{name: column[rows] for name, column in self.index.columns.items()},
         }
 
-    def to_arrow(self, taps: Iterable[str] | None = None, *, rows: slice = _ALL) -> "pyarrow.Table":
+    def to_arrow(self, taps: str | Iterable[str] | None = None, *, rows: slice = _ALL) -> "pyarrow.Table":
         """Return rows as a table of Arrow: path, label, split, sha256, further columns, and the features of each tap.
 
         Features are lists of fixed size, as they are stored; those of a cache in one file are not copied. Labels are
@@ -314,12 +314,12 @@ class FeatureCache:
         >>> table.num_rows, table.column_names
         (48, ['path', 'label', 'split', 'sha256', 'features'])
         """
-        texts = {name: column[rows] for name, column in self.text_columns().items()}
-        names = self.taps if taps is None else [self.require_tap(tap) for tap in taps]
+        given = [taps] if isinstance(taps, str) else taps
+        names = self.taps if given is None else [self.require_tap(tap) for tap in given]
         labels = self.index.images["label"][rows]
         features = {tap: self.mapped(tap)[rows] for tap in names}
         about = {"featurecache.fingerprint": self.recipe.fingerprint, "featurecache.backbone": self.recipe.backbone}
-        return arrow_table(texts, labels, self.classes, features, about)
+        return arrow_table(self.text_columns(rows), labels, self.classes, features, about)
 
     def to_pandas(self, tap: str | None = None) -> "pandas.DataFrame":
         """Return all rows as a DataFrame of pandas: path, label, split, sha256, further columns, and a column a number.

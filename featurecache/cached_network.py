@@ -19,6 +19,7 @@ from featurecache.images.batches import ImageBatch, image_batches
 from featurecache.images.decode import DecodeRules
 from featurecache.images.failures import Failure
 from featurecache.images.image_source import ImageSource
+from featurecache.images.in_memory import MEMORY
 from featurecache.images.manifest import ImageEntry, Manifest, from_files
 from featurecache.images.names import shown_names
 from featurecache.images.sources import open_source
@@ -82,6 +83,11 @@ def originals_of(cache: FeatureCache, images: str | os.PathLike[str] | ImageSour
     images = cache.made_by.images if images is None else images
     if images is None:
         raise ManifestError(f"{cache.path} does not record the folder of its images; give it by --images")
+    if images == MEMORY:
+        raise ManifestError(
+            f"the images of {cache.path} were in memory; give a folder with them by --images, or in Python the source "
+            "of their manifest"
+        )
     return open_source(images)
 
 

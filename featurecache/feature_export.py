@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.arrow_tables import number_columns
 from featurecache.cache import FeatureCache
-from featurecache.errors import OptionError, OutputError
+from featurecache.errors import ManifestError, OptionError, OutputError
 from featurecache.images.decode import byte_limit, shrink
 from featurecache.images.failures import Failure
 from featurecache.images.image_source import ImageSource
@@ -22,12 +23,13 @@ from featurecache.storage.output_errors import require_place
 from featurecache.storage.publish import Draft, publish_directory, publishing
 
 PARQUET, NUMPY, CSV, PROJECTOR = "parquet", "npy", "csv", "projector"
-FORMATS: Final = {PARQUET: ".parquet", NUMPY: ".npy", CSV: ".csv", PROJECTOR: ""}
+FORMATS: Final = {PARQUET: ".parquet", NUMPY: ".npy", CSV: ".csv", PROJECTOR: None}
 """The formats that `export_features` writes, with the suffixes of their files; the projector's is a folder."""
 
 _BLOCK_BYTES = 16_000_000  # of features that are written at a time
+_TEXT_NUMBERS, _TEXT_ROWS = 200_000, 10_000  # that are text at a time
 _POINTS = 100_000  # TensorBoard's projector shows a sample of more
-_SPRITES_SIDE = 8192  # the largest image that browsers take for the projector's pictures
+_SPRITES_SIDE = 8192  # the largest image that browsers take for the projector's thumbnails
 _SPRITE_SIDE, _SMALLEST_SPRITE = 64, 8
 
 
@@ -61,8 +63,8 @@ def export_features(
     split
         The rows of one split; all if None.
     images
-        Where the images are, for the projector's pictures; by default where they were when the cache was made. Without
-        them there are no pictures.
+        Where the images are, for the projector's thumbnails; by default where they were when the cache was made. If
+        they are not there any more, there are no thumbnails.
     progress
         Called with the number of rows that are written, and of all.
 
@@ -92,7 +94,9 @@ def export_features(
     if form not in FORMATS:
         suffixes = ", ".join(suffix for suffix in FORMATS.values() if suffix)
         raise OptionError(f"unknown format {form or path.name!r}; expected one of {', '.join(FORMATS)}: {suffixes}")
-    table = path.with_suffix(FORMATS[CSV])
+    if images is not None and form != PROJECTOR:
+        raise OptionError("images are shown by the projector alone; leave them out for files")
+    table = path.with_suffix(".csv") if path.suffix.lower() == ".npy" else path.with_name(f"{path.name}.csv")
     files = [path, table] if form == NUMPY else [path]
     for file in files:
         require_place(file)
@@ -138,14 +142,24 @@ class _Stream(io.RawIOBase):
 @contextmanager
 def _published(path: Path) -> Iterator[_Stream]:
     """Yield a stream, and publish what was written as a file when the block ends without an error."""
-    with publishing(path) as draft:
-        yield _Stream(draft)
+    try:
+        with publishing(path) as draft:
+            yield _Stream(draft)
+    except FileExistsError as e:
+        raise OutputError(f"{path} exists by now; choose another path, or remove it") from e
 
 
 def _blocks(cache: FeatureCache, taps: Sequence[str], rows: slice) -> Iterator[slice]:
     """Divide rows into blocks of a limited number of bytes."""
     width = sum(cache.taps[tap] * cache.recipe.stored_dtype(tap).itemsize for tap in taps)
     size = max(1, _BLOCK_BYTES // max(1, width))
+    for start in range(rows.start, rows.stop, size):
+        yield slice(start, min(start + size, rows.stop))
+
+
+def _text_blocks(numbers: int, rows: slice) -> Iterator[slice]:
+    """Divide rows into blocks of a limited number of numbers: as text, one takes some 150 bytes."""
+    size = max(1, min(_TEXT_ROWS, _TEXT_NUMBERS // max(1, numbers)))
     for start in range(rows.start, rows.stop, size):
         yield slice(start, min(start + size, rows.stop))
 
@@ -180,14 +194,14 @@ def _write_npy(cache: FeatureCache, path: Path, tap: str, rows: slice, progress:
 def _write_csv(
     cache: FeatureCache, path: Path, tap: str | None, rows: slice, progress: Callable[[int, int], object]
 ) -> None:
-    columns = cache.text_columns()
-    numbers = [f"{tap}_{number}" for number in range(cache.taps[tap])] if tap else []
+    columns = list(cache.text_columns(slice(0, 0)))
+    numbers = number_columns(tap, cache.taps[tap], columns) if tap else []
     with _published(path) as stream:
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow([*columns, *numbers])
-        for block in _blocks(cache, (tap,) if tap else tuple(cache.taps), rows):
-            texts = zip(*(column[block].tolist() for column in columns.values()), strict=True)
+        for block in _text_blocks(len(numbers), rows):
+            texts = zip(*(column.tolist() for column in cache.text_columns(block).values()), strict=True)
             values = _shortest(cache.mapped(tap)[block]) if tap else [[]] * (block.stop - block.start)
             writer.writerows([*row, *more] for row, more in zip(texts, values, strict=True))
             stream.write(text.getvalue().encode())
@@ -214,22 +228,27 @@ def _write_projector(
     count = rows.stop - rows.start
     if count > _POINTS:
         raise OptionError(f"the projector shows at most {_POINTS:,} images, not {count:,}; choose a split")
-    columns = cache.text_columns()
+    columns = cache.text_columns(rows)
     lines = ["\t".join(columns)] + [
         "\t".join(" ".join(text.split()) for text in row)
-        for row in zip(*(column[rows].tolist() for column in columns.values()), strict=True)
+        for row in zip(*(column.tolist() for column in columns.values()), strict=True)
     ]
+    features = io.StringIO()
+    for block in _text_blocks(cache.taps[tap], rows):
+        features.writelines("\t".join(row) + "\n" for row in _shortest(cache.mapped(tap)[block]))
     settings = [f'tensor_name: "{tap}"', 'tensor_path: "tensors.tsv"', 'metadata_path: "metadata.tsv"']
     files = {
-        "tensors.tsv": "\n".join("\t".join(row) for row in _shortest(cache.mapped(tap)[rows])).encode(),
+        "tensors.tsv": features.getvalue().encode(),
         "metadata.tsv": "\n".join(lines).encode(),
     }
     side = min(_SPRITE_SIDE, _SPRITES_SIDE // max(1, math.isqrt(max(0, count - 1)) + 1))
     place = cache.made_by.images if images is None else images
     if place is not None and side >= _SMALLEST_SPRITE:
-        pictures = _sprites(cache, rows, open_source(place), side, progress)
-        if pictures is not None:
-            files["sprites.png"] = pictures
+        thumbnails = _sprites(cache, rows, open_source(place), side, progress)
+        if thumbnails is None and images is not None:
+            raise ManifestError(f"no image of the cache is in {place}; give the folder that holds them")
+        if thumbnails is not None:
+            files["sprites.png"] = thumbnails
             settings.append(f'sprite {{ image_path: "sprites.png" single_image_dim: {side} single_image_dim: {side} }}')
     files["projector_config.pbtxt"] = f"embeddings {{ {' '.join(settings)} }}\n".encode()
     publish_directory(path, files)
@@ -238,7 +257,7 @@ def _write_projector(
 def _sprites(
     cache: FeatureCache, rows: slice, source: ImageSource, side: int, progress: Callable[[int, int], object]
 ) -> bytes | None:
-    """Return one PNG file with a small picture of each row, in a square; None if no image is what it was."""
+    """Return one PNG file with a thumbnail of each row, in a square; None if no image is what it was."""
     from PIL import Image
 
     limit = cache.made_by.pixel_limit

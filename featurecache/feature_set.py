@@ -81,6 +81,17 @@ class FeatureSet:
     def __len__(self) -> int:
         return len(self.y)
 
+    def __getitem__(self, row: int) -> tuple[NDArray[np.float32], Any]:
+        """Return a copy of the features of a row, shape (d,), and its ``y``: PyTorch takes a feature set as a dataset.
+
+        Examples
+        --------
+        >>> x, y = cache.features("features")[0]
+        >>> x.shape, int(y)
+        ((16,), 0)
+        """
+        return np.array(self.X[range(len(self))[row]]), self.y[row]
+
     def __repr__(self) -> str:
         rows, width = self.X.shape
         kind = "classes" if self.target == "class" else "labels"

@@ -159,6 +159,11 @@ def check_precision(
     is_computed = bool(engine or backbone or device != "auto" or other.precision != recipe.precision)
     if not is_computed and other == recipe:
         raise OptionError("nothing to compare: give another precision, dtype, engine or device than the cache has")
+    if not is_computed and np.dtype(other.dtype).itemsize > np.dtype(recipe.dtype).itemsize:
+        raise OptionError(
+            f"the cache has {recipe.dtype} features, which {other.dtype} cannot make better; give an engine or a "
+            "precision, so that images are computed again"
+        )
     chosen = np.sort(np.random.default_rng(seed).permutation(len(cache))[:rows])
     found, used = chosen.tolist(), ""
     if is_computed:

@@ -120,10 +120,9 @@ class SimilaritySearch:
         """
         if k < 1:
             raise ParameterError(f"k is {k}; expected at least 1")
-        lengths = self._lengths
-        if lengths is None:  # two threads may measure the same lengths
-            lengths = np.full(len(self._X), np.nan, np.float32)
-        rows, similarities = nearest_rows(self._X, lengths, queries, k, measured=self._lengths is not None)
+        known = self._lengths
+        lengths = np.full(len(self._X), np.nan, np.float32) if known is None else known  # two threads may measure both
+        rows, similarities = nearest_rows(self._X, lengths, queries, k, measured=known is not None)
         if len(queries):
             self._lengths = lengths
         return [
@@ -171,6 +170,8 @@ def nearest_rows(
         row = int(np.argmin(finite))
         raise EvaluationError(f"query {row} holds features that are not finite; compute them again", row)
     k = min(k, n)
+    if not k:
+        return np.empty((len(queries), 0), np.intp), np.empty((len(queries), 0))
     positions, similarities = np.empty((len(queries), k), np.intp), np.empty((len(queries), k))
     at_once = max(1, _APPROXIMATIONS // max(1, n))
     for start in range(0, len(queries), at_once):

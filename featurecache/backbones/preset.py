@@ -231,7 +231,7 @@ def _converter(folder: Path) -> _Converter | None:
             RESIZES[settings.get("crop_to_aspect_ratio", True)],
             _FILTERS.get(by, by),
         )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as e:
         obstacle = f"it is damaged ({type(e).__name__}: {in_short(e)}); copy it again"
     if obstacle:
         raise WeightsError(f"{PRESET_CONVERTER} of the preset {folder} cannot be used: {obstacle}")

@@ -1,11 +1,11 @@
 """Images in Parquet and Arrow files, as ``datasets`` and Hugging Face's hub keep them; pyarrow is imported on use."""
 
 import json
+import math
 import os
 import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -34,11 +34,12 @@ INSTALL = "pip install 'featurecache[data]'"
 ORIGINAL_PATH = "original_path"
 """The further column with the paths that the files give for images."""
 
-_MARKS = ("dataset_dict.json", "state.json")  # files of a folder that datasets has saved
+_STATE, _SPLITS = "state.json", "dataset_dict.json"  # files of a folder that datasets has saved
+_KEPT_ASIDE = ("cache-", "tmp")  # results that datasets keeps in such a folder
 _DIGITS = 8  # of a row's number in its path
 _IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "png")
 _OPEN_FILES = 8
-_GROUPS = 2  # row groups of a file in memory
+_GROUPS = 2  # row groups in memory
 _ARROW_FILE = b"ARROW1"
 
 
@@ -72,9 +73,8 @@ class ArrowSource(ImageSource):
 
         A folder with images or folders beside a Parquet file is a folder of images.
         """
-        if any(os.path.lexists(folder / mark) for mark in _MARKS):
-            return cls(folder)
-        return cls(folder) if holds_only(folder, (PARQUET,)) else None
+        is_saved = any(os.path.lexists(folder / mark) for mark in (_STATE, _SPLITS))
+        return cls(folder) if holds_only(folder, SUFFIXES if is_saved else (PARQUET,), below=True) else None
 
     @property
     def name(self) -> str:
@@ -96,14 +96,12 @@ class ArrowSource(ImageSource):
 
     def read(self, path: str, *, max_bytes: int) -> FileContent | Failure:
         """Return the bytes of an image, or a failure."""
-        name, _, number = decode_name(path).rpartition(b"/")
-        if path.startswith("/") or b".." in name.split(b"/"):
-            return Failure("outside", "its path leads out of the folder of the files")
-        if not number.isdigit():
+        file, row = self._file_and_row(decode_name(path))
+        if file is None:
             return Failure("not_found", "no such row")
         try:
-            found = _opened(self.place / os.fsdecode(name)).image(int(number))
-        except (ManifestError, OptionError, OSError, MemoryError, ValueError) as e:
+            found = _opened(file).image(row)
+        except (ManifestError, OptionError, OSError, MemoryError, ValueError, TypeError, NotImplementedError) as e:
             return Failure("unreadable", one_line(str(e)) or "not enough memory for the rows beside this one")
         return found if isinstance(found, Failure) else content_of(found, max_bytes=max_bytes)
 
@@ -113,8 +111,15 @@ class ArrowSource(ImageSource):
 
     def has_file(self, name: bytes) -> bool:
         """Return whether there is a row of this path."""
-        file, _, number = name.rpartition(b"/")
-        return number.isdigit() and (self.place / os.fsdecode(file)).is_file()
+        file, _ = self._file_and_row(name)
+        return file is not None and file.is_file()
+
+    def _file_and_row(self, path: bytes) -> tuple[Path | None, int]:
+        """Return the file of a row and its number there; None and -1 if the path is that of no row here."""
+        name, _, number = path.rpartition(b"/")
+        if not number.isdigit() or path.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name:
+            return None, -1
+        return self.place / os.fsdecode(name), int(number)
 
     def table(self) -> "ArrowTable":
         """Return the table of the rows: their paths, and all columns of text, numbers and classes.
@@ -128,10 +133,18 @@ class ArrowSource(ImageSource):
         """
         if not self.place.is_dir():
             return ArrowTable(self.place, [""])
-        below = sorted(path for path in self.place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        if not below:
+        below = sorted(
+            path.relative_to(self.place) for path in self.place.rglob("*") if path.suffix.lower() in SUFFIXES
+        )
+        files = [path.as_posix() for path in below if not self._is_aside(path) and (self.place / path).is_file()]
+        if not files:
             raise ManifestError(f"{self.place} has no {PARQUET} or {ARROW} files; give the folder that holds them")
-        return ArrowTable(self.place, [path.relative_to(self.place).as_posix() for path in below])
+        return ArrowTable(self.place, files)
+
+    def _is_aside(self, path: Path) -> bool:
+        """Return whether a file is hidden, or one that ``datasets`` keeps beside the rows that it has saved."""
+        is_kept = path.name.startswith(_KEPT_ASIDE) and (self.place / path).with_name(_STATE).exists()
+        return is_kept or any(part.startswith(".") for part in path.parts)
 
 
 class ArrowTable(Table):
@@ -154,8 +167,10 @@ class ArrowTable(Table):
         first = _opened(place / files[0])
         self._columns = list(first.text_columns)
         self.not_read = tuple(first.other_columns)
+        self._named_classes = first.named_classes
         splits = {file: split_of_file(file) for file in files}
-        self._splits = splits if any(splits.values()) and COLUMNS[2] not in self._header(first) else {}
+        has_splits = COLUMNS[2] in {name.lower() for name in first.text_columns}
+        self._splits = splits if any(splits.values()) and not has_splits else {}
 
     def _header(self, file: "_File") -> list[str]:
         """Return the names of the columns of text; one that is named path has the paths that the file gives."""
@@ -174,6 +189,11 @@ class ArrowTable(Table):
                     f"{file.path} has the columns {found}, but {self._files[0]} has {first}; put files of different "
                     "columns into different folders"
                 )
+            if file.named_classes != self._named_classes:
+                raise ManifestError(
+                    f"{file.path} has names of classes for {listed(file.named_classes) or 'no column'}, but "
+                    f"{self._files[0]} has them for {listed(self._named_classes) or 'none'}; give each folder by itself"
+                )
             prefix = encode_name(os.fsencode(name)) + "/" if name else ""
             split = [self._splits[name]] if self._splits else []
             for number, texts in enumerate(file.texts()):
@@ -191,10 +211,14 @@ class _File(ABC):
         self._image = _image_column(path, schema)
         self._in_struct = pa.types.is_struct(schema.field(self._image).type)
         self._classes = _classes_of(schema)
+        self.named_classes = sorted(self._classes)
         others = [field for field in schema if field.name != self._image]
         texts = [field.name for field in others if _is_text(field.type)]
-        has_path = self._in_struct and schema.field(self._image).type.get_field_index(COLUMNS[0]) >= 0
-        self._gives_path = has_path and not {ORIGINAL_PATH, COLUMNS[0]} & set(texts)
+        self._gives_path = (
+            self._in_struct
+            and _has_text(schema.field(self._image).type, COLUMNS[0])
+            and not {ORIGINAL_PATH, COLUMNS[0]} & set(texts)
+        )
         self._texts = texts
         self.text_columns = [*texts, *([ORIGINAL_PATH] if self._gives_path else [])]
         self.other_columns = [field.name for field in others if field.name not in texts]
@@ -210,9 +234,10 @@ class _File(ABC):
     def texts(self) -> Iterator[list[str]]:
         """Yield the texts of each row."""
         for table in self.tables():
-            columns = [self._as_texts(name, table[name].to_pylist()) for name in self._texts]
+            columns = [self._as_texts(name, table[name]) for name in self._texts]
             if self._gives_path:
-                columns.append([(image or {}).get(COLUMNS[0]) or "" for image in table[self._image].to_pylist()])
+                images = _values(self.path, self._image, table[self._image])
+                columns.append([(image or {}).get(COLUMNS[0]) or "" for image in images])
             yield from map(list, zip(*columns, strict=True)) if columns else ([] for _ in range(table.num_rows))
 
     def image(self, row: int) -> bytes | Failure:
@@ -228,15 +253,23 @@ class _File(ABC):
             return Failure("not_found", f"the row has no bytes{beside}")
         return bytes(data)
 
-    def _as_texts(self, name: str, values: list[Any]) -> list[str]:
+    def _as_texts(self, name: str, column: "pyarrow.ChunkedArray") -> list[str]:
+        """Return the texts of a column: the names of classes, or the values; "" for none."""
+        values = _values(self.path, name, column)
         names = self._classes.get(name)
         if names is None:
-            return ["" if value is None else str(value) for value in values]
-        return ["" if value is None or not 0 <= value < len(names) else names[value] for value in values]
+            missing = (value is None or (isinstance(value, float) and math.isnan(value)) for value in values)
+            return ["" if none else str(value) for value, none in zip(values, missing, strict=True)]
+        unknown = next((value for value in values if value is not None and value >= len(names)), None)
+        if unknown is not None:
+            raise ManifestError(
+                f"{self.path} has the class {unknown} in the column {name!r}, but names for {len(names)} classes alone"
+            )
+        return ["" if value is None or value < 0 else names[value] for value in values]
 
 
 class _Parquet(_File):
-    """A Parquet file; the images of a few row groups are in memory."""
+    """A Parquet file."""
 
     def __init__(self, path: Path) -> None:
         from pyarrow import parquet
@@ -246,8 +279,6 @@ class _Parquet(_File):
         metadata = self._file.metadata
         counts = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
         self._starts = list(accumulate(counts, initial=0))  # of row groups, and the number of rows
-        self._groups: OrderedDict[int, Any] = OrderedDict()
-        self._mutex = threading.Lock()
 
     def tables(self) -> Iterator["pyarrow.Table"]:
         """Yield a table for each row group."""
@@ -260,13 +291,22 @@ class _Parquet(_File):
         group = bisect_right(self._starts, row) - 1
         if row >= self._starts[-1]:
             raise IndexError
-        with self._mutex:
-            if group not in self._groups:
-                if len(self._groups) == _GROUPS:
-                    self._groups.popitem(last=False)
-                self._groups[group] = self._file.read_row_group(group, columns=[self._image])[self._image]
-            images = self._groups[group]
+        with _reading:  # two threads would read the same group twice
+            images = _images_of(self, group)
         return images[row - self._starts[group]].as_py()
+
+    def images_of(self, group: int) -> "pyarrow.ChunkedArray":
+        """Read the images of a row group."""
+        return self._file.read_row_group(group, columns=[self._image])[self._image]
+
+
+_reading = threading.Lock()
+
+
+@lru_cache(_GROUPS)
+def _images_of(file: _Parquet, group: int) -> "pyarrow.ChunkedArray":
+    """Return the images of a row group; those of the last ones, of whatever file, are in memory."""
+    return file.images_of(group)
 
 
 class _Arrow(_File):
@@ -328,7 +368,8 @@ def _image_column(path: Path, schema: "pyarrow.Schema") -> str:
 
     def holds_bytes(kind: "pyarrow.DataType") -> bool:
         if pa.types.is_struct(kind):
-            return bool(kind.get_field_index("bytes") >= 0)
+            place = kind.get_field_index("bytes")
+            return place >= 0 and holds_bytes(kind.field(place).type)
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
     found: list[str] = [field.name for field in schema if holds_bytes(field.type)]
@@ -341,6 +382,25 @@ def _image_column(path: Path, schema: "pyarrow.Schema") -> str:
         )
         raise ManifestError(f"{path} has {what}; expected one with the images, such as 'image'")
     return named[0]
+
+
+def _has_text(kind: "pyarrow.DataType", name: str) -> bool:
+    """Return whether a struct has a field of text with this name."""
+    import pyarrow as pa
+
+    place = kind.get_field_index(name)
+    return place >= 0 and bool(
+        pa.types.is_string(kind.field(place).type) or pa.types.is_large_string(kind.field(place).type)
+    )
+
+
+def _values(path: Path, name: str, column: "pyarrow.ChunkedArray") -> list[Any]:
+    """Return the values of a column in Python."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError, TypeError, NotImplementedError) as e:
+        raise ManifestError(f"{path} has values that cannot be read in the column {name!r}: {one_line(str(e))}") from e
+    return values
 
 
 def _is_text(kind: "pyarrow.DataType") -> bool:
@@ -362,10 +422,12 @@ def _is_text(kind: "pyarrow.DataType") -> bool:
 
 def _classes_of(schema: "pyarrow.Schema") -> dict[str, list[str]]:
     """Return the names of the classes of numbered columns, as Hugging Face's ``datasets`` writes them."""
+    import pyarrow as pa
+
+    numbered = {field.name for field in schema if pa.types.is_integer(field.type)}
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        return {
-            name: list(feature["names"]) for name, feature in features.items() if feature.get("_type") == "ClassLabel"
-        }
+        of_classes = {name: it["names"] for name, it in features.items() if it.get("_type") == "ClassLabel"}
+        return {name: list(map(str, names)) for name, names in of_classes.items() if name in numbered}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}

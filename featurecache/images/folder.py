@@ -69,15 +69,28 @@ def why_ignored(name: bytes) -> str:
     return "" if name.lower().endswith(_EXTENSION_BYTES) else "not an image file by its extension"
 
 
-def holds_only(folder: Path, suffixes: tuple[str, ...]) -> bool:
-    """Return whether a folder has files with these suffixes, and neither images nor folders; its first names tell."""
+def holds_only(folder: Path, suffixes: tuple[str, ...], *, below: bool = False) -> bool:
+    """Return whether a folder has files with these suffixes and no images, as far as its first names tell.
+
+    Parameters
+    ----------
+    below
+        Whether to look into the folders in it, too; if not, it must have none. Hidden ones do not count.
+    """
+    pending, found, left = [folder], False, _LOOKED_AT
     try:
-        with os.scandir(folder) as entries:
-            some = list(islice(entries, _LOOKED_AT))
-            others = any(entry.is_dir() or not why_ignored(os.fsencode(entry.name)) for entry in some)
-            return not others and any(entry.name.lower().endswith(suffixes) for entry in some)
+        while pending and left:
+            with os.scandir(pending.pop(0)) as entries:
+                some = [entry for entry in islice(entries, left) if not entry.name.startswith(".")]
+            left -= len(some)
+            folders = [Path(entry) for entry in some if entry.is_dir(follow_symlinks=False)]
+            if (folders and not below) or any(not why_ignored(os.fsencode(entry.name)) for entry in some):
+                return False
+            found = found or any(entry.name.lower().endswith(suffixes) for entry in some)
+            pending += folders
     except OSError:
         return False
+    return found and not pending
 
 
 def is_folder(path: bytes | Path) -> bool:

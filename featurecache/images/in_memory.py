@@ -1,5 +1,6 @@
 """Images that a program holds in memory: arrays of pixels, and the bytes of image files."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -7,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import ManifestError
+from featurecache.errors import ManifestError, NoImagesError
 from featurecache.images.failures import Failure
 from featurecache.images.files import FileContent, Stat, content_of
 from featurecache.images.image_source import ImageSource
@@ -16,6 +17,7 @@ from featurecache.images.splits import split_named
 from featurecache.text import listed
 
 ImageData: TypeAlias = "bytes | NDArray[np.uint8]"
+MEMORY = "images in memory"
 _CHANNELS = (1, 3)
 _SHAPES = "expected uint8 of shape (height, width), (height, width, 1) or (height, width, 3)"
 
@@ -45,8 +47,8 @@ class MemorySource(ImageSource):
 
     @property
     def name(self) -> str:
-        """What a cache's provenance records as ``images``."""
-        return "memory"
+        """What a cache's provenance records as ``images``; nothing is there later."""
+        return MEMORY
 
     def stat(self, path: str) -> Stat | None:
         """Return None: a change is detected by the bytes alone."""
@@ -109,7 +111,7 @@ def from_memory(
         raise ManifestError(f"the array has shape {images.shape}, which is one image; give a list of images")
     data = [_checked(image, number) for number, image in enumerate(images)]
     n = len(data)
-    names = [f"{number:08d}" for number in range(n)] if paths is None else _as_many("paths", paths, n)
+    names = [f"{number:08d}" for number in range(n)] if paths is None else _as_many("paths", map(str, paths), n)
     flat = labels.ravel().tolist() if isinstance(labels, np.ndarray) else labels
     given = [None] * n if flat is None else _as_many("labels", flat, n)
     of_splits = [splits] * n if isinstance(splits, str) else _as_many("splits", splits, n)
@@ -117,11 +119,13 @@ def from_memory(
         (name, _class_name(label, classes), _split(split))
         for name, label, split in zip(names, given, of_splits, strict=True)
     ]
+    if not rows:
+        raise NoImagesError("no images were given")
     manifest = from_source(MemorySource(dict(zip(names, data, strict=True))), rows)
     if classes is not None:
         places = {name: number for number, name in enumerate(classes)}
         return manifest.with_classes(sorted(manifest.classes, key=lambda name: places.get(name, len(places))))
-    if all(isinstance(label, int | np.integer) for label in given if label is not None):
+    if all(_is_number(label) for label, (_, name, _) in zip(given, rows, strict=True) if name is not None):
         return manifest.with_classes(sorted(manifest.classes, key=int))
     return manifest
 
@@ -153,6 +157,8 @@ def _netpbm(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _as_many(what: str, values: Iterable[Any], n: int) -> list[Any]:
+    if isinstance(values, str):
+        raise ManifestError(f"the {what} are the text {values!r}; expected one for each image, in a list")
     found = list(values)
     if len(found) != n:
         raise ManifestError(f"got {len(found):,} {what} for {n:,} images; expected one for each image")
@@ -165,6 +171,11 @@ def _class_name(label: object, classes: Sequence[str] | None) -> str | None:
         if label and classes is not None and label not in classes:
             raise ManifestError(f"the label {label!r} is not one of the classes {listed(classes, sort=False)}")
         return label or None
+    if isinstance(label, float) and math.isnan(label):
+        return None
+    if isinstance(label, bool | np.bool_):
+        label = str(bool(label))
+        return label if classes is None else classes[label == "True"]
     if not isinstance(label, int | np.integer):
         raise ManifestError(f"the label {label!r} is of type {type(label).__name__}; expected a name, a number or None")
     if label < 0:
@@ -176,8 +187,12 @@ def _class_name(label: object, classes: Sequence[str] | None) -> str | None:
     return classes[int(label)]
 
 
-def _split(name: str) -> str:
-    split = split_named(name) if name else ""
+def _is_number(label: object) -> bool:
+    return isinstance(label, int | np.integer) and not isinstance(label, bool)
+
+
+def _split(name: object) -> str:
+    split = split_named(name) if name and isinstance(name, str) else None if name else ""
     if split is None:
         raise ManifestError(f"split {name!r} is unknown (expected train, valid, test or nothing)")
     return split

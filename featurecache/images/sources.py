@@ -135,7 +135,7 @@ def open_source(location: str | os.PathLike[str] | ImageSource) -> ImageSource:
     path = Path(location)
     if is_folder(path):
         return ArrowSource.of_folder(path) or ShardsSource.of(path) or FolderSource(path)
-    if shards := ShardsSource.of(path) if not path.exists() else None:
+    if shards := ShardsSource.of(path) if not os.path.lexists(path) else None:
         return shards
     if opener := _SOURCES.get(path.suffix.lower()):
         return opener(path)

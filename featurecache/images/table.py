@@ -17,19 +17,19 @@ from featurecache.errors import ManifestError, NoImagesError
 from featurecache.images.flags import join_flags
 from featurecache.images.names import decode_name, encode_name, has_escapes, shown_name
 from featurecache.images.splits import spellings_read, split_named
-from featurecache.images.table_text import COLUMNS, Table, read_text
+from featurecache.images.table_text import COLUMNS, PATH_WORDS, Table, read_text
 from featurecache.options import ImageOptions
 from featurecache.text import counted, listed
 
 _FAULTS = 5  # faults that a message lists; it counts the others
 _OTHER_NAMES = {
-    "path": "file filename filepath image imagename imagefile imagefilename imagepath img imgname imgpath photo",
     "label": "class classes classname classid classindex classidx classlabel cls labelname labelid labelindex labelidx "
     "labeltext labelstr truelabel imagelabel category categories categoryname categoryid target targetname targetlabel "
     "species breed diagnosis tag gt groundtruth groundtruthlabel truth",
     "split": "subset set partition phase usage purpose dataset part",
 }
 _MEANING = {name: column for column, names in _OTHER_NAMES.items() for name in names.split()}
+_MEANING |= dict.fromkeys(PATH_WORDS - {"path"}, "path")
 _FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "t", "f", "y", "n", ""})
 OWN_COLUMNS = frozenset({*COLUMNS, "sha256"})
 """Names that no further column of a table can have."""

@@ -13,16 +13,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
-from featurecache.errors import ManifestError
+from featurecache.errors import ManifestError, OptionError
 from featurecache.images.failures import Ignored
 from featurecache.images.formats import EXTENSIONS
 
 COLUMNS: Final = ("path", "label", "split")
 """The columns of a table that have a meaning."""
+PATH_WORDS: Final = frozenset(
+    [
+        "path",
+        "file",
+        "filename",
+        "filepath",
+        "image",
+        "imagename",
+        "imagefile",
+        "imagefilename",
+        "imagepath",
+        "img",
+        "imgname",
+        "imgpath",
+        "photo",
+    ]
+)
+"""Words for the first of them."""
 _SEPARATORS: Final = {",": "commas", "\t": "tabs", ";": "semicolons"}
 _LIST, _COMPRESSED = ".txt", ".gz"
 _OF_A_LIST = ""  # the separator of a list
 _SEPARATOR_OF: Final = {".csv": ",", ".tsv": "\t", _LIST: _OF_A_LIST}
+_QUOTED = 60  # letters of a faulty text
 _LINE_END: Final = re.compile("\r\n|\r|\n")
 
 
@@ -95,7 +114,7 @@ class TableText(Table):
         if self.separator == _OF_A_LIST:
             yield 0, [*COLUMNS[:2]]
             for number, line in enumerate(_LINE_END.split(self.text), start=1):
-                if line.strip():
+                if line.strip() and not (line.startswith("#") and not _names_image(line)):
                     yield number, self._path_and_label(line, number)
             return
         reader = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.separator, strict=True)
@@ -110,13 +129,18 @@ class TableText(Table):
 
     def _path_and_label(self, line: str, number: int) -> list[str]:
         """Divide a line of a list at a tab, or else at the last blank, unless all of it is the path of an image."""
-        path, tab, label = line.partition("\t")
-        if tab or _is_image(line):
-            return [path, label]
+        path, *labels = line.split("\t")
+        if len(labels) > 1:
+            raise ManifestError(
+                f"{self.name}, line {number}: {len(labels) + 1} fields with tabs between them, expected a path and a "
+                "label; write a table with names of columns for more"
+            )
+        if labels or _is_image(line):
+            return [path, *labels, *([] if labels else [""])]
         path, _, label = line.strip().rpartition(" ")
         if not path:
             return [line, ""]
-        if not _is_image(path) and any(map(_is_image, path.split(" "))):
+        if not _is_image(path) and _names_image(path):
             raise ManifestError(
                 f"{self.name}, line {number}: more than one word follows the path in {line!r}; put a tab "
                 "before the label, or write a CSV table with the columns path,label"
@@ -125,8 +149,26 @@ class TableText(Table):
 
 
 def text_of_frame(frame: DataFrame) -> TableText:
-    """Return the text of a DataFrame: that of the CSV file that it would be saved as, without its index."""
-    return TableText("the DataFrame", frame.to_csv(index=False), ",")
+    """Return the text of a DataFrame: that of the CSV file that it would be saved as, without its index.
+
+    Raises
+    ------
+    OptionError
+        If it is no DataFrame of pandas.
+    ManifestError
+        If it has text that no file can hold.
+    """
+    if not hasattr(frame, "to_csv"):
+        raise OptionError(
+            f"images are of type {type(frame).__name__}; expected a path, a manifest or a DataFrame of pandas: make "
+            "manifests with from_memory, from_source or read_manifest"
+        )
+    try:
+        text = frame.to_csv(index=False)
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise ManifestError(f"the DataFrame has text that is not UTF-8, {e.object[:_QUOTED]!a}; remove it") from e
+    return TableText("the DataFrame", text, ",")
 
 
 def open_table(path: Path) -> TableText | None:
@@ -192,8 +234,8 @@ def _decoded(path: Path) -> str:
 def _checked_list(table: TableText) -> TableText:
     """Return a list; raise `ManifestError` if it begins with the names of columns."""
     header = _first_line(table.text)
-    fields = [field.strip().lower() for field in re.split("[\t;,]", header)]
-    if len(fields) > 1 and COLUMNS[0] in fields:
+    words = {word.lower() for word in re.split(r"[\s;,]+", header)}
+    if words & PATH_WORDS and not _names_image(header):
         raise ManifestError(
             f"{table.name} begins with the names of columns, {header!r}; give it the extension .csv or .tsv"
         )
@@ -203,6 +245,11 @@ def _checked_list(table: TableText) -> TableText:
 def _first_line(text: str) -> str:
     """Return the first line that is not empty."""
     return _LINE_END.split(text.lstrip(), maxsplit=1)[0]
+
+
+def _names_image(line: str) -> bool:
+    """Return whether a word of a line ends as the name of an image does."""
+    return any(map(_is_image, line.split()))
 
 
 def _is_image(name: str) -> bool:

@@ -15,7 +15,7 @@ from pyarrow import parquet
 import featurecache
 from featurecache import feature_export
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.errors import OptionError, OutputError, UnknownNameError
+from featurecache.errors import ManifestError, OptionError, OutputError, UnknownNameError
 from tests.featurecache.conftest import write_image
 
 TAPS = ["features", "predictions"]
@@ -115,9 +115,22 @@ def test_the_projector_reads_its_folder_and_shows_the_images(cache, tmp_path):
         assert np.array_equal(np.asarray(small)[left : left + 24, left : left + 24], np.asarray(pixels.convert("RGB")))
 
 
-def test_a_projector_without_images_has_no_pictures(cache, tmp_path):
-    [folder] = featurecache.export_features(cache, tmp_path / "logs", form="projector", tap="features", images=tmp_path)
+def test_a_projector_without_images_has_no_thumbnails(cache, tmp_path, monkeypatch):
+    with pytest.raises(ManifestError, match=r"no image of the cache is in .*; give the folder that holds them"):
+        featurecache.export_features(cache, tmp_path / "logs", form="projector", tap="features", images=tmp_path)
+    monkeypatch.setattr(feature_export, "open_source", lambda _: featurecache.FolderSource(tmp_path))  # all are gone
+    [folder] = featurecache.export_features(cache, tmp_path / "logs", form="projector", tap="features")
     assert {path.name for path in folder.iterdir()} == {"tensors.tsv", "metadata.tsv", "projector_config.pbtxt"}
+
+
+def test_memory_of_texts_does_not_grow_with_the_rows(cache, tmp_path, monkeypatch):
+    asked = []
+    own = cache.text_columns
+    monkeypatch.setattr(feature_export, "_TEXT_NUMBERS", 40)
+    monkeypatch.setattr(cache, "text_columns", lambda rows: asked.append(rows) or own(rows))
+    featurecache.export_features(cache, tmp_path / "f.csv", tap="features")
+    assert max(rows.stop - rows.start for rows in asked) == 2
+    assert len((tmp_path / "f.csv").read_text().splitlines()) > len(cache)
 
 
 def test_tables_of_arrow_share_the_bytes_of_the_cache(cache):
@@ -155,6 +168,13 @@ def test_labels_of_a_table_are_exported(cache, tmp_path):
         ("f.npy", {}, UnknownNameError, r"unknown tap .* \(known: features, predictions\)"),
         ("f.npy", {"tap": "fc2"}, UnknownNameError, "unknown tap 'fc2'"),
         ("f.npy", {"tap": "features", "split": "test"}, UnknownNameError, "unknown split 'test'"),
+        ("f", {"tap": "features"}, OptionError, "unknown format 'f'; expected one of"),
+        (
+            "there.csv",
+            {"tap": "features", "form": "npy", "images": "x"},
+            OptionError,
+            "images are shown by the projector",
+        ),
         ("none/f.npy", {"tap": "features"}, OutputError, "none"),
         ("there.npy", {"tap": "features"}, OutputError, r"there\.csv exists; choose another path, or remove it"),
     ],
@@ -175,6 +195,20 @@ def test_a_column_with_the_name_of_a_tap_and_too_many_points(photos, tmp_path, m
     with pytest.raises(OptionError, match="the projector shows at most 0 images, not 1; choose a split"):
         featurecache.export_features(cache, tmp_path / "logs", form="projector", tap="predictions")
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "c.h5"}
+
+
+def test_an_array_of_any_name_has_its_table_beside_it(cache, tmp_path):
+    files = featurecache.export_features(cache, tmp_path / "v1.csv", form="npy", tap="features")
+    assert [file.name for file in files] == ["v1.csv", "v1.csv.csv"]
+    assert np.load(tmp_path / "v1.csv").shape == (21, 16)
+
+
+def test_columns_with_the_names_of_numbers_are_refused(photos, tmp_path):
+    (photos / "t.csv").write_text("path,features_3\ntrain/cats/0.png,x\n")
+    cache = featurecache.extract(photos / "t.csv", tmp_path / "c.h5", backbone=FakeBackbone())
+    for export in (cache.to_pandas, partial(featurecache.export_features, cache, tmp_path / "f.csv")):
+        with pytest.raises(OptionError, match="the further column 'features_3' has the name of a number of the tap"):
+            export(tap="features")
 
 
 @pytest.mark.parametrize("package", ["pyarrow", "pandas"])

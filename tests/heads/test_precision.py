@@ -99,6 +99,15 @@ def test_images_that_have_changed_are_skipped(cache, head, tmp_path):
 def test_what_cannot_be_compared_is_refused(cache, head):
     with pytest.raises(OptionError, match="nothing to compare: give another precision, dtype, engine or device"):
         heads.check_precision(cache, head, dtype="float32", precision="float32")
+    half = featurecache.extract(
+        featurecache.read_manifest(cache.made_by.images),
+        cache.path.with_name("half.h5"),
+        backbone=FakeBackbone(),
+        dtype="float16",
+    ).with_labels(dict(zip(cache.paths, ["cat", "dog"] * 30, strict=True)))
+    coarse = heads.train(half, "logreg", tap="features")
+    with pytest.raises(OptionError, match="the cache has float16 features, which float32 cannot make better; give an"):
+        heads.check_precision(half, coarse, dtype="float32")
     with pytest.raises(UnknownNameError, match="unknown precision 'half'"):
         heads.check_precision(cache, head, precision="half")
     with pytest.raises(UnknownNameError, match="unknown engine 'gpu'"):

@@ -125,6 +125,7 @@ def test_more_similar_images_than_there_are_and_images_that_fail(cache, folder, 
     [
         ({}, ParameterError, "nothing to compare; give image files, or paths of rows of the cache"),
         ({"rows": ["nope.png"]}, UnknownNameError, "unknown row 'nope.png'"),
+        ({"rows": "nope.png"}, UnknownNameError, "unknown row 'nope.png'"),
         ({"rows": ["nope.png"], "k": 0}, ParameterError, "k is 0; expected at least 1"),
         ({"rows": ["nope.png"], "tap": "nope"}, UnknownNameError, "unknown tap 'nope'"),
     ],

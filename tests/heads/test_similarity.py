@@ -153,3 +153,24 @@ def test_bad_queries_are_refused(cache, queries, k, error, words):
 def test_a_tap_that_is_not_there_is_named(cache):
     with pytest.raises(featurecache.FeatureCacheError, match="nope"):
         heads.SimilaritySearch(cache, "nope")
+
+
+def test_an_empty_cache_has_no_similar_images():
+    positions, similarities = nearest_rows(np.empty((0, 3), np.float32), np.empty(0, np.float32), np.ones((2, 3)), 4)
+    assert positions.shape == similarities.shape == (2, 0)
+
+
+def test_two_threads_that_search_first_measure_the_lengths_both(cache, monkeypatch):
+    search = heads.SimilaritySearch(cache, "features")
+    query = cache.features("features").X[:1]
+    expected = search.nearest(query, 3)
+    other = heads.SimilaritySearch(cache, "features")
+
+    def meanwhile(*arguments, **options):
+        if other._lengths is None:  # another thread finishes first
+            other._lengths = search._lengths
+        return nearest_rows(*arguments, **options)
+
+    monkeypatch.setattr("heads.similarity.nearest_rows", meanwhile)
+    assert other.nearest(query, 3) == expected
+    assert np.array_equal(other._lengths, search._lengths)

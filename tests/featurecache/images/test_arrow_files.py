@@ -222,6 +222,101 @@ def test_options_that_do_not_fit(tmp_path, data):
         read_manifest(tmp_path / "nowhere.parquet")
 
 
+def test_what_datasets_keeps_beside_its_rows_is_no_row(tmp_path, data):
+    table = as_hub(data[:3])
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "state.json").write_text("{}")
+    for name in ("data-00000-of-00001.arrow", "cache-0123.arrow", "tmpabc.arrow"):
+        with (
+            pa.OSFile(str(tmp_path / "saved" / name), "wb") as stream,
+            pa.ipc.new_stream(stream, table.schema) as writer,
+        ):
+            writer.write_table(table)
+    assert len(read_manifest(tmp_path / "saved")) == 3
+
+
+def test_folders_as_the_hub_has_them_and_folders_of_images_with_such_names(tmp_path, data):
+    for name in ("data/train-00000-of-00001.parquet", ".cache/x.parquet", "data/test/0.parquet"):
+        (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(as_hub(data), tmp_path / "repo" / name)
+    (tmp_path / "repo" / "README.md").write_text("x")
+    manifest = read_manifest(tmp_path / "repo")
+    assert {(entry.path.rpartition("/")[0], entry.split) for entry in manifest.entries} == {
+        ("data/train-00000-of-00001.parquet", "train"),
+        ("data/test/0.parquet", "test"),
+    }
+    write_image(tmp_path / "photos" / "cats" / "0.png", 1)
+    (tmp_path / "photos" / "state.json").write_text("{}")
+    assert rows(read_manifest(tmp_path / "photos")) == [("cats/0.png", "cats", "")]
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (pa.array(["x", "y"]), ["x", "y"]),
+        (pa.array([1.0, float("nan")]), ["1.0", None]),
+        (pa.array([1, -1]), ["dog", None]),
+        (pa.array([1, 5]), "has the class 5 in the column 'label', but names for 2 classes alone"),
+    ],
+)
+def test_columns_that_were_classes(tmp_path, data, label, expected):
+    table = with_classes(pa.table({"image": data[:2], "label": label}))
+    parquet.write_table(table, tmp_path / "photos.parquet")
+    if isinstance(expected, list):
+        assert [found for _, found, _ in rows(read_manifest(tmp_path / "photos.parquet"))] == expected
+        return
+    with pytest.raises(ManifestError, match=expected):
+        read_manifest(tmp_path / "photos.parquet")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"image": [{"bytes": "text", "path": "x"}]}, "has no column of bytes"),
+        ({"image": [{"bytes": 10**11, "path": "x"}]}, "has no column of bytes"),
+        (
+            {"image": [b"x"], "day": pa.array([10**7], pa.date32())},
+            "has values that cannot be read in the column 'day'",
+        ),
+    ],
+)
+def test_odd_columns_are_refused_in_one_line(tmp_path, table, message):
+    parquet.write_table(pa.table(table), tmp_path / "photos.parquet")
+    with pytest.raises(ManifestError, match=message) as caught:
+        read_manifest(tmp_path / "photos.parquet")
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_of_images_that_are_no_text_are_not_read(tmp_path, data):
+    parquet.write_table(pa.table({"image": [{"bytes": data[0], "path": 7}]}), tmp_path / "photos.parquet")
+    assert read_manifest(tmp_path / "photos.parquet").columns == {}
+
+
+def test_no_escape_leads_out_of_the_folder(tmp_path, data):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in").mkdir()
+    for name in ("out/s.parquet", "in/s.parquet"):
+        parquet.write_table(as_hub(data), tmp_path / name)
+    source = featurecache.open_source(tmp_path / "in")
+    outside = str(tmp_path / "out" / "s.parquet" / "0")
+    for path in (outside, outside.replace("/", "%2F", 1), "%2E%2E/out/s.parquet/0"):
+        assert source.read(path, max_bytes=10**6) == featurecache.Failure("not_found", "no such row")
+        assert not source.has_file(path.encode())
+    assert not source.has_file(outside.encode())
+
+
+def test_two_row_groups_are_in_memory_whatever_the_files(tmp_path, data):
+    from featurecache.images import arrow_files
+
+    (tmp_path / "data").mkdir()
+    for number in range(4):
+        parquet.write_table(as_hub(data), tmp_path / "data" / f"{number}.parquet", row_group_size=5)
+    source = featurecache.open_source(tmp_path / "data")
+    for number in range(4):
+        assert source.read(f"{number}.parquet/00000007", max_bytes=10**6).data == data[7]
+    assert arrow_files._images_of.cache_info().currsize == 2
+
+
 def test_files_of_other_columns_and_folders_with_images_beside(tmp_path, data):
     folder = tmp_path / "data"
     folder.mkdir()

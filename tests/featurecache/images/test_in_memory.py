@@ -74,6 +74,24 @@ def test_numbers_are_names_in_the_order_of_numbers():
     )
 
 
+def test_flags_missing_labels_and_paths_of_any_kind():
+    assert featurecache.from_memory(COLOURED, np.arange(6) > 2).classes == ("False", "True")
+    labels = [10, 2, float("nan"), "", None, 9]
+    manifest = featurecache.from_memory(COLOURED, labels, paths=range(6))
+    assert manifest.classes == ("2", "9", "10")
+    assert [label for _, label, _ in columns(manifest)] == ["10", "2", None, None, None, "9"]
+    assert [path for path, _, _ in columns(manifest)] == list("012345")
+
+
+def test_a_cache_of_images_in_memory_tells_where_they_were(tmp_path):
+    path = tmp_path / "m.h5"
+    featurecache.extract(featurecache.from_memory(COLOURED), path, backbone=FakeBackbone())
+    with pytest.raises(
+        ManifestError, match=r"the images of .*m\.h5 were in memory; give a folder with them by --images"
+    ):
+        featurecache.verify(path, recompute=2, backbone=FakeBackbone())
+
+
 def test_any_iterable_is_taken_and_a_file_that_is_no_image_is_a_failure(tmp_path):
     stream = io.BytesIO()
     Image.fromarray(COLOURED[0]).save(stream, "jpeg")
@@ -109,6 +127,8 @@ def test_any_iterable_is_taken_and_a_file_that_is_no_image_is_a_failure(tmp_path
         (COLOURED, {"labels": [3] * 6, "classes": ["a", "b"]}, "the label 3 is not the number of one of 2 classes"),
         (COLOURED, {"labels": ["c"] * 6, "classes": ["a", "b"]}, "the label 'c' is not one of the classes 'a', 'b'"),
         (COLOURED, {"paths": list("aabcde")}, "path 'a' occurs in two rows"),
+        (COLOURED, {"splits": [0, 1, 0, 1, 0, 1]}, "split 1 is unknown"),
+        (COLOURED, {"labels": "cat"}, "the labels are the text 'cat'; expected one for each image, in a list"),
     ],
 )
 def test_what_is_no_image_or_does_not_fit_is_refused_in_one_line(images, options, message):
@@ -118,5 +138,5 @@ def test_what_is_no_image_or_does_not_fit_is_refused_in_one_line(images, options
 
 
 def test_no_images_are_refused():
-    with pytest.raises(NoImagesError, match="no images in memory"):
+    with pytest.raises(NoImagesError, match="no images were given"):
         featurecache.from_memory([])

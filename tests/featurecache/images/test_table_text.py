@@ -11,7 +11,7 @@ import pytest
 
 import featurecache
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.errors import ManifestError, NoImagesError
+from featurecache.errors import ManifestError, NoImagesError, OptionError
 from featurecache.images.manifest import read_manifest
 from tests.featurecache.conftest import write_image
 from tests.featurecache.images.test_manifest import make, rows, table
@@ -91,6 +91,9 @@ def test_a_list_gives_labels_too_and_names_its_faults(tmp_path):
     for text, message in {
         "path,label\na.jpg,1\n": "the list {} begins with the names of columns, 'path,label'; give it the extension",
         "label\tpath\n1\ta.jpg\n": "give it the extension .csv or .tsv",
+        "path label\na.jpg 1\n": "begins with the names of columns, 'path label'",
+        "filename class\na.jpg 1\n": "begins with the names of columns, 'filename class'",
+        "a.jpg\tcat\ttrain\n": "the list {}, line 1: 3 fields with tabs between them, expected a path and a label",
         "a.jpg 1\nb.jpg 0 1\n": "the list {}, line 2: more than one word follows the path in 'b.jpg 0 1'; put a tab",
         "a.jpg 1\n./a.jpg 1\n": "the list {} has 1 fault: line 2: path 'a.jpg' is already in line 1",
     }.items():
@@ -100,6 +103,10 @@ def test_a_list_gives_labels_too_and_names_its_faults(tmp_path):
         read_manifest(table(tmp_path, "a.jpg 1\n", "val.txt"), path_column="file")
     with pytest.raises(NoImagesError, match=r"the list .*val\.txt has no rows"):
         read_manifest(table(tmp_path, "\n", "val.txt"))
+
+
+def test_comments_of_a_list_are_no_images(tmp_path):
+    assert rows(read_manifest(table(tmp_path, "# made by me\n#1.jpg 5\n#\n", "val.txt"))) == [("#1.jpg", "5", "")]
 
 
 # Windows paths
@@ -160,6 +167,17 @@ def test_a_frame_is_read_as_the_table_that_it_would_be_saved_as(tmp_path):
         == [("a.jpg", None, "train"), ("b.jpg", "dog", "valid"), ("c.jpg", "cat, small", "")]
     )
     assert manifest.columns == saved.columns == {"age": ("4", "3", "5"), "note": ('say "x"', "", "two\nlines")}
+
+
+@pytest.mark.parametrize("images", [["a.png"], None, 3, {"path": ["a.png"]}])
+def test_other_things_are_no_images(images):
+    with pytest.raises(OptionError, match="expected a path, a manifest or a DataFrame of pandas: make manifests with"):
+        read_manifest(images)
+
+
+def test_text_that_no_file_can_hold(tmp_path):
+    with pytest.raises(ManifestError, match=r"the DataFrame has text that is not UTF-8, .*udcff.*; remove it"):
+        read_manifest(pd.DataFrame({"path": pd.Series(["a\udcff.jpg"], dtype=object)}), root=tmp_path)
 
 
 def test_faults_of_a_frame_are_those_of_a_table(tmp_path, monkeypatch):
