@@ -134,6 +134,19 @@ def test_a_feature_set_takes_rows_without_reading(caches, monkeypatch):
     np.testing.assert_array_equal(taken.paths, plain.take(plain.y == 1).take(slice(2, 9)).paths)
 
 
+def test_a_feature_set_is_a_sequence_of_rows_that_may_be_written(caches):
+    for cache in caches:
+        rows = cache.features("wide")
+        pairs = list(rows)  # ends, as a dataset of PyTorch must
+        np.testing.assert_array_equal(np.stack([x for x, _ in pairs]), rows.X)
+        assert [int(y) for _, y in pairs] == rows.y.tolist()
+        x, _ = rows[-1]
+        x += 1
+        np.testing.assert_array_equal(rows[len(rows) - 1][0], x - 1)
+        with pytest.raises(IndexError):
+            rows[len(rows)]
+
+
 @pytest.mark.parametrize("gap", [0, 1_000_000_000])
 @pytest.mark.parametrize("piece", [1, 100_000])
 def test_how_much_is_read_at_a_time_makes_no_difference(gap, piece, both, monkeypatch):
