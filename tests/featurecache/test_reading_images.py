@@ -137,8 +137,8 @@ def test_a_replaced_cache_gets_the_default_order(numbered, tmp_path):
 @pytest.mark.parametrize("use_case", [extract, why])
 def test_a_table_of_wrong_paths_names_one_and_where_it_was_looked_for(photos, tmp_path, use_case):
     table = tmp_path / "t.csv"
-    table.write_text("path,label\n" + "".join(f"train\\cats\\{number}.png,cat\n" for number in range(5)))
-    wanted = f"the first is train\\cats\\0.png in {photos}: it has backslashes: there is train/cats/0.png"
+    table.write_text("path,label\n" + "".join(f"Train/Cats/{number}.png,cat\n" for number in range(5)))
+    wanted = f"the first is Train/Cats/0.png in {photos}: there is train/cats/0.png"
     said = []
     options = {"backbone": FakeBackbone(), "root": photos, "notify": said.append}
     if use_case is extract:
