@@ -1,7 +1,7 @@
 """Forward passes of a run: how many at once, in which order, and what an interruption leaves."""
 
-import _thread
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -159,7 +159,7 @@ def test_an_interruption_of_the_main_thread_loses_no_finished_pass(
     def interrupt():
         if not interrupted.is_set():
             interrupted.set()
-            _thread.interrupt_main()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # wakes it, as Ctrl-C does
 
     monkeypatch.setattr(featurecache.run.units, "SHARD_ROWS", 2 * BATCH)
     act = (lambda images: number_of(images, batches) == 4 and interrupt()) if during == "pass" else lambda _: None
