@@ -20,7 +20,7 @@ from featurecache.images.failures import Failure
 from featurecache.images.image_source import ImageSource
 from featurecache.images.sources import open_source
 from featurecache.storage.output_errors import require_place
-from featurecache.storage.publish import Draft, publish_directory, publishing
+from featurecache.storage.publish import Draft, publish_directory, publishing, remove_files
 
 PARQUET, NUMPY, CSV, PROJECTOR = "parquet", "npy", "csv", "projector"
 FORMATS: Final = {PARQUET: ".parquet", NUMPY: ".npy", CSV: ".csv", PROJECTOR: None}
@@ -107,8 +107,12 @@ def export_features(
     if form == PARQUET:
         _write_parquet(cache, path, taps, rows, progress)
     elif form == NUMPY:
-        _write_npy(cache, path, taps[0], rows, progress)
         _write_csv(cache, table, None, rows, lambda *_: None)
+        try:
+            _write_npy(cache, path, taps[0], rows, progress)
+        except BaseException:
+            remove_files([table])
+            raise
     elif form == CSV:
         _write_csv(cache, path, taps[0], rows, progress)
     else:

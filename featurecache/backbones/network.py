@@ -213,7 +213,7 @@ def describe_network(network_spec: NetworkSpec) -> list[LayerSummary]:
         LayerSummary(
             name=layer.name,
             kind=type(layer).__name__,
-            output_shape=tuple(outputs.get(layer.name, layer.output).shape[1:]),
+            output_shape=tuple(getattr(outputs.get(layer.name, layer.output), "shape", ())[1:]),
             parameters=layer.count_params() if isinstance(layer, load_keras().Layer) else 0,
             activation=getattr(getattr(layer, "activation", None), "__name__", ""),
             tap=taps.get(layer.name, ""),

@@ -192,7 +192,7 @@ class ClusterRun(ManifestRun[str]):
             return
         now = time.monotonic()
         self._alone_since = self._alone_since or now
-        if self._refusal:
+        if self._refusal and self._reference is None:
             raise self._refusal
         if now - self._alone_since >= self._pool.patience:
             raise ClusterError(

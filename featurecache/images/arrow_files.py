@@ -20,7 +20,7 @@ from featurecache.images.folder import holds_only
 from featurecache.images.image_source import ImageSource
 from featurecache.images.names import decode_name, encode_name
 from featurecache.images.splits import split_of_file
-from featurecache.images.table_text import COLUMNS, Table
+from featurecache.images.table_text import COLUMNS, ORIGINAL_PATH, Table
 from featurecache.text import listed
 
 if TYPE_CHECKING:
@@ -31,11 +31,10 @@ SUFFIXES = (PARQUET, ARROW)
 """The suffixes of the files, in lower case."""
 
 INSTALL = "pip install 'featurecache[data]'"
-ORIGINAL_PATH = "original_path"
-"""The further column with the paths that the files give for images."""
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"  # files of a folder that datasets has saved
 _KEPT_ASIDE = ("cache-", "tmp")  # results that datasets keeps in such a folder
+_LONGEST_NUMBER = 18  # digits
 _DIGITS = 8  # of a row's number in its path
 _IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "png")
 _OPEN_FILES = 8
@@ -117,7 +116,8 @@ class ArrowSource(ImageSource):
     def _file_and_row(self, path: bytes) -> tuple[Path | None, int]:
         """Return the file of a row and its number there; None and -1 if the path is that of no row here."""
         name, _, number = path.rpartition(b"/")
-        if not number.isdigit() or path.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name:
+        is_row = number.isdigit() and len(number) <= _LONGEST_NUMBER
+        if not is_row or path.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name:
             return None, -1
         return self.place / os.fsdecode(name), int(number)
 
@@ -217,7 +217,7 @@ class _File(ABC):
         self._gives_path = (
             self._in_struct
             and _has_text(schema.field(self._image).type, COLUMNS[0])
-            and not {ORIGINAL_PATH, COLUMNS[0]} & set(texts)
+            and not {ORIGINAL_PATH, COLUMNS[0]} & {name.lower() for name in texts}
         )
         self._texts = texts
         self.text_columns = [*texts, *([ORIGINAL_PATH] if self._gives_path else [])]
@@ -233,11 +233,13 @@ class _File(ABC):
 
     def texts(self) -> Iterator[list[str]]:
         """Yield the texts of each row."""
+        import pyarrow.compute
+
         for table in self.tables():
             columns = [self._as_texts(name, table[name]) for name in self._texts]
             if self._gives_path:
-                images = _values(self.path, self._image, table[self._image])
-                columns.append([(image or {}).get(COLUMNS[0]) or "" for image in images])
+                paths = pyarrow.compute.struct_field(table[self._image], COLUMNS[0])
+                columns.append([path or "" for path in _values(self.path, self._image, paths)])
             yield from map(list, zip(*columns, strict=True)) if columns else ([] for _ in range(table.num_rows))
 
     def image(self, row: int) -> bytes | Failure:
@@ -323,7 +325,10 @@ class _Arrow(_File):
 
     def tables(self) -> Iterator["pyarrow.Table"]:
         """Yield the table."""
-        yield self._table.select([*self._texts, *([self._image] if self._gives_path else [])])
+        import pyarrow as pa
+
+        columns = self._table.select([*self._texts, *([self._image] if self._gives_path else [])])
+        yield from (pa.Table.from_batches([batch]) for batch in columns.to_batches())
 
     def cell(self, row: int) -> Any:  # noqa: ANN401 - see `_File`
         """Return the value of the column of images in a row."""
@@ -427,7 +432,11 @@ def _classes_of(schema: "pyarrow.Schema") -> dict[str, list[str]]:
     numbered = {field.name for field in schema if pa.types.is_integer(field.type)}
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        of_classes = {name: it["names"] for name, it in features.items() if it.get("_type") == "ClassLabel"}
+        of_classes = {
+            name: it["names"]
+            for name, it in features.items()
+            if isinstance(it, dict) and it.get("_type") == "ClassLabel"
+        }
         return {name: list(map(str, names)) for name, names in of_classes.items() if name in numbered}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}

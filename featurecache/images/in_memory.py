@@ -167,15 +167,14 @@ def _as_many(what: str, values: Iterable[Any], n: int) -> list[Any]:
 
 def _class_name(label: object, classes: Sequence[str] | None) -> str | None:
     """Return the name of a class; None for no label."""
+    if isinstance(label, float) and math.isnan(label):
+        label = None  # as pandas has it
     if label is None or isinstance(label, str):
         if label and classes is not None and label not in classes:
             raise ManifestError(f"the label {label!r} is not one of the classes {listed(classes, sort=False)}")
         return label or None
-    if isinstance(label, float) and math.isnan(label):
-        return None
     if isinstance(label, bool | np.bool_):
-        label = str(bool(label))
-        return label if classes is None else classes[label == "True"]
+        return _flag_name(bool(label), classes)
     if not isinstance(label, int | np.integer):
         raise ManifestError(f"the label {label!r} is of type {type(label).__name__}; expected a name, a number or None")
     if label < 0:
@@ -185,6 +184,15 @@ def _class_name(label: object, classes: Sequence[str] | None) -> str | None:
     if label >= len(classes):
         raise ManifestError(f"the label {label} is not the number of one of {len(classes):,} classes")
     return classes[int(label)]
+
+
+def _flag_name(flag: bool, classes: Sequence[str] | None) -> str:  # noqa: FBT001 - the label itself
+    """Return the name of the class of a flag."""
+    if classes is None:
+        return str(flag)
+    if len(classes) != 2:  # noqa: PLR2004 - False and True
+        raise ManifestError(f"labels of True and False need two classes, got {listed(classes, sort=False)}")
+    return classes[flag]
 
 
 def _is_number(label: object) -> bool:

@@ -276,7 +276,8 @@ def read_manifest(
     ``split``. It is refused if a column that reads like one of these has another name and is not given. Its other
     columns are further columns: the cache keeps their texts as they stand. Blanks around other values do not count. A
     ``path`` is the file name itself, or the name in the form of `encode_name`; ``\`` stands for ``/`` where there is
-    such a file. A list (``.txt``) has a path in each line, and perhaps a label after a tab or the last blank.
+    such a file. A list (``.txt``) has a path in each line, and perhaps a label after a tab or the last blank; ``#``
+    begins a comment.
 
     The splits are train (or training), valid (or validation, val, dev, eval) and test (or testing, holdout), in upper
     or lower case. Names of classes that differ only in Unicode form or in blanks at the ends are one class.

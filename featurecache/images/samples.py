@@ -5,15 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from featurecache.images.failures import Ignored
-from featurecache.images.table_text import COLUMNS, Table
+from featurecache.images.table_text import COLUMNS, ORIGINAL_PATH, Table
 
 LABEL, TEXT, RECORD = ".cls", ".txt", ".json"
 SUFFIXES = (LABEL, TEXT, RECORD)
 """The suffixes of the files beside an image: its label, a text, and a record with further columns."""
 
 LARGEST = 1 << 20  # bytes of such a file
-ORIGINAL_PATH = "original_path"
-"""The further column with the paths that records give for images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +47,8 @@ def has_samples(images: Sequence[str], beside: Sequence[str]) -> bool:
 
     Images in folders get their classes from these; a record beside them may be about anything.
     """
-    keys = {_key(path) for path in images}
-    found = [path for path in beside if _key(path) in keys]
+    keys = {key for path in images for key in _keys(path)}
+    found = [path for path in beside if _stem(path) in keys]
     is_flat = not any("/" in path for path in images)
     return any(path.lower().endswith(LABEL) for path in found) or (is_flat and bool(found))
 
@@ -83,18 +81,19 @@ class SampleTable(Table):
         for shard in self._shards:
             ignored += (Ignored(shard.prefix + item.path, item.reason) for item in shard.ignored)
             files: dict[str, list[str]] = {}
-            for path in shard.beside:
-                files.setdefault(_key(path), []).append(path)
+            for path in sorted(shard.beside, key=lambda path: path.lower().endswith(LABEL)):  # labels count most
+                files.setdefault(_stem(path), []).append(path)
+            used: set[str] = set()
             for image in shard.images:
                 texts: dict[str, str] = {}
-                for path in sorted(files.get(_key(image), ()), key=lambda path: path.lower().endswith(LABEL)):
+                for path in (path for key in _keys(image) for path in files.get(key, ())):
                     fault = _add(texts, path, shard.read, others)
-                    if fault:
+                    if fault and path not in used:
                         ignored.append(Ignored(shard.prefix + path, fault))
+                    used.add(path)
                 columns |= dict.fromkeys(texts)
                 found.append((shard.prefix + image, shard.split, texts))
-            keys = {_key(image) for image in shard.images}
-            alone = (path for path in shard.beside if _key(path) not in keys)
+            alone = (path for path in shard.beside if path not in used)
             ignored += (Ignored(shard.prefix + path, "not an image, and beside none") for path in alone)
         self.not_read, self.ignored = tuple(name for name in others if name not in columns), tuple(ignored)
         has_splits = COLUMNS[2] not in columns and any(split for _, split, _ in found)
@@ -104,30 +103,59 @@ class SampleTable(Table):
             yield number, [path, *(texts.get(name, "") for name in names), *([split] if has_splits else [])]
 
 
-def _key(path: str) -> str:
-    """Return what the files of a sample have in common: their path up to the first dot of the name."""
-    folder, slash, name = path.rpartition("/")
-    return f"{folder}{slash}{name.partition('.')[0]}"
+def _stem(path: str) -> str:
+    """Return a path without the suffix of its name."""
+    return path[: path.rindex(".")]
+
+
+def _keys(image: str) -> list[str]:
+    """Return the stems of files that belong to an image; those of the last one count most.
+
+    WebDataset's name of a sample is that up to the first dot: ``12.txt`` is beside ``12.left.jpg``, too. Images may
+    have dots in their own names, so that ``a.1.txt`` is beside ``a.1.jpg`` alone.
+    """
+    folder, slash, name = image.rpartition("/")
+    return list(dict.fromkeys([f"{folder}{slash}{name.partition('.')[0]}", _stem(image)]))
 
 
 def _add(texts: dict[str, str], path: str, read: Callable[[str], bytes], others: dict[str, None]) -> str:
     """Add the texts of a file beside an image; return what is wrong with it, or ""."""
     try:
-        text = read(path).decode("utf-8-sig").strip()
-        if not path.lower().endswith(RECORD):
+        text = _storable(read(path).decode("utf-8-sig").strip())
+        if path.lower().endswith(RECORD):
+            texts |= _texts_of(json.loads(text), others)
+        else:
             texts[COLUMNS[1] if path.lower().endswith(LABEL) else TEXT[1:]] = text
-            return ""
-        record = json.loads(text)
-        if not isinstance(record, dict):
-            return "a record that is no JSON object"
-    except (UnicodeDecodeError, RecursionError, ValueError):
-        return "neither text in UTF-8 nor JSON, as its name says"
+    except (RecursionError, ValueError):
+        return "neither text in UTF-8 nor a JSON object, as its name says"
     except (OSError, EOFError, RuntimeError, KeyError):
         return "its bytes in the archive are damaged"
+    return ""
+
+
+def _texts_of(record: object, others: dict[str, None]) -> dict[str, str]:
+    """Return the texts, numbers and flags of a record as texts by column; note the names of other columns.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON object, or has texts that no cache can store.
+    """
+    if not isinstance(record, dict):
+        raise ValueError  # noqa: TRY004 - as for every other fault of a file
+    texts = {}
     for name, value in record.items():
-        column = ORIGINAL_PATH if name.strip().lower() == COLUMNS[0] else name
+        column = _storable(ORIGINAL_PATH if name.strip().lower() == COLUMNS[0] else name)
         if isinstance(value, str | int | float):
-            texts[column] = str(value).replace("\0", " ")
+            texts[column] = _storable(str(value))
         elif value is not None:
             others[column] = None
-    return ""
+    return texts
+
+
+def _storable(text: str) -> str:
+    """Return a text; raise `ValueError` if it has a NUL or a lone surrogate, which no cache can store."""
+    if "\0" in text:
+        raise ValueError
+    text.encode()
+    return text

@@ -16,12 +16,12 @@ from featurecache.images.files import FileContent, Stat
 from featurecache.images.folder import holds_only
 from featurecache.images.image_source import ImageSource
 from featurecache.images.names import decode_name, encode_name
-from featurecache.images.samples import SampleTable
+from featurecache.images.samples import SampleTable, has_samples
 from featurecache.images.splits import split_of_file
 from featurecache.text import counted
 
 _SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_BRACES = re.compile(r"\{(?:(\d{1,9})\.\.(\d{1,9})|([^{}]*,[^{}]*))\}")
 _MOST = 1_000_000  # names that a pattern stands for
 
 
@@ -99,14 +99,20 @@ class ShardsSource(ImageSource):
         missing = [path for path in paths if not path.exists()]
         if missing:
             raise ManifestError(
-                f"{counted(len(missing), 'shard')} of {len(paths):,} does not exist, first {missing[0]}; "
+                f"{counted(len(missing), 'TAR shard')} of {len(paths):,} does not exist, first {missing[0]}; "
                 f"{self.place.name} stands for all of them"
             )
         shards = [
             ArchiveSource(path).shard(encode_name(os.fsencode(path.name)) + "/", split_of_file(path.name))
             for path in paths
         ]
-        return SampleTable(f"the shards {self.place}", shards)
+        images = [image for shard in shards for image in shard.images]
+        if any("/" in image for image in images) and not any(has_samples(it.images, it.beside) for it in shards):
+            raise ManifestError(
+                f"the TAR shards {self.place} have images in folders, such as {images[0]}, and no labels beside them; "
+                "read each archive by itself, whose folders give classes, and merge the caches"
+            )
+        return SampleTable(f"the TAR shards {self.place}", shards)
 
     def _shards(self) -> Iterator[Path]:
         """Yield the paths of the shards."""
@@ -131,9 +137,11 @@ def _expanded(pattern: str) -> list[str]:
     """Return the names that a pattern stands for."""
     pieces = _BRACES.split(pattern)
     choices: list[list[str]] = [[pieces[0]]]
+    count = 1
     for first, last, words, after in zip(pieces[1::4], pieces[2::4], pieces[3::4], pieces[4::4], strict=True):
         numbers = range(int(first), int(last) + 1) if first else ()
-        if len(numbers) > _MOST:
-            raise ManifestError(f"{pattern} stands for {len(numbers):,} files; expected at most {_MOST:,}")
+        count *= len(numbers) if first else words.count(",") + 1
+        if not 0 < count <= _MOST:
+            raise ManifestError(f"{pattern} stands for {count:,} files; expected 1 to {_MOST:,}")
         choices += [[f"{number:0{len(first)}d}" for number in numbers] if first else words.split(","), [after]]
     return ["".join(parts) for parts in product(*choices)]

@@ -19,6 +19,8 @@ from featurecache.images.formats import EXTENSIONS
 
 COLUMNS: Final = ("path", "label", "split")
 """The columns of a table that have a meaning."""
+ORIGINAL_PATH: Final = "original_path"
+"""The further column with the paths that files with images in them give for these."""
 PATH_WORDS: Final = frozenset(
     [
         "path",
@@ -114,7 +116,7 @@ class TableText(Table):
         if self.separator == _OF_A_LIST:
             yield 0, [*COLUMNS[:2]]
             for number, line in enumerate(_LINE_END.split(self.text), start=1):
-                if line.strip() and not (line.startswith("#") and not _names_image(line)):
+                if line.strip() and not _is_comment(line):
                     yield number, self._path_and_label(line, number)
             return
         reader = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.separator, strict=True)
@@ -233,7 +235,8 @@ def _decoded(path: Path) -> str:
 
 def _checked_list(table: TableText) -> TableText:
     """Return a list; raise `ManifestError` if it begins with the names of columns."""
-    header = _first_line(table.text)
+    lines = (line for line in _LINE_END.split(table.text) if line.strip() and not _is_comment(line))
+    header = next(lines, "")
     words = {word.lower() for word in re.split(r"[\s;,]+", header)}
     if words & PATH_WORDS and not _names_image(header):
         raise ManifestError(
@@ -245,6 +248,10 @@ def _checked_list(table: TableText) -> TableText:
 def _first_line(text: str) -> str:
     """Return the first line that is not empty."""
     return _LINE_END.split(text.lstrip(), maxsplit=1)[0]
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("#") and not _names_image(line)
 
 
 def _names_image(line: str) -> bool:

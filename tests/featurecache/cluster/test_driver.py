@@ -217,7 +217,7 @@ def test_a_worker_with_other_weights_is_refused(extract_with):
 def test_a_cluster_that_shrinks_to_nothing_ends_the_run_and_keeps_what_is_committed(extract_with, plain, tmp_path):
     class Shrinking(ThreadWorker):
         def do(self, unit):
-            if len(pool.given) > 6:
+            if len(pool.given) > 4:  # two units each at first, another one once one is finished
                 pool.size = 0
                 raise Death
             return super().do(unit)
@@ -240,7 +240,7 @@ def test_a_worker_that_waits_for_room_which_nobody_has_ends_the_run(extract_with
 
     class Dying(ThreadWorker):
         def do(self, unit):
-            if len(pool.given) > 6:
+            if len(pool.given) > 2:  # two units at first, another one once one is finished
                 raise Death
             return super().do(unit)
 

@@ -287,6 +287,28 @@ def test_odd_columns_are_refused_in_one_line(tmp_path, table, message):
     assert "\n" not in str(caught.value)
 
 
+def test_classes_beside_features_of_other_forms_and_names_in_capitals(tmp_path, data):
+    features = {"captions": [{"dtype": "string"}], **CLASSES["info"]["features"]}
+    structs = [{"bytes": data[0], "path": "x"}]
+    table = pa.table({"image": structs, "label": [1], "Path": ["y"]})
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / "photos.parquet")
+    manifest = read_manifest(tmp_path / "photos.parquet")
+    assert (manifest.classes, manifest.columns) == (("dog",), {"original_path": ("y",)})
+
+
+def test_listing_an_arrow_file_reads_no_image(tmp_path, data, monkeypatch):
+    table = as_hub(data)
+    with pa.OSFile(str(tmp_path / "photos.arrow"), "wb") as stream, pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table, max_chunksize=4)
+    from featurecache.images import arrow_files
+
+    own, read = arrow_files._values, []
+    monkeypatch.setattr(arrow_files, "_values", lambda *arguments: read.append(arguments[2].type) or own(*arguments))
+    assert read_manifest(tmp_path / "photos.arrow").columns["original_path"][9] == "cat.9.png"
+    assert set(map(str, read)) == {"int64", "string"}
+
+
 def test_paths_of_images_that_are_no_text_are_not_read(tmp_path, data):
     parquet.write_table(pa.table({"image": [{"bytes": data[0], "path": 7}]}), tmp_path / "photos.parquet")
     assert read_manifest(tmp_path / "photos.parquet").columns == {}

@@ -128,6 +128,7 @@ def test_any_iterable_is_taken_and_a_file_that_is_no_image_is_a_failure(tmp_path
         (COLOURED, {"labels": ["c"] * 6, "classes": ["a", "b"]}, "the label 'c' is not one of the classes 'a', 'b'"),
         (COLOURED, {"paths": list("aabcde")}, "path 'a' occurs in two rows"),
         (COLOURED, {"splits": [0, 1, 0, 1, 0, 1]}, "split 1 is unknown"),
+        (COLOURED, {"labels": [True] * 6, "classes": ["a"]}, "labels of True and False need two classes, got 'a'"),
         (COLOURED, {"labels": "cat"}, "the labels are the text 'cat'; expected one for each image, in a list"),
     ],
 )

@@ -126,6 +126,50 @@ def test_records_give_labels_by_their_own_name(tmp_path, data):
     assert rows(read_manifest(path, label_column="breed")) == [("0.png", "pug", "valid"), ("1.png", "cat", "")]
 
 
+def test_images_with_dots_in_their_names_have_their_own_files(tmp_path, data):
+    members = sample("IMG.001", data[0], b"cat") | sample("IMG.002", data[1], b"dog") | sample("IMG.003", data[2])
+    assert [label for _, label, _ in rows(read_manifest(write_tar(tmp_path / "a.tar", members)))] == [
+        "cat",
+        "dog",
+        None,
+    ]
+    members = {"7.left.png": data[0], "7.right.png": data[1], "7.cls": b"cat", "7.right.json": b'{"side": 1}'}
+    manifest = read_manifest(write_tar(tmp_path / "b.tar", members))
+    assert rows(manifest) == [("7.left.png", "cat", ""), ("7.right.png", "cat", "")]
+    assert (manifest.columns, manifest.ignored) == ({"side": ("", "1")}, ())
+
+
+def test_many_images_of_one_beginning_read_each_file_once(tmp_path, data, monkeypatch):
+    from featurecache.images import archives
+
+    members = {}
+    for number in range(200):
+        members |= sample(f"cat.{number}", data[0], text=b"x")
+    path = write_tar(tmp_path / "photos.tar", members)
+    reads = []
+    read = archives._Tar.read
+    monkeypatch.setattr(archives._Tar, "read", lambda self, place, size: reads.append(place) or read(self, place, size))
+    assert len(read_manifest(path)) == len(reads) == 200
+
+
+@pytest.mark.parametrize(
+    "content", [b"a\0b", b'{"caption": "a\\u0000b"}', b'{"caption": "\\ud83d"}', b'{"a\\ud83d": "b"}']
+)
+def test_texts_that_no_cache_can_store_are_listed(tmp_path, data, content):
+    kind = {"record": content} if content.startswith(b"{") else {"text": content}
+    manifest = read_manifest(write_tar(tmp_path / "photos.tar", sample("0", data[0], b"cat", **kind)))
+    assert rows(manifest) == [("0.png", "cat", "")]
+    assert [item.reason for item in manifest.ignored] == ["neither text in UTF-8 nor a JSON object, as its name says"]
+
+
+def test_shards_with_folders_and_no_labels_are_refused(tmp_path, data):
+    write_tar(tmp_path / "data" / "s-0.tar", {"cats/0.png": data[0]})
+    with pytest.raises(
+        ManifestError, match=r"the TAR shards .* have images in folders, such as cats/0\.png, and no labels"
+    ):
+        read_manifest(tmp_path / "data")
+
+
 def test_folders_give_classes_whatever_lies_beside_their_images(tmp_path, data):
     members = {f"train/cats/{key}": content for key, content in sample("0", data[0], record=b'{"label": "x"}').items()}
     manifest = read_manifest(write_tar(tmp_path / "photos.tar", members))
@@ -145,15 +189,15 @@ def test_what_is_beside_an_image_and_cannot_be_read_is_listed(tmp_path, data):
     manifest = manifest_of(write_tar(tmp_path / "photos.tar", members), notify=said.append)
     assert rows(manifest) == [("0.png", "cat", ""), ("1.png", None, ""), ("2.png", "dog", "")]
     assert {item.path: item.reason for item in manifest.ignored} == {
-        "0.json": "neither text in UTF-8 nor JSON, as its name says",
-        "1.cls": "neither text in UTF-8 nor JSON, as its name says",
-        "1.json": "a record that is no JSON object",
-        "2.json": "neither text in UTF-8 nor JSON, as its name says",
+        "0.json": "neither text in UTF-8 nor a JSON object, as its name says",
+        "1.cls": "neither text in UTF-8 nor a JSON object, as its name says",
+        "1.json": "neither text in UTF-8 nor a JSON object, as its name says",
+        "2.json": "neither text in UTF-8 nor a JSON object, as its name says",
         "2.txt": "not an image file by its extension",
         "readme.txt": "not an image, and beside none",
         "../3.cls": "a name that leads out of the archive",
     }
-    assert any("neither text in UTF-8 nor JSON" in line and "and 2 more" in line for line in said)
+    assert any("neither text in UTF-8 nor a JSON object" in line and "and 3 more" in line for line in said)
 
 
 def test_a_cut_shard_gives_what_is_whole(tmp_path, data):
@@ -179,11 +223,15 @@ def test_no_other_path_is_read(tmp_path, data, path):
 def test_patterns_and_folders_that_are_none(tmp_path, data):
     write_tar(tmp_path / "data" / "s-0.tar", sample("0", data[0]))
     with pytest.raises(
-        ManifestError, match=r"2 shards of 3 does? not exist, first .*s-1\.tar; s-\{0\.\.2\}\.tar stands"
+        ManifestError, match=r"2 TAR shards of 3 does? not exist, first .*s-1\.tar; s-\{0\.\.2\}\.tar stands"
     ):
         read_manifest(tmp_path / "data" / "s-{0..2}.tar")
-    with pytest.raises(ManifestError, match=r"stands for 100,000,000 files; expected at most 1,000,000"):
+    with pytest.raises(ManifestError, match=r"stands for 100,000,000 files; expected 1 to 1,000,000"):
         read_manifest(tmp_path / "data" / "s-{00000000..99999999}.tar")
+    with pytest.raises(ManifestError, match=r"stands for 10,000,000,000 files; expected 1 to 1,000,000"):
+        read_manifest(tmp_path / "data" / "s-{00000..99999}-{00000..99999}.tar")
+    with pytest.raises(ManifestError, match=r"stands for 0 files; expected 1 to 1,000,000"):
+        read_manifest(tmp_path / "data" / "s-{9..0}.tar")
     write_image(tmp_path / "data" / "cats" / "0.png", 1)
     assert rows(read_manifest(tmp_path / "data")) == [("cats/0.png", "cats", "")]
     write_tar(tmp_path / "empty" / "s-0.tar", {"readme.txt": b"x"})

@@ -106,7 +106,7 @@ def test_a_list_gives_labels_too_and_names_its_faults(tmp_path):
 
 
 def test_comments_of_a_list_are_no_images(tmp_path):
-    assert rows(read_manifest(table(tmp_path, "# made by me\n#1.jpg 5\n#\n", "val.txt"))) == [("#1.jpg", "5", "")]
+    assert rows(read_manifest(table(tmp_path, "# path and label\n#1.jpg 5\n#\n", "val.txt"))) == [("#1.jpg", "5", "")]
 
 
 # Windows paths
