@@ -293,9 +293,8 @@ def test_a_service_is_compared_with_the_faster_one_by_hand():
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 def test_serve_measures_the_real_service_beside_one_by_hand(monkeypatch):
-    monkeypatch.setattr(serve_, "_PASSES", 1)
-    monkeypatch.setattr(serve_, "PHOTOGRAPHS", 16)
-    monkeypatch.setattr(serve_, "EXTRACTED", 32)
+    monkeypatch.setattr(serve_, "_PASSES", 2)
+    monkeypatch.setattr(serve_, "EXTRACTED", 64)
     rivals = ("fastapi by hand, async", "litserve")
     plan = replace(serve_.QUICK, rivals=rivals, clients=(32,), seconds=1.0, overload_seconds=2.0)
     found = serve_.run(plan)
