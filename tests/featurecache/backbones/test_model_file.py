@@ -1,5 +1,6 @@
 """Model files of the user's own: their features against Keras's own, and what is refused, in one line."""
 
+import json
 import re
 import shutil
 import zipfile
@@ -519,3 +520,16 @@ def test_weights_that_the_file_cannot_hold_are_not_allocated(files, tmp_path):
         model_file.read_network(path, preprocessing="unit")
     # Keras has nothing of it left to allocate when the next model is made
     assert model_file.read_network(files / "plain.keras", preprocessing="unit").parameters > 0
+
+
+def test_an_operation_of_several_outputs_is_in_the_summary_and_no_tap(tmp_path):
+    import keras
+
+    images = keras.Input((8, 8, 3))
+    left, right = keras.ops.split(images, 2, axis=2)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(keras.layers.Concatenate()([left, right]))
+    keras.Model(images, keras.layers.Dense(2, name="out")(pooled)).save(tmp_path / "split.keras")
+    shown = CliRunner().invoke(app, ["summary", str(tmp_path / "split.keras"), "--json"])
+    assert shown.exit_code == 0, shown.output
+    [split] = [layer for layer in json.loads(shown.stdout)["layers"] if layer["kind"] == "Split"]
+    assert (split["output_shape"], split["tap"]) == ([], "")

@@ -250,6 +250,26 @@ def test_a_worker_that_waits_for_room_which_nobody_has_ends_the_run(extract_with
     assert unfinished_records(tmp_path / "cache.h5")
 
 
+def test_a_cluster_that_is_lost_after_a_refusal_is_waited_for(extract_with, tmp_path):
+    """The refused machine is not the reason why nobody is left."""
+
+    class Other(ThreadWorker):
+        def __init__(self, order, threads):
+            super().__init__(replace(order, network={"backbone": FakeBackbone(seed=1)}), threads)
+
+    class Dying(ThreadWorker):
+        def do(self, unit):
+            if len(pool.given) > 2:
+                pool.size = 0
+                raise Death
+            return super().do(unit)
+
+    pool = ThreadPool(2, lambda order, number: (Dying if number else Other)(order, 1))
+    with pytest.raises(ClusterError, match="no room for a worker of a thread; what is committed is kept"):
+        extract_with(pool)
+    assert unfinished_records(tmp_path / "cache.h5")
+
+
 def test_workers_that_die_while_they_start_end_the_run(extract_with):
     class Dying(ThreadWorker):
         def start(self):
