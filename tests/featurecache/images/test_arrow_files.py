@@ -83,6 +83,17 @@ def test_columns_of_plain_bytes(tmp_path, data, form, kind):
     assert contents(manifest) == [hashlib.sha256(image).hexdigest() for image in data]
 
 
+def test_images_alone(tmp_path, data):
+    table = pa.table({"image": data})
+    parquet.write_table(table, tmp_path / "photos.parquet", row_group_size=4)
+    with pa.OSFile(str(tmp_path / "photos.arrow"), "wb") as stream, pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    for name in ("photos.parquet", "photos.arrow"):
+        manifest = read_manifest(tmp_path / name)
+        assert contents(manifest) == [hashlib.sha256(image).hexdigest() for image in data]
+        assert manifest.summary() == "10 images: no labels; no splits"
+
+
 def test_what_pandas_writes(tmp_path, data):
     frame = pd.DataFrame({"image": data, "label": pd.Categorical(["b", "a"] * 5), "split": ["train", "val"] * 5})
     frame.to_parquet(tmp_path / "photos.parquet")
