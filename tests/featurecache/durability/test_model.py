@@ -237,7 +237,8 @@ class ChangingFolder(RuleBasedStateMachine):
 
     @invariant()
     def the_cache_is_what_a_new_extraction_makes(self):
-        assert set(os.listdir(self.cache_path.parent)) <= {"c.h5", "c.h5.work"}
+        # the last one of a run that was killed while it removed its work directory; the next run removes it
+        assert set(os.listdir(self.cache_path.parent)) <= {"c.h5", "c.h5.work", "c.h5.work.old"}
         if self.is_current:
             fresh = extract(self.images, self.base / "fresh.h5", backbone=InterruptedBackbone(), batch_size=2).path
             assert contents(self.cache_path) == contents(fresh)
@@ -247,14 +248,13 @@ class ChangingFolder(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # what hypothesis draws depends on the constants of the code, and so does how long it takes
 def test_a_folder_that_changes(monkeypatch):
     monkeypatch.setattr(featurecache.run.units, "SHARD_ROWS", SHARD_ROWS)
 
     run_state_machine_as_test(
         ChangingFolder,
         settings=settings(
-            max_examples=30,
+            max_examples=40,
             stateful_step_count=20,
             deadline=None,
             derandomize=True,
