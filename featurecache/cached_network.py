@@ -188,7 +188,7 @@ def features_of(
     manifest = images if isinstance(images, Manifest) else from_files([Path(path) for path in images])
 
     def start() -> Backbone:
-        return find_network(cache, **options).start(batch_size, len(manifest))
+        return find_network(cache, **options).start(batch_size, batch_size)
 
     passes = _Passes(cache, tap, start)
     failures: dict[str, Failure] = {}

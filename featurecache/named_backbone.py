@@ -36,7 +36,8 @@ class NamedBackbone:
         Images per batch, unless the user sets another number.
     start
         Starts the backbone. Takes the batch size (None to measure the fastest one) and the approximate number of
-        images. Called once, and only if an image needs a forward pass.
+        images, or one batch for a caller that has one pass at a time. Called once, and only if an image needs a forward
+        pass.
     arguments
         The arguments of `source_of` that give the same backbone in another process.
     """

@@ -147,7 +147,7 @@ def verify(
         progress=lambda done, total: progress(done, total, "extracting rows again"),
     )
     for found, pixels in batches:
-        started = started or network.start(size, len(chosen))
+        started = started or network.start(size, size)
         rows += len(found)
         error = float(np.maximum(error, _largest_error(cache, found, started.forward(pixels))))
     if not error <= TOLERANCE:

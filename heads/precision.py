@@ -181,7 +181,7 @@ def check_precision(
         started: Backbone | None = None
         found, parts = [], []
         for some, pixels in batches:
-            started = started or network.start(size, len(chosen))
+            started = started or network.start(size, size)
             parts.append(as_stored(started.forward(pixels), head.tap, other))
             found += some
         after = np.concatenate(parts)

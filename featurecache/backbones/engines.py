@@ -7,7 +7,8 @@ from math import prod
 
 from featurecache.backbones.batch_size import Resizable, find_batch_size
 from featurecache.backbones.catalog import NetworkSpec
-from featurecache.backbones.keras_runtime import may_have_gpu
+from featurecache.backbones.device_group import DeviceGroup
+from featurecache.backbones.keras_runtime import find_devices, may_have_gpu
 from featurecache.backbones.protocol import Backbone, EngineFault
 from featurecache.backbones.weights import Weights
 from featurecache.errors import EngineError, UnknownNameError
@@ -17,6 +18,9 @@ from featurecache.text import in_short
 
 BATCH_SIZES = {"keras": 32, "numba": 64, "openvino": 32}
 """Default numbers of images in a batch."""
+
+IMAGES_PER_DEVICE = 2_000
+"""Images of a run for each GPU that takes part: a second one starts for seconds, in which the first computes many."""
 
 _AUTO = ("numba", "keras")
 """The engines that ``"auto"`` takes on a CPU, the faster one first."""
@@ -81,7 +85,8 @@ def start_engine(
 ) -> Backbone:
     """Start a network on an engine that `choose_engine` returned for it.
 
-    If ``batch_size`` is None, sizes are measured and the fastest for ``images`` images is used.
+    If ``batch_size`` is None, sizes are measured and the fastest for ``images`` images is used. Where there are several
+    GPUs of one model, Keras uses one for every `IMAGES_PER_DEVICE` images.
 
     Raises
     ------
@@ -91,7 +96,9 @@ def start_engine(
 
     def start(name: str) -> Resizable:
         size = batch_size or default_batch_size(name, network_spec)
-        return _start(name, network_spec, weights, taps, size, precision=precision, device=device, notify=notify)
+        return _start(
+            name, network_spec, weights, taps, size, precision=precision, device=device, images=images, notify=notify
+        )
 
     try:
         backbone = start(engine)
@@ -115,6 +122,7 @@ def _start(
     *,
     precision: str,
     device: str,
+    images: int,
     notify: Callable[[str], None],
 ) -> Resizable:
     """Start a network on this engine; raise `EngineFault` if that is not possible here."""
@@ -132,9 +140,17 @@ def _start(
         )
     from featurecache.backbones.keras_engine import KerasBackbone
 
-    return KerasBackbone(
-        network_spec, weights, taps=taps, batch_size=batch_size, precision=precision, device=device, notify=notify
-    )
+    devices = find_devices(device)[: max(1, images // IMAGES_PER_DEVICE)]
+    members = [
+        KerasBackbone(
+            network_spec, weights, taps=taps, batch_size=batch_size, precision=precision, device=name, notify=notify
+        )
+        for name in devices
+    ]
+    if len(members) == 1:
+        return members[0]
+    notify(f"computing on {len(members)} GPUs")
+    return DeviceGroup(members)
 
 
 def _obstacle(engine: str, network_spec: NetworkSpec, device: str, precision: str) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from threading import Condition
+from threading import Condition, Lock
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from featurecache.backbones.weights import Weights
 from featurecache.errors import DeviceError
 from featurecache.provenance import environment_settings
 
+_COMPILING = Lock()  # passes of several devices may be compiled again at the same time; Keras's settings are one
 _TRIALS = 4  # images at least on which a smaller batch is tried
 
 
@@ -77,7 +78,7 @@ class KerasBackbone:
     precision
         ``"float32"``, or ``"mixed"`` for half precision with float32 results.
     device
-        ``"auto"`` (a GPU where there is one), ``"cpu"`` or ``"gpu"``.
+        ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"gpu"``, or one by number, as ``"gpu:1"``.
     notify
         Called with a one-line message when the device runs out of memory and batches become smaller.
 
@@ -104,6 +105,7 @@ class KerasBackbone:
     ) -> None:
         self.spec = network_spec.spec(weights.identity, taps, precision)
         self._device, self._notify = find_device(device), notify
+        self._kind = self._device.partition(":")[0]
         policy = "mixed_float16" if precision == "mixed" else "float32"
         with placed(self._device), fixed_settings(policy):
             model = load_keras().Model(*tapped(network_spec, weights, self.spec.taps, dtype_policy=policy))
@@ -118,8 +120,8 @@ class KerasBackbone:
         self._compile(batch_size)
 
     def _compile(self, batch_size: int) -> None:
-        with placed(self._device), fixed_settings():
-            rows = rows_of_pass(batch_size) if self._device == "cpu" else batch_size
+        with _COMPILING, placed(self._device), fixed_settings():
+            rows = rows_of_pass(batch_size) if self._kind == "cpu" else batch_size
             self._passes = {batch_size: self._pass(rows)}
 
     def _pass(self, rows: int) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
@@ -175,7 +177,7 @@ class KerasBackbone:
     @property
     def passes_at_once(self) -> int:
         """Two on a GPU, to copy data of one pass while another is computed; one with PyTorch, which queues passes."""
-        return 2 if self._device == "gpu" and load_keras().backend.backend() != "torch" else 1
+        return 2 if self._kind == "gpu" and load_keras().backend.backend() != "torch" else 1
 
     @property
     def provenance(self) -> Mapping[str, str]:
@@ -184,7 +186,7 @@ class KerasBackbone:
             "engine": "keras",
             **versions(),
             **threads_that_matter(),
-            "device": self._device,
+            "device": self._kind,
             "batch_size": str(self.batch_size),
             **environment_settings(),
         }

@@ -138,7 +138,7 @@ def may_have_gpu() -> bool:
 
 
 def find_device(asked: str) -> str:
-    """Return ``"gpu"`` or ``"cpu"``: the requested device; for ``"auto"`` the GPU if there is one.
+    """Return the requested device: ``"gpu"``, ``"cpu"``, or one by number; for ``"auto"`` the GPU if there is one.
 
     Raises
     ------
@@ -147,21 +147,42 @@ def find_device(asked: str) -> str:
     DeviceError
         If a GPU is requested and there is none.
     """
-    if asked not in DEVICES:
+    kind = asked.partition(":")[0]
+    if kind not in DEVICES:
         raise UnknownNameError("device", asked, DEVICES)
-    if asked == "cpu":
-        return "cpu"
+    if kind == "cpu":
+        return asked
     backend = load_keras().backend.backend()
     if _has_gpu(backend):
-        return "gpu"
-    if asked == "gpu":
+        return "gpu" if kind == "auto" else asked
+    if kind == "gpu":
         raise DeviceError(f"{backend} finds no GPU; install its GPU build and driver, or pass --device cpu")
     return "cpu"
 
 
+def find_devices(asked: str) -> tuple[str, ...]:
+    """Return the devices that can compute a run together: that of `find_device`, or all GPUs of the first one's model.
+
+    Environment variables of drivers, such as ``CUDA_VISIBLE_DEVICES``, choose among GPUs.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such device.
+    DeviceError
+        If a GPU is requested and there is none.
+    """
+    device = find_device(asked)
+    if device != "gpu":
+        return (device,)
+    models = _models_of_gpus(load_keras().backend.backend())
+    alike = tuple(f"gpu:{number}" for number, model in enumerate(models) if model == models[0])
+    return alike if len(alike) > 1 else ("gpu",)
+
+
 def placed(device: str) -> Any:  # noqa: ANN401 - Keras has no types
-    """Return a context in which Keras uses this device, ``"gpu"`` or ``"cpu"``."""
-    return nullcontext() if device == "gpu" else load_keras().device("cpu")
+    """Return a context in which Keras uses this device: ``"gpu"``, ``"cpu"``, or one by number, as ``"gpu:1"``."""
+    return nullcontext() if device == "gpu" else load_keras().device(device)
 
 
 @contextmanager
@@ -342,8 +363,16 @@ def without_collection() -> Iterator[None]:
 
 
 def _has_gpu(backend: str) -> bool:
+    return bool(_models_of_gpus(backend))
+
+
+def _models_of_gpus(backend: str) -> list[str]:
+    """Return the names of the GPUs' models, in the order of their numbers."""
     if backend == "tensorflow":
-        return bool(import_module("tensorflow").config.list_physical_devices("GPU"))
+        config = import_module("tensorflow").config
+        found = config.list_physical_devices("GPU")
+        return [str(config.experimental.get_device_details(gpu).get("device_name", "")) for gpu in found]
     if backend == "jax":
-        return any(device.platform == "gpu" for device in import_module("jax").devices())
-    return bool(import_module("torch").cuda.is_available())
+        return [str(device.device_kind) for device in import_module("jax").local_devices() if device.platform == "gpu"]
+    cuda = import_module("torch").cuda
+    return [cuda.get_device_name(number) for number in range(cuda.device_count())]

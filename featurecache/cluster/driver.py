@@ -37,7 +37,7 @@ _STOP_SECONDS = 60.0  # until units that have begun must have ended after Ctrl-C
 _WAITING_ROWS = 200_000  # images that wait for workers, at most, before more are hashed
 _STARTS = 3  # workers that may end while they start, if none has ever started
 
-_OWN = frozenset({"batch_size", "threads"})
+_OWN = frozenset({"batch_size", "threads", "devices"})
 """Fields of an engine in which workers may differ: features do not depend on them."""
 
 

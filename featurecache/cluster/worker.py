@@ -6,6 +6,7 @@ the work directory.
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -285,7 +286,7 @@ class Worker:
             listed = "; ".join(f"{d.field} is {d.theirs!r}, the driver has {d.ours!r}" for d in different)
             raise ClusterError(f"the network is another one here: {listed}; install the same weights and packages")
         self._weights = source.weights
-        self._backbone = source.start(order.batch_size, 0)
+        self._backbone = source.start(order.batch_size, sys.maxsize)  # any number, on all its GPUs
 
     def _environment(self) -> Environment:
         return environment_of(

@@ -6,7 +6,7 @@
                 └────────────────── threads ────────────────────────────┘      └── in manifest order ──┘
 
 Threads read and decode files ahead of the forward passes, within a bounded window. Batches go through the network in
-a thread of their own, two at a time on a GPU. Batches depend on the manifest alone (`featurecache.run.units`), and
+threads of their own: one, or two for each GPU. Batches depend on the manifest alone (`featurecache.run.units`), and
 results are kept in its order, so a resumed run gives the same features as an uninterrupted one.
 """
 
