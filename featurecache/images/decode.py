@@ -1,4 +1,6 @@
-"""Decodes image files to uint8 RGB pixels, shape (height, width, 3), by fixed rules, with Pillow and NumPy alone.
+"""Decodes image files to uint8 RGB pixels, shape (height, width, 3), by fixed rules, with Pillow and NumPy.
+
+HEIF files need pillow-heif, which is imported for the first one.
 
 An image that cannot be used is a `Failure` with a reason, never an exception. Colour profiles are not applied, as in
 ``keras.utils.load_img``.
@@ -21,6 +23,7 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageOps,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
@@ -33,7 +36,7 @@ from featurecache.errors import OptionError
 from featurecache.images.failures import Failure, UnusableImageError, check_bytes, one_line
 from featurecache.images.formats import format_of, what_else
 from featurecache.images.names import shown_name
-from featurecache.images.structure import what_is_missing, without_metadata
+from featurecache.images.structure import has_defined_alpha, jpeg2000_depths, what_is_missing, without_metadata
 from featurecache.notices import Notice
 from featurecache.options import FILTERS, MAX_PIXELS, RESIZES, DecodeOptions
 from featurecache.text import counted
@@ -41,7 +44,22 @@ from featurecache.text import counted
 DECODE_VERSION = 1
 """The version of these rules; it changes whenever the same bytes would give other pixels."""
 
+INSTALL = "pip install 'featurecache[heic]'"
 _MAX_BYTES = 268_435_456  # of a file with up to MAX_PIXELS pixels
+
+
+def _open_heif(file: io.BytesIO, name: str) -> PillowFile.ImageFile:
+    """Open a HEIF file, if the package that reads them is installed."""
+    try:
+        from pillow_heif import HeifImageFile, options
+
+        # Our threads decode many images at once; and which fault libheif's own threads report would depend on time.
+        options.DECODE_THREADS = 1
+        reader: Callable[[io.BytesIO, str], PillowFile.ImageFile] = HeifImageFile
+        return reader(file, name)
+    except ImportError:  # also of its own libraries, which it raises when it is used
+        raise UnusableImageError("not_installed", f"a HEIF (HEIC) file, which needs pillow-heif: {INSTALL}") from None
+
 
 # A format is read by its own class: Image.open would try others, hide their reasons, and apply a limit of its own. Of a
 # JPEG file of several pictures, the first one is read.
@@ -54,6 +72,8 @@ _READERS: Final[dict[str, Callable[[io.BytesIO, str], PillowFile.ImageFile]]] = 
     "TIFF": TiffImagePlugin.TiffImageFile,
     "PPM": PpmImagePlugin.PpmImageFile,
     "AVIF": AvifImagePlugin.AvifImageFile,
+    "HEIF": _open_heif,
+    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
 _SIDE_LIMIT = 1_000_000  # pixels; a filter's table of weights grows with the side, not with the area
 _FILTERS = {
@@ -302,12 +322,12 @@ def _upright(data: bytes, kind: str, max_pixels: int, draft: int, on_dark: Calla
     """Return the whole upright image in mode RGB, without another attempt; ``kind`` is its format."""
     image = _READERS[kind](io.BytesIO(data), "")
     _check_pixels(image.size, max_pixels)
-    if draft:
+    if draft and kind == "JPEG":
         image.draft(None, (draft, draft))
     rgb = _to_rgb(image, data, on_dark)
     if missing := what_is_missing(data, kind):
         raise UnusableImageError("damaged", f"a broken {kind} file: {missing}")
-    turn = _turn(image)
+    turn = None if kind == "HEIF" else _turn(image)  # libheif turns, as the file says besides its EXIF
     return rgb if turn is None else rgb.transpose(turn)
 
 
@@ -329,10 +349,13 @@ def _to_rgb(image: PillowFile.ImageFile, data: bytes, on_dark: Callable[[], obje
     """Load all pixels and convert them to mode RGB."""
     if isinstance(image, PpmImagePlugin.PpmImageFile) and image.tile[0].codec_name == "ppm":
         return _scaled_to_rgb(image, data, on_dark)
+    depths = jpeg2000_depths(data) if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile) else ()
+    if depths:
+        _check_jpeg2000(image, depths, data)
     transparency = image.info.get("transparency")  # a PNG text chunk after the pixels may overwrite it
     image.load()
     image.info.pop("transparency", None)
-    mode, bits = image.mode, _bits(image, data)
+    mode, bits = image.mode, _bits(image, data, depths)
     if mode.startswith("I;16") or (mode == "I" and isinstance(image, PpmImagePlugin.PpmImageFile)):
         return _grey16_to_rgb(image, bits, transparency, on_dark)
     if mode in {"RGB", "RGBA"} and bits > 8 and 0 < np.array(image.getextrema())[:3].max() < _DARK:  # noqa: PLR2004
@@ -349,18 +372,46 @@ def _to_rgb(image: PillowFile.ImageFile, data: bytes, on_dark: Callable[[], obje
             f"{kind} pixels (mode {mode}) have no defined brightness scale; convert the image to 8 bits",
         )
     rgb = image if mode == "RGB" else image.convert("RGB")
+    if depths and min(depths) < 8:  # noqa: PLR2004
+        rgb = _stretched(rgb, depths)
     if mode != "P" and isinstance(transparency, int | tuple):
         return _key_to_white(rgb, transparency, bits)
     return rgb
 
 
-def _bits(image: PillowFile.ImageFile, data: bytes) -> int:
-    """Return the bits per sample of a PNG or TIFF file; those of Pillow's samples for other formats."""
+def _bits(image: PillowFile.ImageFile, data: bytes, depths: tuple[int, ...]) -> int:
+    """Return the bits per sample of a PNG or TIFF file; those of Pillow's samples for other formats.
+
+    ``depths`` are those of a JPEG 2000 file, whose grey samples Pillow scales by their depth.
+    """
     if isinstance(image, PngImagePlugin.PngImageFile):
         return 16 if image.mode == "I;16" else data[_PNG_DEPTH_OFFSET]
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return int(max(image.tag_v2.get(_TIFF_BITS, (1,))))
-    return 16 if image.mode == "I" else 8  # Pillow scales the samples of a PPM file, which states their maximum
+    # Pillow has scaled samples of Netpbm, JPEG 2000 and HEIF files by the maximum or the depth that the file states.
+    return 16 if image.mode in {"I", "I;16"} else max(depths, default=8)
+
+
+def _check_jpeg2000(image: PillowFile.ImageFile, depths: tuple[int, ...], data: bytes) -> None:
+    """Raise `UnusableImageError` for samples whose meaning is not defined, or that Pillow does not scale."""
+    reason = ""
+    if min(depths, default=0) < 1:
+        reason = "signed samples"
+    elif image.mode in _TRANSPARENT and not has_defined_alpha(data, len(depths)):
+        reason = f"{counted(len(depths), 'band')}, of which none is defined as opacity"
+    elif image.mode not in {"L", "RGB"} and min(depths) < 8:  # noqa: PLR2004
+        reason = f"{min(depths)} bits with a palette, opacity or CMYK"
+    if reason:
+        raise UnusableImageError("unsupported", f"a JPEG2000 file of {reason}, which is not read; save it as 8-bit RGB")
+
+
+def _stretched(rgb: Image.Image, depths: tuple[int, ...]) -> Image.Image:
+    """Scale samples of less than 8 bits to the whole range; Pillow has shifted those of a JPEG 2000 file only."""
+    tables: list[int] = []
+    for depth in depths * (3 // len(depths)):
+        bits = min(depth, 8)
+        tables += ((value >> 8 - bits) * 255 // ((1 << bits) - 1) for value in range(_VALUES))
+    return rgb.point(tables)
 
 
 def _scaled_to_rgb(image: PillowFile.ImageFile, data: bytes, on_dark: Callable[[], object]) -> Image.Image:

@@ -15,6 +15,7 @@ FailureCode = Literal[
     "not_a_file",
     "not_an_image",
     "not_found",
+    "not_installed",
     "out_of_memory",
     "outside",
     "too_many_bytes",

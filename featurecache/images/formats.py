@@ -16,7 +16,8 @@ class Format:
     signature: re.Pattern[bytes]
 
 
-# A signature also matches a file that was cut soon after its beginning. A text may begin with BM or P6.
+# A signature also matches a file that was cut soon after its beginning. A text may begin with BM or P6. The first match
+# counts: AVIF is a kind of HEIF.
 FORMATS: Final = {
     "JPEG": Format((".jfif", ".jpe", ".jpeg", ".jpg"), re.compile(rb"\xff\xd8")),
     "PNG": Format((".png",), re.compile(rb"\x89PNG(?!\n|\r\r|.{8}CgBI)", re.DOTALL)),
@@ -26,6 +27,10 @@ FORMATS: Final = {
     "TIFF": Format((".tif", ".tiff"), re.compile(rb"II[*+]\0|II\0\*|MM\0[*+]|MM\*\0")),
     "PPM": Format((".pbm", ".pgm", ".pnm", ".ppm"), re.compile(rb"P[1-6f][\s#]")),
     "AVIF": Format((".avif",), re.compile(rb".{4}ftyp(?:avi[fs]|(?:mif1|msf1|miaf).{4,60}?avi[fs])", re.DOTALL)),
+    "HEIF": Format(
+        (".heic", ".heif", ".hif"), re.compile(rb".{4}ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1|miaf)", re.DOTALL)
+    ),
+    "JPEG2000": Format((".j2c", ".j2k", ".jp2", ".jpx"), re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51")),
 }
 """The formats that are read, by name; `featurecache.images.decode` has their readers."""
 
@@ -37,9 +42,7 @@ _REPLACE = "not an image; put the image itself in its place"
 _OTHERS: Final = tuple(
     (re.compile(pattern, re.DOTALL | re.IGNORECASE), f"{name}, {remedy}")
     for pattern, name, remedy in (
-        (rb".{4}ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1|miaf)", "HEIC", _CONVERT),
         (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL", _CONVERT),
-        (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000", _CONVERT),
         (rb"\x89PNG.{8}CgBI", "a PNG file in Apple's own form (CgBI)", _CONVERT),
         (
             rb"\x89PNG",

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic
 
@@ -334,13 +334,21 @@ def environment_of(
     part
         The part of the images, such as ``"2/4"``; None for all.
     """
-    packages = ("featurecache", "numpy", "pillow", "h5py")
+    packages = ("featurecache", "numpy", "pillow", "h5py", "pillow-heif")
     return Environment(
         engine=dict(backbone.provenance) if backbone else {},
         runner=f"{threads} decoding threads",
-        versions={"python": platform.python_version()} | {name: version(name) for name in packages},
+        versions={"python": platform.python_version()} | dict(filter(None, map(_version, packages))),
         weights_source=weights,
         max_pixels=max_pixels,
         processor=processor_class(),
         part=part,
     )
+
+
+def _version(package: str) -> tuple[str, str] | None:
+    """Return the name and the version of a package; None if it is not installed."""
+    try:
+        return package, version(package)
+    except PackageNotFoundError:
+        return None

@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 
+import pillow_heif
 import pytest
+from PIL import Image
 
 import featurecache
 from featurecache import extract
@@ -254,6 +257,25 @@ def test_why_counts_failures_that_are_tried_again(photos, tmp_path):
     plan = why(photos, path, backbone=FakeBackbone(), retry_failures=True)
     assert plan.reasons["retried"] == ["train/cats/broken.jpg"]
     assert (plan.to_dict()["compute"], plan.to_dict()["failures"]) == (1, 0)
+
+
+def test_an_image_whose_package_was_missing_is_read_once_it_is_installed(photos, tmp_path, monkeypatch):
+    path = tmp_path / "c.h5"
+    pillow_heif.from_pillow(Image.new("RGB", (40, 30), "teal")).save(photos / "train" / "cats" / "phone.HEIC")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pillow_heif", None)
+        cache = extract(photos, path, backbone=FakeBackbone())
+        [(name, reason)] = cache.failures.items()
+        assert name == "train/cats/phone.HEIC"
+        assert reason.endswith("which needs pillow-heif: pip install 'featurecache[heic]'")
+
+    cache = extract(photos, path, backbone=FakeBackbone())
+
+    assert not cache.failures
+    assert "train/cats/phone.HEIC" in cache.features("features").paths
+    assert cache.provenance["run"]["forwarded"] == 1
+    assert cache.made_by.versions["pillow-heif"] == pillow_heif.__version__
+    assert why(photos, path, backbone=FakeBackbone()).to_dict()["compute"] == 0
 
 
 def test_why_refuses_an_engine_as_extract_would(photos, tmp_path):

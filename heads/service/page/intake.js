@@ -3,7 +3,7 @@
 import { one, open } from "./dom.js";
 import { text } from "./messages.js";
 
-const IMAGE_NAME = /\.(jpe?g|png|gif|bmp|webp|tiff?|ppm|pgm|heic|avif)$/i;
+const IMAGE_NAME = /\.(jpe?g|png|gif|bmp|webp|tiff?|p[bgnp]m|avif|hei[cf]|hif|j2[ck]|jp[2x])$/i;
 const isImage = (file) => file.type.startsWith("image/") || IMAGE_NAME.test(file.name);
 
 export function startIntake(take, sayNothing) {

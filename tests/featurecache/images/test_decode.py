@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -50,6 +51,35 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def heif(*images: Image.Image, **options: object) -> bytes:
+    """A HEIF file without loss, apart from rounding."""
+    file, pictures = io.BytesIO(), pillow_heif.HeifFile()
+    for image in images:
+        pictures.add_from_pillow(image)
+    pictures.save(file, **{"quality": -1, "chroma": 444} | options)
+    return file.getvalue()
+
+
+def deep_heif(mode: str, samples: np.ndarray) -> bytes:
+    """A HEIF file with the high 10 bits of 16-bit samples."""
+    file = io.BytesIO()
+    pillow_heif.from_bytes(mode, (WIDTH, HEIGHT), samples.astype("<u2").tobytes()).save(file, quality=-1, chroma=444)
+    return file.getvalue()
+
+
+def jpeg2000(samples: np.ndarray, bits: int, **options: object) -> bytes:
+    """A JPEG 2000 file without loss whose samples have ``bits`` bits; Pillow writes 8 or 16 alone."""
+    stored = samples.itemsize * 8
+    shifted = (samples.astype(int) - (1 << bits - 1) + (1 << stored - 1)).astype(samples.dtype)
+    data = bytearray(saved(Image.fromarray(shifted), "JPEG2000", mct=0, **options))
+    size = data.index(b"\xff\x4f\xff\x51") + 4
+    for band in range(data[size + 37]):
+        data[size + 38 + 3 * band] = bits - 1
+    if b"ihdr" in data:
+        data[data.index(b"ihdr") + 14] = bits - 1
+    return bytes(data)
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -283,6 +313,26 @@ GOOD: dict[str, tuple[Callable[[], bytes], np.ndarray, float]] = {
     "avif grey": (lambda: saved(picture("L"), "AVIF", quality=100), grey(GREY), 8),
     "avif alpha": (lambda: saved(picture("RGBA"), "AVIF", quality=100, subsampling="4:4:4"), ALPHA_RGB, 8),
     "avif animated": (lambda: animation("AVIF", quality=100, subsampling="4:4:4"), RED, 8),
+    "heic": (lambda: heif(picture()), RGB, 2),
+    "heic grey": (lambda: heif(picture("L")), grey(GREY), 2),
+    "heic alpha": (lambda: heif(picture("RGBA")), ALPHA_RGB, 3),
+    "heic tiles": (lambda: heif(picture(), tile_size=16), RGB, 2),
+    "heic 10-bit": (lambda: deep_heif("RGB;16", DEEP), DEEP >> 8, 2),
+    "heic 10-bit grey": (lambda: deep_heif("L;16", WORDS), grey(WORDS >> 8), 2),
+    "heic of several pictures": (lambda: heif(Image.fromarray(RED), picture()), RED, 2),
+    "jp2": (lambda: saved(picture(), "JPEG2000"), RGB, 0),
+    "jp2 lossy": (lambda: saved(picture(), "JPEG2000", irreversible=True), RGB, 4),
+    "jp2 tiles": (lambda: saved(picture(), "JPEG2000", tile_size=(10, 10)), RGB, 0),
+    "jp2 grey": (lambda: saved(picture("L"), "JPEG2000"), grey(GREY), 0),
+    "jp2 alpha": (lambda: saved(picture("RGBA"), "JPEG2000"), ALPHA_RGB, 1),
+    "jp2 grey alpha": (lambda: saved(picture("LA"), "JPEG2000"), ALPHA_GREY, 1),
+    "jp2 1-bit": (lambda: jpeg2000(ONE >> 7, 1), grey(ONE), 0),
+    "jp2 4-bit": (lambda: jpeg2000(GREY >> 4, 4), grey((GREY >> 4) * 17), 0),
+    "jp2 5-bit rgb": (lambda: jpeg2000(RGB >> 3, 5), (RGB >> 3) * 255.0 / 31, 1),
+    "jp2 16-bit grey": (lambda: saved(Image.fromarray(WORDS), "JPEG2000"), grey(WORDS >> 8), 0),
+    "jp2 12-bit grey": (lambda: jpeg2000(WORDS >> 4, 12), grey(WORDS >> 8), 0),
+    "j2k": (lambda: saved(picture(), "JPEG2000", no_jp2=True), RGB, 0),
+    "j2k 10-bit grey": (lambda: jpeg2000(WORDS >> 6, 10, no_jp2=True), grey(WORDS >> 8), 0),
 }
 
 
@@ -411,6 +461,8 @@ ONE_OF_EACH = {
     "TIFF lzw": lambda: saved(Image.fromarray(scene(96, 128)), "TIFF", compression="tiff_lzw"),
     "PPM": lambda: saved(Image.fromarray(scene(96, 128)), "PPM"),
     "AVIF": lambda: saved(Image.fromarray(scene(96, 128)), "AVIF"),
+    "HEIF": lambda: heif(Image.fromarray(scene(96, 128))),
+    "JPEG2000": lambda: saved(Image.fromarray(scene(96, 128)), "JPEG2000"),
     "GIF animated": lambda: animation("GIF"),
     "PNG palette": lambda: palette_file("PNG", transparency=bytes(range(0, 160, 10))),
     "JPEG exif": lambda: saved(
@@ -420,7 +472,9 @@ ONE_OF_EACH = {
 
 
 @pytest.mark.parametrize("kept", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "TIFF lzw", "PPM", "AVIF"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "TIFF lzw", "PPM", "AVIF", "HEIF", "JPEG2000"]
+)
 def test_a_truncated_file_is_a_failure(kind, kept):
     data = ONE_OF_EACH[kind]()
 
@@ -446,7 +500,7 @@ def test_flipped_bits_in_compressed_data_are_noticed():
     assert failure.reason.startswith("a broken PNG file: ")
 
 
-@pytest.mark.parametrize("kind", ["TGA", "ICO", "PCX", "EPS", "JPEG2000", "PDF", "SGI"])
+@pytest.mark.parametrize("kind", ["TGA", "ICO", "PCX", "EPS", "PDF", "SGI"])
 def test_other_formats_of_pillow_are_not_opened(kind):
     assert decode(saved(picture(), kind), SMALL).code == "not_an_image"
 
@@ -454,12 +508,12 @@ def test_other_formats_of_pillow_are_not_opened(kind):
 def test_a_kind_of_file_that_is_not_known_is_quoted():
     assert decode(b"\x9a\x01" + bytes(range(200, 256)), SMALL) == Failure(
         "not_an_image",
-        "not a JPEG, PNG, WEBP, BMP, GIF, TIFF, PPM or AVIF image; "
+        "not a JPEG, PNG, WEBP, BMP, GIF, TIFF, PPM, AVIF, HEIF or JPEG2000 image; "
         r"the file begins with b'\x9a\x01\xc8\xc9\xca\xcb\xcc\xcd'",
     )
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000"])
 @pytest.mark.parametrize("kept", [12, 20, 50])
 def test_the_reason_of_a_file_cut_in_its_header_agrees_with_its_signature(kind, kept):
     data = ONE_OF_EACH[kind]()[:kept]
@@ -497,6 +551,75 @@ def test_a_jpeg_file_of_12_bits_is_not_called_broken():
     assert decode(bytes(data), SMALL) == Failure(
         "unsupported", "a JPEG file that is not read: cannot handle 12-bit layers"
     )
+
+
+JP2 = saved(picture(), "JPEG2000")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (saved(picture("RGBA"), "JPEG2000", no_jp2=True), "4 bands, of which none is defined as opacity"),
+        (saved(picture("LA"), "JPEG2000").replace(b"cdef", b"abcd"), "2 bands, of which none is defined as opacity"),
+        (JP2.replace(b"\x07\1\1\x07\1\1\x07\1\1", b"\x87\1\1" * 3), "signed samples"),
+        (jpeg2000(np.asarray(picture("RGBA")) >> 4, 4), "4 bits with a palette, opacity or CMYK"),
+    ],
+    ids=["raw", "undefined", "signed", "opacity of few bits"],
+)
+def test_samples_of_jpeg_2000_without_a_meaning_are_refused(data, words):
+    assert decode(data, SAME_SIZE) == Failure(
+        "unsupported", f"a JPEG2000 file of {words}, which is not read; save it as 8-bit RGB"
+    )
+
+
+@pytest.mark.parametrize("size", [(16, 16), (4000, 4000)])
+def test_a_jpeg_2000_file_of_two_sizes_is_a_failure(size):
+    header = JP2.index(b"ihdr") + 4
+
+    assert decode(JP2[:header] + struct.pack(">II", *size) + JP2[header + 8 :], SMALL).code == "damaged"
+
+
+@pytest.mark.parametrize(
+    ("size", "code"), [((16, 16), "damaged"), ((400, 400), "damaged"), ((8000, 7000), "too_many_pixels")]
+)
+def test_a_heif_file_of_two_sizes_is_a_failure(size, code):
+    data = ONE_OF_EACH["HEIF"]()
+    place = data.index(b"ispe") + 8
+
+    assert decode(data[:place] + struct.pack(">II", *size) + data[place + 8 :], SMALL).code == code
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("stated", [1, 6])
+def test_a_heif_file_turns_its_pixels_itself_whatever_its_exif_states(orientation, stated):
+    image, exif, file = Image.fromarray(scene()), Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    picture = pillow_heif.from_bytes("RGB", image.size, image.tobytes())
+    picture[0].info["exif"] = exif.tobytes()
+    picture.save(file, quality=-1, chroma=444)
+    data, entry = file.getvalue(), b"\1\x12\0\3\0\0\0\1\0"
+    assert (b"irot" in data or b"imir" in data) is (orientation > 1)
+    assert data.count(entry + bytes([orientation])) == 1
+    turned = Image.frombytes("RGB", image.size, image.tobytes())
+    turned.getexif()[0x0112] = orientation
+    upright = ImageOps.exif_transpose(turned)
+
+    pixels = decode(
+        data.replace(entry + bytes([orientation]), entry + bytes([stated])), DecodeRules(upright.size[::-1])
+    )
+
+    assert np.abs(pixels - np.asarray(upright).astype(float)).max() <= 2
+
+
+def test_a_heif_file_without_its_package_names_the_command_and_is_tried_again(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+
+    failure = decode(ONE_OF_EACH["HEIF"](), SMALL)
+
+    assert failure == Failure(
+        "not_installed", "a HEIF (HEIC) file, which needs pillow-heif: pip install 'featurecache[heic]'"
+    )
+    assert not failure.is_permanent
 
 
 def test_zero_bytes():
@@ -699,6 +822,8 @@ OPAQUE = np.full((HEIGHT, WIDTH, 1), 65535)
         (lambda: png(WIDTH, HEIGHT, 16, 2, rows16(DEEP)), False),
         (lambda: saved(Image.fromarray(RGB >> 4), "PNG"), False),  # 8 bits: the pixels are as dark as the image
         (lambda: tiff(WIDTH, HEIGHT, 12, 1, twelve_bits()), False),
+        (lambda: saved(Image.fromarray(TWELVE), "JPEG2000"), True),
+        (lambda: jpeg2000(TWELVE, 12), False),
     ],
 )
 def test_samples_that_leave_the_high_bits_empty_are_noticed(make, expected):

@@ -1,6 +1,7 @@
 import io
 from pathlib import Path
 
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -15,11 +16,14 @@ def box(brand: bytes, *compatible: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_is_known_by_what_pillow_writes(name):
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, name)
+    file, image = io.BytesIO(), Image.new("RGB", (8, 8))
+    if name == "HEIF":
+        pillow_heif.from_pillow(image).save(file)
+    else:
+        image.save(file, name)
+        assert {Image.registered_extensions().get(extension) for extension in FORMATS[name].extensions} == {name}
 
     assert format_of(file.getvalue()) == name
-    assert {Image.registered_extensions().get(extension) for extension in FORMATS[name].extensions} == {name}
 
 
 def test_every_extension_belongs_to_one_format():
@@ -34,7 +38,12 @@ def test_every_extension_belongs_to_one_format():
         (b"II+\0", "TIFF"),
         (box(b"avis"), "AVIF"),
         (box(b"mif1", b"mif1", b"avif"), "AVIF"),
-        (box(b"mif1", b"mif1", b"heic"), None),
+        (box(b"mif1", b"mif1", b"heic"), "HEIF"),
+        (box(b"mif1", b"heic"), "HEIF"),
+        (box(b"heic"), "HEIF"),
+        (box(b"hevx"), "HEIF"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+        (b"\xff\x4f\xff\x51", "JPEG2000"),
         (b"P6\n", "PPM"),
         (b"P6#", "PPM"),
         (b"P60 pages", None),
@@ -50,16 +59,12 @@ def test_signatures(data, name):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (box(b"heic"), "HEIC, an image format that is not read"),
-        (box(b"hevx"), "HEIC"),
-        (box(b"mif1", b"heic"), "HEIC"),
         (box(b"isom", b"mp41"), "a video"),
         (box(b"qt  "), "a video"),
         (box(b"crx "), "a camera's raw file"),
         (b"RIFF\0\0\0\0AVI LIST", "a video"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL, an image format that is not read"),
         (b"\xff\x0a\x00\x90", "JPEG XL"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
         (b"8BPS\0\1", "a Photoshop file"),
         (bytes(128) + b"DICM\2\0", "DICOM"),
         (b"\0\0\1\0\1\0\x10\x10", "an icon"),
@@ -94,7 +99,10 @@ def test_signatures(data, name):
         (b"404: Not Found", "a text that begins with '404: Not Found', not an image"),
         ("Gr\u00f6\u00dfe\nund Form".encode(), "a text that begins with 'Gr\u00f6\u00dfe und Form'"),
         ("Fehler 500".encode("utf-16"), "a text that begins with 'Fehler 500'"),
-        (b"\x9a\x01\x02\x03", "not a JPEG, PNG, WEBP, BMP, GIF, TIFF, PPM or AVIF image; the file begins with"),
+        (
+            b"\x9a\x01\x02\x03",
+            "not a JPEG, PNG, WEBP, BMP, GIF, TIFF, PPM, AVIF, HEIF or JPEG2000 image; the file begins with",
+        ),
     ],
 )
 def test_other_files_are_named(data, words):

@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
@@ -169,6 +170,32 @@ def test_a_tail_of_zeros_is_a_failure(name, start):
         assert isinstance(failure, Failure)
         assert failure.code == "damaged"
         assert failure.reason.startswith(f"a broken {name.split()[0]} file: ")
+
+
+def heif(image: Image.Image, **options: object) -> bytes:
+    file = io.BytesIO()
+    pillow_heif.from_pillow(image).save(file, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("start", [0.2, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("options", [{}, {"tile_size": 64}, {"quality": -1}], ids=["one", "tiles", "lossless"])
+def test_zeros_in_a_heif_file_are_a_failure(start, options):
+    data = heif(smooth(), **options)
+    assert isinstance(decode(data, RULES), np.ndarray)
+
+    for damaged in (zeroed(data, start), zeroed(data, start, start + 0.009)):
+        failure = decode(damaged, RULES)
+        assert failure == Failure("damaged", "a broken HEIF file: zero bytes stand in place of a part of its data")
+
+
+def test_zeros_in_the_metadata_of_a_heif_file_do_not_matter():
+    image = smooth()
+    image.info["exif"] = b"Exif\0\0II*\0\x08\0\0\0" + bytes(5000)
+    data = heif(image)
+    assert bytes(4000) in data
+
+    assert isinstance(decode(data, RULES), np.ndarray)
 
 
 def many_chunks(data: bytes) -> bytes:
