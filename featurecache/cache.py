@@ -25,6 +25,7 @@ from featurecache.images.classes import class_warnings
 from featurecache.images.names import shown_names
 from featurecache.images.splits import split_named
 from featurecache.images.table import LabelsTable
+from featurecache.images.views import are_views, images_of
 from featurecache.notices import Notice
 from featurecache.provenance import Provenance
 from featurecache.recipe import Recipe
@@ -226,6 +227,14 @@ class FeatureCache:
         names = shown_names([*rows, *failures])
         return np.array(names[: len(rows)], dtype=object), names[len(rows) :]
 
+    @cached_property
+    def contents(self) -> NDArray[np.object_]:
+        """The SHA-256 of each row's image, shape (n,), `str` objects: of a view, that of the image it shows."""
+        sha256: NDArray[np.object_] = self.index.images["sha256"].astype(str).astype(object)
+        if not are_views(self.paths).any():
+            return sha256
+        return np.array(images_of(self.paths.tolist(), sha256.tolist())[1], dtype=object)
+
     @property
     def failures(self) -> dict[str, str]:
         """Maps the path of each image without features to the reason."""
@@ -267,7 +276,7 @@ class FeatureCache:
             y=images["label"][rows].astype(np.int64),
             paths=self.paths[rows],
             splits=images["split"][rows].astype(str).astype(object),
-            sha256=images["sha256"][rows].astype(str).astype(object),
+            sha256=self.contents[rows],
             classes=self.classes,
             split=split and (split_named(split) or split),
             tap=tap,

@@ -15,7 +15,7 @@ from featurecache.errors import OptionError
 from featurecache.images.manifest import Images, manifest_of
 from featurecache.named_backbone import NamedBackbone
 from featurecache.options import ClusterOptions, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
-from featurecache.preparation import find, open_store, prepare
+from featurecache.preparation import find, open_store, prepare, with_views
 from featurecache.processors import processor_count
 from featurecache.rows import parts_folder
 from featurecache.run.manifest_run import ManifestRun
@@ -45,6 +45,7 @@ def extract(
     resize: str | None = None,
     filter: str | None = None,
     max_pixels: int | None = None,
+    views: str | None = None,
     root: str | os.PathLike[str] | None = None,
     label_from_name: bool = False,
     path_column: str | None = None,
@@ -71,8 +72,8 @@ def extract(
 
     The same call continues an interrupted run, or brings a cache up to date: only new content goes through the
     network. A cache or an interrupted run provides the values of ``backbone``, ``weights``, ``taps``, ``precision``,
-    ``dtype``, ``resize``, ``filter`` and ``max_pixels`` that are None. It refuses a value that differs from its recipe.
-    Without a cache, or with ``replace``, the defaults below apply.
+    ``dtype``, ``resize``, ``filter``, ``max_pixels`` and ``views`` that are None. It refuses a value that differs from
+    its recipe; other views may be asked for. Without a cache, or with ``replace``, the defaults below apply.
 
     Parameters
     ----------
@@ -105,6 +106,10 @@ def extract(
         How images are decoded, see `featurecache.options.DecodeOptions`; the defaults are ``"squash"``,
         ``"bilinear"`` and 50,000,000. A larger ``max_pixels`` is recorded in the cache, for later runs and for its
         heads. The limit for the bytes of a file grows with it.
+    views
+        Augmented views of each image that trains heads, besides itself: their number, and some of ``crop``, ``flip``
+        and ``color``, such as ``"5:crop,flip"``; ``"none"`` for none, which is the default. Each view is a row. See
+        `Manifest.with_views`.
     root, label_from_name, path_column, label_column, split_column
         See `featurecache.read_manifest`.
     class_order
@@ -186,7 +191,7 @@ def extract(
         precision=precision,
         dtype=dtype,
     )
-    decode = DecodeOptions(resize=resize, filter=filter, max_pixels=max_pixels)
+    decode = DecodeOptions(resize=resize, filter=filter, max_pixels=max_pixels, views=views)
     run = RunOptions(
         batch_size=batch_size,
         workers=workers,
@@ -213,7 +218,9 @@ def extract(
         class_order=class_order,
     )
     found = None if replace else find(cache_path)
-    manifest = manifest_of(images, options, known_classes=found.classes if found else (), notify=notify)
+    manifest = with_views(
+        manifest_of(images, options, known_classes=found.classes if found else (), notify=notify), views, found, notify
+    )
     with ExitStack() as stack:
         pool: RayPool | None = None
         if cluster:

@@ -18,7 +18,7 @@ from featurecache.errors import ManifestError, OptionError, OutputError
 from featurecache.images.decode import byte_limit, shrink
 from featurecache.images.failures import Failure
 from featurecache.images.image_source import ImageSource
-from featurecache.images.sources import open_source
+from featurecache.images.sources import ViewedSource, open_source
 from featurecache.storage.output_errors import require_place
 from featurecache.storage.publish import Draft, publish_directory, publishing, remove_files
 
@@ -248,7 +248,7 @@ def _write_projector(
     side = min(_SPRITE_SIDE, _SPRITES_SIDE // max(1, math.isqrt(max(0, count - 1)) + 1))
     place = cache.made_by.images if images is None else images
     if place is not None and side >= _SMALLEST_SPRITE:
-        thumbnails = _sprites(cache, rows, open_source(place), side, progress)
+        thumbnails = _sprites(cache, rows, ViewedSource(open_source(place)), side, progress)
         if thumbnails is None and images is not None:
             raise ManifestError(f"no image of the cache is in {place}; give the folder that holds them")
         if thumbnails is not None:
@@ -273,7 +273,7 @@ def _sprites(
     for number, (path, sha256) in enumerate(zip(cache.index.images["path"][rows], contents, strict=True)):
         content = source.read(path, max_bytes=byte_limit(limit))
         if not isinstance(content, Failure) and content.sha256.encode() == sha256:
-            pixels = shrink(content.data, side, max_pixels=limit)
+            pixels = shrink(content.data, side, max_pixels=limit, view=content.view)
             if not isinstance(pixels, Failure):
                 y, x = divmod(number, across)
                 height, width = pixels.shape[:2]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import OptionError
 from featurecache.format.mapped_file import ArrayPlace
+from featurecache.images.views import are_views
 from featurecache.recipe import Recipe
 from featurecache.rows import Rows, Selection, selected
 from featurecache.targets import Target, is_labelled, read_targets, require_target
@@ -29,7 +30,8 @@ class FeatureSet:
         targets.
     paths, splits, sha256
         Relative path, split and content hash (64 hexadecimal digits) of every row, shape (n,), `str` objects. A path is
-        the file's own name; a name that is not UTF-8 has the form of `featurecache.encode_name`.
+        the file's own name; a name that is not UTF-8 has the form of `featurecache.encode_name`. The hash of an
+        augmented view is that of its image: rows with the same hash belong together.
     classes
         Class names, in the order of the indices.
     split
@@ -107,6 +109,11 @@ class FeatureSet:
     def labelled(self) -> NDArray[np.bool_]:
         """Which rows have a label, shape (n,)."""
         return is_labelled(self.target, self.y)
+
+    @property
+    def is_view(self) -> NDArray[np.bool_]:
+        """Which rows are augmented views of images, shape (n,): they train heads and judge none."""
+        return are_views(self.paths)
 
     def with_target(self, target: str) -> "FeatureSet":
         """Return the same rows with the names of their classes read as several labels, or as numbers.

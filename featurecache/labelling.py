@@ -1,7 +1,7 @@
 """Labels, groups and weights that the rows of a cache are given, and what is asked of them."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from featurecache.errors import OptionError
 from featurecache.format.layout import CacheIndex
 from featurecache.images.classes import ordered, same_classes
 from featurecache.images.table import LabelsTable
+from featurecache.images.views import images_of
 
 
 def relabelled(
@@ -32,11 +33,10 @@ def relabelled(
     names: list[str | None] = []
     given: dict[str, str | None] = {}
     unmatched = dict(labels)
-    rows = (paths.tolist(), images["sha256"].astype(str).tolist(), images["label"].tolist())
-    for path, sha256, label in zip(*rows, strict=True):
-        key = path if path in labels else sha256
-        names.append(labels.get(key, before[label]))
-        if key in labels:
+    keys = _keys(labels, paths.tolist(), images["sha256"].astype(str).tolist())
+    for path, key, label in zip(paths.tolist(), keys, images["label"].tolist(), strict=True):
+        names.append(before[label] if key is None else labels[key])
+        if key is not None:
             given[path] = labels[key]
             unmatched.pop(key, None)
     one_of = same_classes({name for name in names if name is not None})
@@ -59,13 +59,19 @@ def with_slashes(labels: LabelsTable, paths: Collection[str]) -> LabelsTable:
 def columns_of(table: LabelsTable, index: CacheIndex, paths: NDArray[np.object_]) -> dict[str, NDArray[np.object_]]:
     """Return the further columns of a table of labels, with a text for each row of a cache."""
     numbers = {image: number for number, image in enumerate(table)}
-    images = zip(paths.tolist(), index.images["sha256"].astype(str).tolist(), strict=True)
-    found = np.array([numbers.get(path, numbers.get(sha256, -1)) for path, sha256 in images], dtype=np.intp)
+    keys = _keys(numbers, paths.tolist(), index.images["sha256"].astype(str).tolist())
+    found = np.array([-1 if key is None else numbers[key] for key in keys], dtype=np.intp)
     columns = {}
     for name, texts in table.columns.items():
         given = np.array([*texts, ""], dtype=object)[found]
         columns[name] = np.where(found >= 0, given, index.columns.get(name, ""))
     return columns
+
+
+def _keys(given: Collection[str], paths: list[str], contents: list[str]) -> Iterator[str | None]:
+    """Yield by which name a row is given something: its path, that of its image, or the content of that; or None."""
+    for path, image, content in zip(paths, *images_of(paths, contents), strict=True):
+        yield next((name for name in (path, image, content) if name in given), None)
 
 
 def require_groups(

@@ -23,8 +23,16 @@ ENGINES: Final = ("auto", "keras", "numba", "openvino")
 PREPROCESSING: Final = ("caffe", "tf", "torch", "unit", "none", "inside")
 """The modes of preprocessing; see `featurecache.NetworkSpec`."""
 
+VIEW_KINDS: Final = ("crop", "flip", "color")
+"""How augmented views differ from their image; see `Views`."""
+
 OWN_MODEL_PREFIX, OWN_MODEL_SUFFIX = "keras:", ".keras"
 """What a value of ``--backbone`` begins or ends with that is a path; see `own_model_path`."""
+
+NO_VIEWS: Final = "none"
+"""The value of ``views`` for images without views."""
+
+_MOST_VIEWS = 100
 
 LARGEST_SIDE: Final = 4096
 """The largest height or width of a network's input in pixels."""
@@ -168,6 +176,56 @@ def read_size(text: str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class Views:
+    """How many augmented views images get besides themselves, and how these differ.
+
+    Parameters
+    ----------
+    count
+        Views of each image, from 1 to 100.
+    kinds
+        Some of `VIEW_KINDS`, in their order: ``"crop"`` shows a part of the image, ``"flip"`` mirrors every second
+        view, ``"color"`` changes brightness, contrast and saturation.
+
+    Examples
+    --------
+    >>> views = Views.read("5:flip,crop")
+    >>> views, str(views)
+    (Views(count=5, kinds=('crop', 'flip')), '5:crop,flip')
+    """
+
+    count: int
+    kinds: tuple[str, ...]
+
+    @classmethod
+    def read(cls, text: str) -> "Views | None":
+        """Return the views that a text such as ``"5:crop,flip"`` names, or None for ``"none"``.
+
+        Raises
+        ------
+        OptionError
+            If the text has another form, or views would be equal.
+        """
+        if text == NO_VIEWS:
+            return None
+        found = re.fullmatch(r"([1-9][0-9]{0,2}):([a-z]+(?:,[a-z]+)*)", text) if isinstance(text, str) else None
+        count, kinds = (int(found[1]), found[2].split(",")) if found else (0, [])
+        if not 1 <= count <= _MOST_VIEWS or len(set(kinds)) < len(kinds) or not set(kinds) <= set(VIEW_KINDS):
+            raise OptionError(
+                f"views is {text!r}; expected a number from 1 to {_MOST_VIEWS}, a colon and some of "
+                f"{', '.join(VIEW_KINDS)}, such as 5:{','.join(VIEW_KINDS)}, or {NO_VIEWS}"
+            )
+        if kinds == ["flip"] and count > 1:
+            raise OptionError(
+                f"views is {text!r}, and an image has one mirror image; take 1:flip, or add crop or color"
+            )
+        return cls(count, tuple(kind for kind in VIEW_KINDS if kind in kinds))
+
+    def __str__(self) -> str:
+        return f"{self.count}:{','.join(self.kinds)}"
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkOptions(OptionGroup):
     """Options that determine the features and belong to the recipe; None means the cache's value, or the default."""
 
@@ -215,7 +273,7 @@ class NetworkOptions(OptionGroup):
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions(OptionGroup):
-    """How image files are decoded; ``resize`` and ``filter`` belong to the recipe, ``max_pixels`` to the provenance."""
+    """How image files become pixels: ``resize`` and ``filter`` belong to the recipe, the others to the provenance."""
 
     resize: str | None = field(
         default=None,
@@ -234,6 +292,17 @@ class DecodeOptions(OptionGroup):
             high=PIXEL_LIMIT,
             fallback=MAX_PIXELS,
             shown=f"{MAX_PIXELS}, or the cache's if it is larger",
+        ),
+    )
+    views: str | None = field(
+        default=None,
+        metadata=_inherited(
+            "Augmented views of each training image: their number, and some of crop, flip and color, such as "
+            "5:crop,flip.",
+            None,
+            shown=NO_VIEWS,
+            metavar="N:KINDS|none",
+            check=Views.read,
         ),
     )
 

@@ -17,7 +17,7 @@ from featurecache.images.sources import example_of
 from featurecache.notices import Notice, to_dicts
 from featurecache.options import DecodeOptions, ImageOptions, NetworkOptions, RunOptions
 from featurecache.prefetch import ahead
-from featurecache.preparation import find, open_store, prepare
+from featurecache.preparation import find, open_store, prepare, with_views
 from featurecache.processors import processor_count
 from featurecache.recipe import Difference
 from featurecache.run.known_images import KnownImages
@@ -106,6 +106,7 @@ def why(
     resize: str | None = None,
     filter: str | None = None,
     max_pixels: int | None = None,
+    views: str | None = None,
     root: str | os.PathLike[str] | None = None,
     label_from_name: bool = False,
     path_column: str | None = None,
@@ -153,7 +154,7 @@ def why(
         precision=precision,
         dtype=dtype,
     )
-    decode = DecodeOptions(resize=resize, filter=filter, max_pixels=max_pixels)
+    decode = DecodeOptions(resize=resize, filter=filter, max_pixels=max_pixels, views=views)
     run = RunOptions(
         batch_size=batch_size,
         workers=workers,
@@ -174,7 +175,9 @@ def why(
         class_order=class_order,
     )
     found = None if replace else find(cache_path)
-    manifest = manifest_of(images, options, known_classes=found.classes if found else (), notify=notify)
+    manifest = with_views(
+        manifest_of(images, options, known_classes=found.classes if found else (), notify=notify), views, found, notify
+    )
     try:
         prepared = prepare(found, backbone=backbone, network=network, decode=decode, run=run, download=False)
         known = open_store(cache_path, prepared, run, read_only=True).known

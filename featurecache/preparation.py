@@ -11,9 +11,11 @@ from featurecache.backbones.weights import resolve_weights
 from featurecache.cache import FeatureCache, work_directory
 from featurecache.errors import OptionError, RecipeError, UnknownNameError, WeightsError
 from featurecache.images.decode import DecodeRules
+from featurecache.images.manifest import Manifest
 from featurecache.named_backbone import NamedBackbone, network_of, own_model_path, recipe_of, source_of
 from featurecache.options import (
     MAX_PIXELS,
+    NO_VIEWS,
     DecodeOptions,
     ImagePart,
     NetworkOptions,
@@ -25,6 +27,7 @@ from featurecache.provenance import Environment
 from featurecache.recipe import Recipe, require_recipe
 from featurecache.run.commit_records import CommitRecord
 from featurecache.run.store import Store, unfinished_recipe, unfinished_records
+from featurecache.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Found:
         The largest recorded limit for images in pixels; 0 if none is recorded.
     part
         The part of the images that it is of, such as ``"2/4"``; None for all images.
+    views
+        The views of images that it has, such as ``"5:crop,flip"``; None if it has none.
     engine
         The engine that computed its latest features on a CPU; empty if none is recorded.
     records
@@ -81,6 +86,7 @@ class Found:
     weights: tuple[str, ...]
     max_pixels: int
     part: str | None
+    views: str | None
     engine: str
     records: Mapping[str, CommitRecord]
     cache: FeatureCache | None = None
@@ -114,9 +120,30 @@ def _found(
     if cache is not None:
         environments.append(cache.made_by)
     limit = max((environment.max_pixels or 0 for environment in environments), default=0)
-    part = next((environment.part for environment in environments), None) if cache is None else cache.made_by.part
+    latest = next(iter(environments), None) if cache is None else cache.made_by
+    part, views = (latest.part, latest.views) if latest else (None, None)
     engine = next((environment.cpu_engine for environment in environments if environment.engine), "")
-    return Found(place, recipe, _weights_of(recipe, environments), limit, part, engine, records, cache)
+    return Found(place, recipe, _weights_of(recipe, environments), limit, part, views, engine, records, cache)
+
+
+def with_views(
+    manifest: Manifest, views: str | None, existing: Found | None, notify: Callable[[str], None]
+) -> Manifest:
+    """Return a manifest with the views that are asked for, or else with those of the cache or unfinished run.
+
+    A manifest that has views already keeps them.
+
+    Raises
+    ------
+    OptionError, ManifestError
+        As `Manifest.with_views`.
+    """
+    if views is None:
+        views = NO_VIEWS if manifest.views or existing is None else existing.views or NO_VIEWS
+    viewed = manifest.with_views(views)
+    if viewed is not manifest:
+        notify(f"and {counted(len(viewed) - len(manifest), 'view')} of images that train heads ({viewed.views})")
+    return viewed
 
 
 def prepare(

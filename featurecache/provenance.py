@@ -75,6 +75,8 @@ class Environment:
         The processor's architecture and the instructions with which libraries compute.
     part
         The part of the images, such as ``"2/4"``; None for all images.
+    views
+        The augmented views of images, such as ``"5:crop,flip"``; None if there are none.
     other
         Further members.
 
@@ -91,6 +93,7 @@ class Environment:
     max_pixels: int | None = None
     processor: str | None = None
     part: str | None = None
+    views: str | None = None
     other: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

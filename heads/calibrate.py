@@ -10,7 +10,7 @@ from heads.calibration import METHODS, NONE, Calibration
 from heads.errors import TrainingError
 from heads.folds import checkable, out_of_fold
 from heads.rows import loss_and_accuracy
-from heads.splits import NO_FOLD, folds_of, kept_together, rows_digest
+from heads.splits import NO_FOLD, folds_of, kept_together, rows_digest, without_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,8 +68,9 @@ def fit_calibration(
     columns, y = np.array(head.trained_classes), rows.y[known]
     fitted, warnings = METHODS[method].fitted(probabilities, np.searchsorted(columns, y))
     before, after = (loss_and_accuracy(each, columns, y)[0] for each in (probabilities, fitted.applied(probabilities)))
-    digest = rows_digest(rows.sha256, rows.y)
-    return Calibration(method, fitted, folds, len(rows), digest, before, after), (*notices, *warnings)
+    images = without_views(rows)
+    digest = rows_digest(images.sha256, images.y)
+    return Calibration(method, fitted, folds, len(images), digest, before, after), (*notices, *warnings)
 
 
 def _of_folds(
@@ -91,5 +92,6 @@ def _of_folds(
         scaling=None,
         progress=lambda _done, _total: None,
         weights=rows.weights,
+        only_train=rows.is_view,
     )
     return found.rows, found.probabilities[:, list(head.trained_classes)], found.warnings

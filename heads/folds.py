@@ -66,6 +66,7 @@ def out_of_fold(
     scaling: Scaling | None,
     progress: Callable[[int, int], object],
     weights: Floats | None = None,
+    only_train: NDArray[np.bool_] | None = None,
 ) -> OutOfFold:
     """For each fold, train a head on the other folds and predict the rows of the fold.
 
@@ -89,6 +90,8 @@ def out_of_fold(
         Called with the number of folds that are done, and that of all.
     weights
         The weights of the rows in training, shape (n,); None if all have weight 1.
+    only_train
+        Which rows are in the training of other folds and not predicted, shape (n,), such as views; None for no row.
 
     Raises
     ------
@@ -105,6 +108,7 @@ def out_of_fold(
         train = np.flatnonzero((assigned != NO_FOLD) & (assigned != fold))
         known, rows = np.unique(y[train]), np.flatnonzero(assigned == fold)
         rows = rows[np.isin(y[rows], known)]
+        rows = rows if only_train is None else rows[~only_train[rows]]
         if len(known) < FEWEST_FOLDS or not len(rows):
             continue
         for block in row_blocks(room[: len(train)]):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.images.views import are_views
 from featurecache.processors import processor_count
 from heads.errors import EvaluationError, MismatchError, ParameterError
 from heads.rows import row_blocks
@@ -73,7 +74,7 @@ class SimilaritySearch:
     Parameters
     ----------
     cache
-        The images to search; all rows, whatever their split.
+        The images to search; all rows, whatever their split, but no augmented views.
     tap
         The tap whose features are compared; optional if the cache has only one.
 
@@ -96,6 +97,8 @@ class SimilaritySearch:
         self._cache = cache
         self._X: Features = cache.mapped(self.tap)
         self._lengths: _Single | None = None
+        is_view = are_views(cache.paths)
+        self._left_out = is_view if is_view.any() else None
 
     def nearest(self, queries: NDArray[np.floating[Any]], k: int = 9) -> list[list[SimilarImage]]:
         """Return for each query the ``k`` most similar images, the nearest first.
@@ -122,7 +125,9 @@ class SimilaritySearch:
             raise ParameterError(f"k is {k}; expected at least 1")
         known = self._lengths
         lengths = np.full(len(self._X), np.nan, np.float32) if known is None else known  # two threads may measure both
-        rows, similarities = nearest_rows(self._X, lengths, queries, k, measured=known is not None)
+        rows, similarities = nearest_rows(
+            self._X, lengths, queries, k, measured=known is not None, left_out=self._left_out
+        )
         if len(queries):
             self._lengths = lengths
         return [
@@ -143,7 +148,13 @@ class SimilaritySearch:
 
 
 def nearest_rows(
-    X: Features, lengths: _Single, queries: NDArray[np.floating[Any]], k: int, *, measured: bool = False
+    X: Features,
+    lengths: _Single,
+    queries: NDArray[np.floating[Any]],
+    k: int,
+    *,
+    measured: bool = False,
+    left_out: NDArray[np.bool_] | None = None,
 ) -> tuple[Targets, Floats]:
     """Return positions and cosine similarities of the ``k`` nearest rows of each query, both of shape (q, k).
 
@@ -157,9 +168,11 @@ def nearest_rows(
     queries
         Shape (q, d); see `SimilaritySearch.nearest`, also for errors.
     k
-        At least 1; the results have n columns if n is smaller.
+        At least 1; the results have as many columns as there are rows if these are fewer.
     measured
         Whether the lengths are known.
+    left_out
+        Which rows are not searched, shape (n,); None for no row.
     """
     n, d = X.shape
     if queries.ndim != 2 or queries.shape[1] != d:  # noqa: PLR2004
@@ -169,7 +182,7 @@ def nearest_rows(
     if not finite.all():
         row = int(np.argmin(finite))
         raise EvaluationError(f"query {row} holds features that are not finite; compute them again", row)
-    k = min(k, n)
+    k = min(k, n if left_out is None else int(np.count_nonzero(~left_out)))
     if not k:
         return np.empty((len(queries), 0), np.intp), np.empty((len(queries), 0))
     positions, similarities = np.empty((len(queries), k), np.intp), np.empty((len(queries), k))
@@ -178,7 +191,10 @@ def nearest_rows(
         some = slice(start, start + at_once)
         approximations = _approximations(X, lengths, exact[some], measured=measured or start > 0)
         for number, approximate in enumerate(approximations, start):
+            if left_out is not None:
+                approximate[left_out] = -np.inf
             rows = _candidates(approximate, k, d)
+            rows = rows if left_out is None else rows[~left_out[rows]]
             cosines = _cosines(X, rows, exact[number])
             order = np.lexsort((rows, -cosines))[:k]
             positions[number], similarities[number] = rows[order], cosines[order]

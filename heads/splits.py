@@ -75,7 +75,7 @@ def labelled_images(cache: FeatureCache, tap: str) -> FeatureSet:
         y=images["label"].astype(np.int64),
         paths=cache.paths,
         splits=images["split"].astype(str).astype(object),
-        sha256=images["sha256"].astype(str).astype(object),
+        sha256=cache.contents,
         classes=cache.classes,
         split=None,
         tap=tap,
@@ -125,7 +125,8 @@ def roles(features: FeatureSet, holdout: Holdout | None) -> NDArray[np.object_]:
     """Return the role of each row: ``"train"``, ``"valid"``, ``"test"``, or ``""`` for rows that are not used.
 
     The role of a row is its split. If the train split has no labelled row, rows without a split have the role train. If
-    the valid split has no labelled row, the training rows that ``holdout`` holds out have the role valid.
+    the valid split has no labelled row, the training rows that ``holdout`` holds out have the role valid. Augmented
+    views only train: those of images with another role are not used.
 
     Parameters
     ----------
@@ -147,11 +148,12 @@ def roles(features: FeatureSet, holdout: Holdout | None) -> NDArray[np.object_]:
         keys = kept_together(features)[pool]
         held_out = np.fromiter(map(holdout.holds_out, keys), dtype=bool, count=len(pool))
         assigned[pool[held_out]] = VALID
+    assigned[features.is_view & (assigned != TRAIN)] = ""
     return assigned
 
 
 def rows_of_role(features: FeatureSet, role: str, holdout: Holdout | None) -> FeatureSet:
-    """Return the rows of a role, or all rows for the role ``"all"``, labelled or not; see `roles`.
+    """Return the rows of a role, or all rows for the role ``"all"``, labelled or not, without views; see `roles`.
 
     Consecutive rows are returned without a copy.
 
@@ -163,18 +165,24 @@ def rows_of_role(features: FeatureSet, role: str, holdout: Holdout | None) -> Fe
         If no row has this role; the message counts the rows that there are.
     """
     if role == ALL:
-        return features
+        return without_views(features)
     role = split_named(role) or role
     if role not in SPLITS:
         raise UnknownNameError("split", role, {*filter(None, SPLITS), ALL})
     assigned = roles(features, holdout)
-    rows = np.flatnonzero(assigned == role if role else features.splits == "")
+    rows = np.flatnonzero((assigned == role if role else features.splits == "") & ~features.is_view)
     if not len(rows):
         raise EvaluationError(
             f"no row is in {f'the {role} split' if role else 'no split'}: the rows are {count_text(features.splits)}; "
             f"choose a split that has rows, or all rows with --split {ALL}"
         )
     return take_rows(features, rows)
+
+
+def without_views(features: FeatureSet) -> FeatureSet:
+    """Return the rows of images alone, without augmented views of them."""
+    is_view = features.is_view
+    return features.take(~is_view) if is_view.any() else features
 
 
 def training_rows(features: FeatureSet, holdout: Holdout | None) -> tuple[FeatureSet, FeatureSet]:

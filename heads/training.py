@@ -596,7 +596,7 @@ def _notices(
     train_rows, valid_rows = used
     labelled = features.labelled
     unlabelled = int(np.count_nonzero(~labelled))
-    unused = int(np.count_nonzero(labelled & (roles(features, rule) == "")))
+    unused = int(np.count_nonzero(labelled & (roles(features, rule) == "") & ~features.is_view))
     missing, unvalidated = (
         [name for name, count in zip(features.classes, _class_counts(rows), strict=True) if not count]
         for rows in (train_rows, valid_rows)
@@ -605,7 +605,7 @@ def _notices(
     counts = _class_counts(train_rows) if features.target == "labels" else ()
     everywhere = [name for name, count in zip(features.classes, counts, strict=False) if count == len(train_rows)]
     measured = len(_measured(train_rows, spec))
-    held_out, both = len(own[1]), sum(map(len, own))
+    held_out, both = len(own[1]), sum(int(np.count_nonzero(~rows.is_view)) for rows in own)
     uneven = both and abs(held_out / both - rule.fraction) > _UNEVEN and not has_valid_split(features)
     no_valid = "there are no valid rows"
     if features.groups is not None and rule.fraction and len(train_rows):

@@ -111,10 +111,10 @@ class ClusterRun(ManifestRun[str]):
 
     def _inspect(self, entry: ImageEntry) -> tuple[FileRecord, str, str | None]:
         """Return the file record of an image, its content, and its path if it has to go through the network."""
-        file_record, data = self._known.inspect(
+        file_record, read = self._known.inspect(
             entry.path, self._manifest.source, max_bytes=self._rules.max_bytes, rehash=self._rehash
         )
-        return file_record, file_record.sha256, None if data is None else entry.path
+        return file_record, file_record.sha256, None if read is None else entry.path
 
     def _start(self) -> None:
         """Prepare the work directory, and say what workers are to do."""
@@ -132,6 +132,7 @@ class ClusterRun(ManifestRun[str]):
             directory=directory,
             token=self._store.token,
             part=self._part,
+            views=self._manifest.views,
         )
 
     def _commit_later(self, file_record: FileRecord) -> None:
@@ -350,7 +351,9 @@ class ClusterRun(ManifestRun[str]):
 
     def _environment(self) -> Environment:
         limit = self._rules.max_pixels
-        return self._reference or environment_of(None, self._workers, self._source.weights, limit, self._part)
+        return self._reference or environment_of(
+            None, self._workers, self._source.weights, limit, part=self._part, views=self._manifest.views
+        )
 
 
 def _difference(reference: Environment, found: Environment) -> str:

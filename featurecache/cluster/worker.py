@@ -65,6 +65,8 @@ class Order:
         The name of a file in the work directory: a worker that does not see it works elsewhere, or too late.
     part
         The part of the images, such as ``"2/4"``; None for all.
+    views
+        The views of images, such as ``"5:crop,flip"``; None if there are none.
     """
 
     recipe: Recipe
@@ -76,6 +78,7 @@ class Order:
     directory: Path
     token: str
     part: str | None
+    views: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +242,7 @@ class Worker:
         record = FileRecord(path, read.size, read.mtime_ns, content, "")
         if read.sha256 != content:
             return content, replace(record, sha256="", reason="it has changed since the run began"), None
-        decoded = decode(read.data, rules, on_dark=lambda: dark.append(path))
+        decoded = decode(read.data, rules, view=read.view, on_dark=lambda: dark.append(path))
         if isinstance(decoded, Failure):
             sha256 = content if decoded.is_permanent else ""
             return content, replace(record, sha256=sha256, reason=decoded.reason), None
@@ -290,5 +293,10 @@ class Worker:
 
     def _environment(self) -> Environment:
         return environment_of(
-            self._backbone, self._threads, self._weights, self._order.rules.max_pixels, self._order.part
+            self._backbone,
+            self._threads,
+            self._weights,
+            self._order.rules.max_pixels,
+            part=self._order.part,
+            views=self._order.views,
         )

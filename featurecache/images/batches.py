@@ -70,7 +70,11 @@ def image_batches(
         content = source.read(entry.path, max_bytes=rules.max_bytes)
         if isinstance(content, Failure):
             return entry, "", content
-        return entry, content.sha256, decode(content.data, rules, on_dark=lambda: on_dark(entry.path))
+        return (
+            entry,
+            content.sha256,
+            decode(content.data, rules, view=content.view, on_dark=lambda: on_dark(entry.path)),
+        )
 
     threads = workers or processor_count()
     batch: list[tuple[ImageEntry, str, NDArray[np.uint8]]] = []

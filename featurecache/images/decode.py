@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, cast
 
 import numpy as np
@@ -37,6 +38,7 @@ from featurecache.images.failures import Failure, UnusableImageError, check_byte
 from featurecache.images.formats import format_of, what_else
 from featurecache.images.names import shown_name
 from featurecache.images.structure import has_defined_alpha, jpeg2000_depths, what_is_missing, without_metadata
+from featurecache.images.views import DrawnView
 from featurecache.notices import Notice
 from featurecache.options import FILTERS, MAX_PIXELS, RESIZES, DecodeOptions
 from featurecache.text import counted
@@ -172,7 +174,7 @@ def byte_limit(max_pixels: int) -> int:
 
 
 def decode(
-    data: bytes, rules: DecodeRules, *, on_dark: Callable[[], object] = lambda: None
+    data: bytes, rules: DecodeRules, *, view: DrawnView | None = None, on_dark: Callable[[], object] = lambda: None
 ) -> NDArray[np.uint8] | Failure:
     """Return the pixels of an image file, or a failure.
 
@@ -188,6 +190,8 @@ def decode(
     rules
         The final size, the rule of resizing, and the limits. Pillow's own limit, ``PIL.Image.MAX_IMAGE_PIXELS``, is
         raised to ``max_pixels`` for this process if it is lower.
+    view
+        The view of the image that is wanted; None for the image itself.
     on_dark
         Called if the samples have more than 8 bits and none reaches a quarter of their range, such as 12-bit data in a
         16-bit file. The pixels are nearly black then.
@@ -202,7 +206,8 @@ def decode(
     RuntimeError
         If ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` is set, which would accept incomplete images.
     """
-    return _decoded(data, rules.max_pixels, lambda rgb: _resize(rgb, rules), on_dark=on_dark)
+    finish = partial(_viewed, view=view, resize=lambda part: _resize(part, rules))
+    return _decoded(data, rules.max_pixels, finish, on_dark=on_dark)
 
 
 def dark_images(paths: Collection[str]) -> tuple[Notice, ...]:
@@ -242,7 +247,9 @@ def fit_pixels(pixels: NDArray[np.uint8], rules: DecodeRules) -> NDArray[np.uint
         return Failure("out_of_memory", "not enough memory to resize the image")
 
 
-def shrink(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8] | Failure:
+def shrink(
+    data: bytes, side: int, *, max_pixels: int = MAX_PIXELS, view: DrawnView | None = None
+) -> NDArray[np.uint8] | Failure:
     """Return a thumbnail of an image file with the original aspect ratio, or a failure.
 
     The image is converted and rotated as in `decode`. The exact pixels may change between versions, since no network
@@ -256,6 +263,8 @@ def shrink(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[n
         The longest side of the result in pixels; a smaller image is not enlarged.
     max_pixels
         As in `DecodeRules`.
+    view
+        As in `decode`.
 
     Returns
     -------
@@ -271,7 +280,13 @@ def shrink(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[n
     """
     if not _is_count(side):
         raise OptionError(f"side is {side!r}; expected a whole number above 0")
-    return _decoded(data, max_pixels, lambda rgb: _within(rgb, side), draft=_GAP * side)
+    finish = partial(_viewed, view=view, resize=lambda part: _within(part, side))
+    return _decoded(data, max_pixels, finish, draft=_GAP * side)
+
+
+def _viewed(rgb: Image.Image, view: DrawnView | None, resize: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Return an image, or a view of it, resized."""
+    return resize(rgb) if view is None else view.finished(resize(view.cut(rgb)))
 
 
 def _decoded(

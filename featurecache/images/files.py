@@ -7,6 +7,7 @@ import stat
 from dataclasses import dataclass
 
 from featurecache.images.failures import Failure, FailureCode, UnusableImageError, check_bytes, one_line
+from featurecache.images.views import DrawnView
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
 _FAILURES: dict[int, tuple[FailureCode, str]] = {
@@ -55,12 +56,15 @@ class FileContent:
         Their SHA-256, 64 hexadecimal digits.
     size, mtime_ns
         Length in bytes and modification time in nanoseconds, unchanged during reading.
+    view
+        The view of the image that is wanted; ``sha256`` is then that of the view. None for the image itself.
     """
 
     data: bytes
     sha256: str
     size: int
     mtime_ns: int
+    view: DrawnView | None = None
 
 
 def content_of(data: bytes, *, max_bytes: int, mtime_ns: int = 0) -> FileContent | Failure:

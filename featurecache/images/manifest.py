@@ -17,12 +17,13 @@ from featurecache.images.failures import Ignored
 from featurecache.images.folder import TABLE_REMEDY, arrange, is_folder, nothing_in, walk
 from featurecache.images.image_source import ImageSource
 from featurecache.images.names import encode_name, shown_name
-from featurecache.images.sources import FolderSource, open_source
+from featurecache.images.sources import FolderSource, ViewedSource, open_source
 from featurecache.images.splits import SPLITS
 from featurecache.images.table import OWN_COLUMNS, Found, read_table
 from featurecache.images.table_text import DataFrame, Table, open_table, text_of_frame
+from featurecache.images.views import View
 from featurecache.notices import Notice
-from featurecache.options import ImageOptions
+from featurecache.options import ImageOptions, Views
 from featurecache.text import counted, listed
 
 _KAGGLE_NAME = re.compile(r"([^.]+)\.[0-9]+\.[^.]+")
@@ -66,12 +67,15 @@ class Manifest:
         How names and columns were read, where that is not evident; for people.
     columns
         The further columns that the cache keeps: names to a text for each entry, "" for none.
+    views
+        The views of images that are entries, such as ``"5:crop,flip"``; None if there are none. See `with_views`.
 
     Raises
     ------
     ManifestError
-        If a label is not the index of a class, or a split is not in `SPLITS`, or if a further column has not one text
-        for each entry, has a text with a NUL or a lone surrogate, or is named path, label, split or sha256.
+        If a label is not the index of a class, a split is not in `SPLITS`, or a path reads like that of a view, or if a
+        further column has not one text for each entry, has a text with a NUL or a lone surrogate, or is named path,
+        label, split or sha256.
 
     Examples
     --------
@@ -85,6 +89,7 @@ class Manifest:
     ignored: tuple[Ignored, ...] = ()
     notes: tuple[str, ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    views: str | None = None
 
     def __post_init__(self) -> None:
         k = len(self.classes)
@@ -94,6 +99,8 @@ class Manifest:
                     f"{shown_name(entry.path)!r} has label {entry.label} and split {entry.split!r}; "
                     f"expected a label from -1 to {k - 1} and a split in {SPLITS}"
                 )
+            if not self.views and View.split_path(entry.path)[1]:
+                raise ManifestError(f"{shown_name(entry.path)!r} reads like the path of a view; rename the file")
         for name, texts in self.columns.items():
             if not name or name.lower() in OWN_COLUMNS or _UNSTORABLE.search(name):
                 raise ManifestError(f"a further column cannot have the name {name!r}; give it another one")
@@ -147,6 +154,61 @@ class Manifest:
         numbers = [tuple(classes).index(name) for name in self.classes] + [-1]
         entries = tuple(replace(entry, label=numbers[entry.label]) for entry in self.entries)
         return replace(self, entries=entries, classes=tuple(classes))
+
+    def with_views(self, views: str) -> "Manifest":
+        """Return the same manifest with augmented views of the images that train heads, each an entry of its own.
+
+        These are the images of the train split, or else those in no split. A view has the label, split and further
+        columns of its image, and its path with ``#``, a number and the kinds after it, such as
+        ``cats/1.jpg#2:crop,flip``. Heads train on images and views, and are judged on images alone.
+
+        Parameters
+        ----------
+        views
+            Their number for each image, and how they differ from it, such as ``"5:crop,flip,color"``; see
+            `featurecache.options.Views`.
+
+        Raises
+        ------
+        OptionError
+            If ``views`` has another form.
+        ManifestError
+            If no image trains heads, or there are views already.
+
+        Examples
+        --------
+        >>> manifest = featurecache.read_manifest(images).with_views("2:crop,flip")
+        >>> len(manifest), manifest.entries[1].path
+        (112, 'train/dark/00.png#1:crop,flip')
+        """
+        wanted = Views.read(views)
+        if wanted is None:
+            return self
+        if self.views:
+            raise ManifestError(
+                f"the manifest has views already ({self.views}); begin with the one of the images alone"
+            )
+        present = {entry.split for entry in self.entries}
+        split = next((split for split in (SPLITS[0], "") if split in present), None)
+        if split is None:
+            raise ManifestError(
+                "views are of images that train heads, and no image is in the train split or in no split"
+            )
+        all_views = [View(number, wanted.kinds) for number in range(1, wanted.count + 1)]
+        rows = [
+            (replace(entry, path=view.path_of(entry.path)) if view else entry, number)
+            for number, entry in enumerate(self.entries)
+            for view in (None, *(all_views if entry.split == split else ()))
+        ]
+        rows.sort(key=lambda row: _row_order(row[0].split, row[0].path))
+        columns = {name: tuple(texts[number] for _, number in rows) for name, texts in self.columns.items()}
+        return replace(
+            self,
+            source=ViewedSource(self.source),
+            entries=tuple(entry for entry, _ in rows),
+            columns=columns,
+            views=str(wanted),
+        )
 
 
 Images: TypeAlias = str | os.PathLike[str] | DataFrame | Manifest

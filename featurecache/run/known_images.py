@@ -17,6 +17,7 @@ from featurecache.format.checks import FeatureBlock
 from featurecache.format.feature_file import RowPlaces, RowSource
 from featurecache.format.file_records import UNKNOWN, FileRecord, file_records_from_columns
 from featurecache.images.failures import Failure
+from featurecache.images.files import FileContent
 from featurecache.images.image_source import ImageSource
 from featurecache.options import ImagePart
 from featurecache.recipe import Recipe
@@ -131,8 +132,8 @@ class KnownImages:
 
     def inspect(
         self, path: str, source: ImageSource, *, max_bytes: int, rehash: bool = False
-    ) -> tuple[FileRecord, bytes | None]:
-        """Return the file record of an image, and its bytes if its content is new and of this part.
+    ) -> tuple[FileRecord, FileContent | None]:
+        """Return the file record of an image, and what was read if its content is new and of this part.
 
         Parameters
         ----------
@@ -152,7 +153,7 @@ class KnownImages:
         is_known = read.sha256 in self.places
         reason = "" if is_known else self.reasons.get(read.sha256, "")
         file_record = FileRecord(path, read.size, read.mtime_ns, read.sha256, reason)
-        return file_record, None if is_known or reason or self.is_elsewhere(read.sha256) else read.data
+        return file_record, None if is_known or reason or self.is_elsewhere(read.sha256) else read
 
     def has_path(self, path: str) -> bool:
         """Whether the content last found at a path has features or is known to fail."""

@@ -288,6 +288,7 @@ class ManifestRun(ABC, Generic[Item]):
             max_pixels=environment.max_pixels,
             processor=environment.processor,
             part=environment.part,
+            views=self._manifest.views,
             manifest=_identity(self._manifest) if environment.part else None,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             images=self._manifest.source.name,
@@ -317,7 +318,13 @@ def _none_usable(manifest: Manifest, path: str, reasons: list[str]) -> str:
 
 
 def environment_of(
-    backbone: Backbone | None, threads: int, weights: str, max_pixels: int, part: str | None
+    backbone: Backbone | None,
+    threads: int,
+    weights: str,
+    max_pixels: int,
+    *,
+    part: str | None,
+    views: str | None,
 ) -> Environment:
     """Return what features are computed with in this process, beyond the recipe.
 
@@ -333,6 +340,8 @@ def environment_of(
         The limit for images.
     part
         The part of the images, such as ``"2/4"``; None for all.
+    views
+        The views of images, such as ``"5:crop,flip"``; None if there are none.
     """
     packages = ("featurecache", "numpy", "pillow", "h5py", "pillow-heif")
     return Environment(
@@ -343,6 +352,7 @@ def environment_of(
         max_pixels=max_pixels,
         processor=processor_class(),
         part=part,
+        views=views,
     )
 
 

@@ -73,13 +73,13 @@ class Run(ManifestRun[NDArray[np.uint8]]):
 
     def _inspect(self, entry: ImageEntry) -> tuple[FileRecord, str, NDArray[np.uint8] | None]:
         """Return the file record of an image, its content, and its pixels if it has to go through the network."""
-        file_record, data = self._known.inspect(
+        file_record, read = self._known.inspect(
             entry.path, self._manifest.source, max_bytes=self._rules.max_bytes, rehash=self._rehash
         )
         content = file_record.sha256
-        if data is None or (self._is_planned(content) and content not in self._failed):
+        if read is None or (self._is_planned(content) and content not in self._failed):
             return file_record, content, None
-        decoded = decode(data, self._rules, on_dark=lambda: self._dark.append(entry.path))
+        decoded = decode(read.data, self._rules, view=read.view, on_dark=lambda: self._dark.append(entry.path))
         if isinstance(decoded, Failure):
             # without its hash, a failure that more memory or another limit may cure is tried again in the next run
             self._failed.add(content)
@@ -105,4 +105,6 @@ class Run(ManifestRun[NDArray[np.uint8]]):
         The provenance of a backbone may change: the batch size becomes smaller if the memory does not suffice.
         """
         limit = max(self._rules.max_pixels, self._store.max_pixels)
-        return environment_of(self._backbone, self._workers, self._source.weights, limit, self._part)
+        return environment_of(
+            self._backbone, self._workers, self._source.weights, limit, part=self._part, views=self._manifest.views
+        )

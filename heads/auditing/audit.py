@@ -21,7 +21,7 @@ from heads.evaluation.predictions import PredictionsTable
 from heads.folds import OutOfFold, checkable, out_of_fold
 from heads.notices import Code, Notice, to_dicts
 from heads.rows import Scaling, first_not_finite
-from heads.splits import FEWEST_FOLDS, NO_FOLD, folds_of, kept_together
+from heads.splits import FEWEST_FOLDS, NO_FOLD, folds_of, kept_together, without_views
 from heads.training import DEFAULT_HEAD, feature_tap, require_weighted
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def audit(
     """
     spec = head_spec(head)
     check = _LabelCheck(spec, MappingProxyType(spec.values(params or {})), folds, seed)
-    features = cache.features(feature_tap(cache, spec, tap))
+    features = without_views(cache.features(feature_tap(cache, spec, tap)))
     if features.weights is not None:
         require_weighted(spec)
     row = first_not_finite(features.X)

@@ -17,7 +17,15 @@ from heads.errors import ParameterError, TrainingError
 from heads.evaluation.intervals import few_groups, group_numbers
 from heads.notices import Code, Notice, to_dicts
 from heads.rows import first_not_finite
-from heads.splits import DEFAULT_HOLDOUT, Holdout, kept_together, same_content, torn_groups, training_rows
+from heads.splits import (
+    DEFAULT_HOLDOUT,
+    Holdout,
+    kept_together,
+    same_content,
+    torn_groups,
+    training_rows,
+    without_views,
+)
 from heads.training import feature_tap, require_rows, require_weighted
 
 if TYPE_CHECKING:
@@ -196,7 +204,7 @@ def learning_curve(
     spec = head_spec(head)
     values = spec.values(params or {})
     make_head(head, seed=seed, **values)
-    features = cache.features(feature_tap(cache, spec, tap))
+    features = without_views(cache.features(feature_tap(cache, spec, tap)))
     if features.weights is not None:
         require_weighted(spec)
     train, valid = _rows(features, Holdout(holdout, seed))

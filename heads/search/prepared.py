@@ -44,6 +44,8 @@ class CacheRows:
         The weight of every row in training, shape (n,); None if all have weight 1.
     sample
         Which rows are in the sample of the training rows, shape (n,); None if there is none.
+    only_train
+        Which rows do not validate, shape (n,), such as views; None for no row.
     """
 
     path: Path
@@ -55,10 +57,11 @@ class CacheRows:
     groups: NDArray[np.object_] | None = None
     weights: NDArray[np.float64] | None = None
     sample: NDArray[np.bool_] | None = None
+    only_train: NDArray[np.bool_] | None = None
 
     def rows_of(self, kind: "Kind") -> tuple[Targets, Targets]:
         """Return the numbers of the training rows and of the validation rows of a kind, both ascending."""
-        train, valid = rows_of(self.parts, kind.part)
+        train, valid = rows_of(self.parts, kind.part, self.only_train)
         if kind.sampled and self.sample is not None:
             train = train[self.sample[train]]
         return train, valid

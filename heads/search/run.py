@@ -178,7 +178,16 @@ def sweep(
         n, k = int(np.count_nonzero(parts >= 0)), len(images.classes)
         sample = sample_of(images, parts, validation, k)
         source = CacheRows(
-            cache.path, validation, rows, images.classes, images.y, parts, images.groups, images.weights, sample
+            cache.path,
+            validation,
+            rows,
+            images.classes,
+            images.y,
+            parts,
+            images.groups,
+            images.weights,
+            sample,
+            images.is_view,
         )
         costs, at_once = _sizes(candidates, cache.taps, n, k)
         groups = validation_groups(images, validation)

@@ -119,9 +119,15 @@ def parts_of(images: FeatureSet, validation: ValidationPlan) -> NDArray[np.int32
     return parts
 
 
-def rows_of(parts: NDArray[np.int32], part: int) -> tuple[Targets, Targets]:
-    """Return the numbers of the training rows and of the validation rows for one part, both ascending."""
-    return np.flatnonzero((parts >= 0) & (parts != part)), np.flatnonzero(parts == part)
+def rows_of(
+    parts: NDArray[np.int32], part: int, only_train: NDArray[np.bool_] | None = None
+) -> tuple[Targets, Targets]:
+    """Return the numbers of the training rows and of the validation rows for one part, both ascending.
+
+    Rows that ``only_train``, such as views, do not validate.
+    """
+    validates = parts == part if only_train is None else (parts == part) & ~only_train
+    return np.flatnonzero((parts >= 0) & (parts != part)), np.flatnonzero(validates)
 
 
 def validation_groups(images: FeatureSet, validation: ValidationPlan) -> NDArray[np.object_] | None:
@@ -129,7 +135,7 @@ def validation_groups(images: FeatureSet, validation: ValidationPlan) -> NDArray
     if images.groups is None:
         return None
     parts = parts_of(images, validation)
-    return np.concatenate([images.groups[parts == part] for part in validation.parts])
+    return np.concatenate([images.groups[rows_of(parts, part, images.is_view)[1]] for part in validation.parts])
 
 
 def sample_of(

@@ -64,6 +64,7 @@ OTHER_VALUES = {
     "filter": "lanczos",
     "part_rows": 1000,
     "max_pixels": 1234,
+    "views": "3:crop",
     "root": Path("somewhere"),
     "label_from_name": True,
     "path_column": "file",
@@ -93,7 +94,7 @@ def test_every_option_reaches_the_preparation(monkeypatch, tmp_path, module, use
 
     def read_options(images, options, *, known_classes, notify):
         groups.append(options)
-        return Manifest(FolderSource(images), (), ())
+        return Manifest(FolderSource(images), (ImageEntry("a.png", -1, "train"),), ())
 
     def stop(existing, *, network, decode, run, **others):
         groups.extend([network, decode, run])

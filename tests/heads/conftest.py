@@ -52,6 +52,10 @@ class MemoryCache:
         return next(iter(self.sets.values())).paths
 
     @property
+    def contents(self):
+        return next(iter(self.sets.values())).sha256
+
+    @property
     def index(self):
         rows = next(iter(self.sets.values()))
         columns = {"label": rows.y, "path": rows.paths, "split": rows.splits, "sha256": rows.sha256}

@@ -90,3 +90,17 @@ def test_memory_holds_no_more_than_a_copy_of_the_rows_that_train(blobs):
     tracemalloc.stop()
     blocks = 3 * 2**21 * 8  # of rows while they are measured
     assert peak < 0.8 * X.nbytes + blocks + 4e6
+
+
+def test_rows_that_only_train_are_not_predicted(blobs):
+    X, y = blobs(60, 4, 2)
+    dealt = folds_of(y, np.arange(60) // 2, _sha256(np.arange(60) // 2), folds=3, seed=0)
+    only_train = np.arange(60) % 2 == 1
+
+    def predicted(**options):
+        make = lambda: make_head("logreg", tol=1e-9)  # noqa: E731
+        return out_of_fold(X, y, dealt, ("a", "b"), make, scaling=None, progress=lambda _done, _total: None, **options)
+
+    found, everything = predicted(only_train=only_train), predicted()
+    assert found.rows.tolist() == list(range(0, 60, 2))
+    assert np.array_equal(found.probabilities, everything.probabilities[::2])

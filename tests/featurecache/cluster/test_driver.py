@@ -346,3 +346,20 @@ def test_one_slow_worker_costs_at_most_a_unit(extract_with):
 
     extract_with(ThreadPool(4, lambda order, number: (ThreadWorker if number else Slow)(order, 1)))
     has_ended.set()
+
+
+def test_views_have_the_bytes_of_a_plain_run(extract_with, plain, tmp_path):
+    alone = extract(plain[1], tmp_path / "alone.h5", backbone=FakeBackbone(), batch_size=BATCH, views="1:crop,flip")
+    place = tmp_path / "cluster" / "cache.h5"
+    place.parent.mkdir()
+    ledger = []
+    cache = extract_with(
+        ThreadPool(2),
+        place,
+        same=False,
+        views="1:crop,flip",
+        progress=lambda progress: ledger.append(progress.to_dict()),
+    )
+    assert contents(place) == contents(alone.path)
+    assert cache.made_by.views == "1:crop,flip"
+    assert ledger[-1]["forwarded"] == len(set(cache.index.images["sha256"].tolist())) > 107
