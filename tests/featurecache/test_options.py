@@ -11,6 +11,7 @@ from featurecache import FolderSource, Manifest, extract, extraction, planning, 
 from featurecache.cli.app import app
 from featurecache.errors import OptionError, UnknownNameError
 from featurecache.images import decode
+from featurecache.images.manifest import ImageEntry
 from featurecache.options import (
     FILTERS,
     ClusterOptions,
