@@ -14,7 +14,7 @@ from featurecache.cluster.ray_workers import RayPool
 from featurecache.errors import OptionError
 from featurecache.images.manifest import Images, manifest_of
 from featurecache.named_backbone import NamedBackbone
-from featurecache.options import ClusterOptions, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
+from featurecache.options import FRAMES, ClusterOptions, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
 from featurecache.preparation import find, open_store, prepare, with_views
 from featurecache.processors import processor_count
 from featurecache.rows import parts_folder
@@ -51,6 +51,7 @@ def extract(
     path_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
+    frames: str = FRAMES[0],
     class_order: str | None = None,
     batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,
@@ -110,7 +111,7 @@ def extract(
         Augmented views of each image that trains heads, besides itself: their number, and some of ``crop``, ``flip``
         and ``color``, such as ``"5:crop,flip"``; ``"none"`` for none, which is the default. Each view is a row. See
         `Manifest.with_views`.
-    root, label_from_name, path_column, label_column, split_column
+    root, label_from_name, path_column, label_column, split_column, frames
         See `featurecache.read_manifest`.
     class_order
         See `featurecache.read_manifest`; if None, a cache keeps the order of its classes.
@@ -215,6 +216,7 @@ def extract(
         path_column=path_column,
         label_column=label_column,
         split_column=split_column,
+        frames=frames,
         class_order=class_order,
     )
     found = None if replace else find(cache_path)

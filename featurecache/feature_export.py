@@ -17,6 +17,7 @@ from featurecache.cache import FeatureCache
 from featurecache.errors import ManifestError, OptionError, OutputError
 from featurecache.images.decode import byte_limit, shrink
 from featurecache.images.failures import Failure
+from featurecache.images.frames import read_image
 from featurecache.images.image_source import ImageSource
 from featurecache.images.sources import ViewedSource, open_source
 from featurecache.storage.output_errors import require_place
@@ -271,7 +272,7 @@ def _sprites(
     found = 0
     contents = cache.index.images["sha256"][rows].tolist()
     for number, (path, sha256) in enumerate(zip(cache.index.images["path"][rows], contents, strict=True)):
-        content = source.read(path, max_bytes=byte_limit(limit))
+        content = read_image(source, path, max_bytes=byte_limit(limit))
         if not isinstance(content, Failure) and content.sha256.encode() == sha256:
             pixels = shrink(content.data, side, max_pixels=limit, view=content.view)
             if not isinstance(pixels, Failure):

@@ -17,6 +17,7 @@ PRECISIONS: Final = ("float32", "mixed")
 DTYPES: Final = ("float32", "float16")
 RESIZES: Final = ("squash", "crop")
 FILTERS: Final = ("bilinear", "nearest", "bicubic", "lanczos")
+FRAMES: Final = ("first", "all")
 DEVICES: Final = ("auto", "cpu", "gpu")
 ENGINES: Final = ("auto", "keras", "numba", "openvino")
 
@@ -319,6 +320,14 @@ class ImageOptions(OptionGroup):
     path_column: str | None = field(default=None, metadata=_declare("A table's column of paths.", shown="path"))
     label_column: str | None = field(default=None, metadata=_declare("A table's column of labels.", shown="label"))
     split_column: str | None = field(default=None, metadata=_declare("A table's column of splits.", shown="split"))
+    frames: str = field(
+        default=FRAMES[0],
+        metadata=_declare(
+            "all: each frame of an animation and each page of a TIFF file is an image; first: the first one.",
+            kind="choice of frames",
+            choices=FRAMES,
+        ),
+    )
     class_order: str | None = field(
         default=None,
         metadata=_declare(

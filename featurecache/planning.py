@@ -15,7 +15,7 @@ from featurecache.images.manifest import ImageEntry, Images, Manifest, manifest_
 from featurecache.images.names import shown_name
 from featurecache.images.sources import example_of
 from featurecache.notices import Notice, to_dicts
-from featurecache.options import DecodeOptions, ImageOptions, NetworkOptions, RunOptions
+from featurecache.options import FRAMES, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
 from featurecache.prefetch import ahead
 from featurecache.preparation import find, open_store, prepare, with_views
 from featurecache.processors import processor_count
@@ -112,6 +112,7 @@ def why(
     path_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
+    frames: str = FRAMES[0],
     class_order: str | None = None,
     batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,
@@ -172,6 +173,7 @@ def why(
         path_column=path_column,
         label_column=label_column,
         split_column=split_column,
+        frames=frames,
         class_order=class_order,
     )
     found = None if replace else find(cache_path)

@@ -26,6 +26,7 @@ from featurecache.errors import ClusterError, FeatureCacheError
 from featurecache.format.file_records import UNKNOWN, FileRecord
 from featurecache.images.decode import DecodeRules, decode
 from featurecache.images.failures import Failure
+from featurecache.images.frames import read_image
 from featurecache.images.image_source import ImageSource
 from featurecache.images.names import shown_name
 from featurecache.named_backbone import as_stored, recipe_of, source_of
@@ -236,7 +237,7 @@ class Worker:
         """Read and decode the image of a content."""
         content, path = item
         rules = self._order.rules
-        read = self._order.images.read(path, max_bytes=rules.max_bytes)
+        read = read_image(self._order.images, path, max_bytes=rules.max_bytes)
         if isinstance(read, Failure):
             return content, FileRecord(path, UNKNOWN, UNKNOWN, "", read.reason), None
         record = FileRecord(path, read.size, read.mtime_ns, content, "")
@@ -274,7 +275,7 @@ class Worker:
 
     def _require_images(self) -> None:
         """Raise `ClusterError` unless the images are here."""
-        found = self._order.images.read(self._order.example, max_bytes=self._order.rules.max_bytes)
+        found = read_image(self._order.images, self._order.example, max_bytes=self._order.rules.max_bytes)
         if isinstance(found, Failure) and found.code in {"not_found", "no_permission"}:
             raise ClusterError(
                 f"cannot read {shown_name(self._order.example)} in {self._order.images.name} ({found.reason}): the "

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from featurecache.images.decode import DecodeRules, decode
 from featurecache.images.failures import Failure
+from featurecache.images.frames import read_image
 from featurecache.images.image_source import ImageSource
 from featurecache.images.manifest import ImageEntry
 from featurecache.prefetch import ahead
@@ -67,7 +68,7 @@ def image_batches(
     """
 
     def load(entry: ImageEntry) -> tuple[ImageEntry, str, NDArray[np.uint8] | Failure]:
-        content = source.read(entry.path, max_bytes=rules.max_bytes)
+        content = read_image(source, entry.path, max_bytes=rules.max_bytes)
         if isinstance(content, Failure):
             return entry, "", content
         return (

@@ -12,6 +12,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, cast
@@ -77,6 +78,8 @@ _READERS: Final[dict[str, Callable[[io.BytesIO, str], PillowFile.ImageFile]]] = 
     "HEIF": _open_heif,
     "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
+_WITH_FRAMES = frozenset({"GIF", "PNG", "TIFF", "WEBP", "AVIF"})
+_FRAME = re.compile(rb"featurecache frame ([0-9]{1,9})\n")  # then the file
 _SIDE_LIMIT = 1_000_000  # pixels; a filter's table of weights grows with the side, not with the area
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -210,6 +213,34 @@ def decode(
     return _decoded(data, rules.max_pixels, finish, on_dark=on_dark)
 
 
+def frame_file(data: bytes, frame: int) -> bytes:
+    """Return what `decode` reads as a frame of an image file, counted from 1."""
+    return b"featurecache frame %d\n%s" % (frame, data)
+
+
+def frame_count(data: bytes, limit: int) -> int:
+    """Return the number of frames of an animation, or of pages of a TIFF file, at most ``limit``; 1 for other files.
+
+    Where the list of pages is damaged, the last number is that of a page that cannot be read.
+    """
+    kind = format_of(data)
+    if kind not in _WITH_FRAMES:
+        return 1
+    with suppress(Exception):
+        return min(int(getattr(_READERS[kind](io.BytesIO(data), ""), "n_frames", 1)), limit)
+    count = 0
+    try:
+        image = _READERS[kind](io.BytesIO(data), "")
+        while count < limit:
+            image.seek(count)
+            count += 1
+    except EOFError:
+        return count
+    except Exception:  # noqa: BLE001 - Pillow raises any exception on hostile bytes
+        return count + 1
+    return count
+
+
 def dark_images(paths: Collection[str]) -> tuple[Notice, ...]:
     """Return a warning about images that became nearly black (``on_dark`` of `decode`); none without such images."""
     if not paths:
@@ -310,40 +341,65 @@ def _decoded(
         _quieten_pillow()
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
+    found = _FRAME.match(data)
+    file, frame = (data[found.end() :], int(found[1])) if found else (data, 1)
     try:
-        return np.asarray(finish(_read(data, max_pixels, draft, on_dark)), dtype=np.uint8)
+        return np.asarray(finish(_read(file, _Wanted(frame, max_pixels, draft, on_dark))), dtype=np.uint8)
     except Exception as e:  # noqa: BLE001 - Pillow raises any exception on hostile bytes, and one file must not end a run
-        return _failure(e, data, max_pixels)
+        return _failure(e, file, frame, max_pixels)
 
 
-def _read(data: bytes, max_pixels: int, draft: int, on_dark: Callable[[], object]) -> Image.Image:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is wanted of a file: a frame, counted from 1; if ``draft`` is set, about so many pixels a side suffice."""
+
+    frame: int
+    max_pixels: int
+    draft: int
+    on_dark: Callable[[], object]
+
+
+def _read(data: bytes, wanted: _Wanted) -> Image.Image:
     """Return the whole upright image in mode RGB; metadata that Pillow cannot read is left out."""
-    check_bytes(len(data), byte_limit(max_pixels))
+    check_bytes(len(data), byte_limit(wanted.max_pixels))
     kind = format_of(data)
     if kind is None:
         raise UnusableImageError("not_an_image", what_else(data))
     try:
-        return _upright(data, kind, max_pixels, draft, on_dark)
+        return _upright(data, kind, wanted)
     except (UnusableImageError, MemoryError):
         raise
     except Exception:
-        pixels_alone = without_metadata(data, kind)
+        # Without metadata there are no further frames.
+        pixels_alone = without_metadata(data, kind) if wanted.frame == 1 else data
         if pixels_alone == data:
             raise
-        return _upright(pixels_alone, kind, max_pixels, draft, on_dark)
+        return _upright(pixels_alone, kind, wanted)
 
 
-def _upright(data: bytes, kind: str, max_pixels: int, draft: int, on_dark: Callable[[], object]) -> Image.Image:
+def _upright(data: bytes, kind: str, wanted: _Wanted) -> Image.Image:
     """Return the whole upright image in mode RGB, without another attempt; ``kind`` is its format."""
     image = _READERS[kind](io.BytesIO(data), "")
-    _check_pixels(image.size, max_pixels)
-    if draft and kind == "JPEG":
-        image.draft(None, (draft, draft))
-    rgb = _to_rgb(image, data, on_dark)
+    _check_pixels(image.size, wanted.max_pixels)
+    if wanted.frame > 1:
+        _seek(image, kind, wanted.frame)
+        _check_pixels(image.size, wanted.max_pixels)
+    if wanted.draft and kind == "JPEG":
+        image.draft(None, (wanted.draft, wanted.draft))
+    rgb = _to_rgb(image, data, wanted.on_dark)
     if missing := what_is_missing(data, kind):
         raise UnusableImageError("damaged", f"a broken {kind} file: {missing}")
     turn = None if kind == "HEIF" else _turn(image)  # libheif turns, as the file says besides its EXIF
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def _seek(image: PillowFile.ImageFile, kind: str, frame: int) -> None:
+    """Go to a frame, counted from 1."""
+    if kind in _WITH_FRAMES:
+        with suppress(EOFError):
+            image.seek(frame - 1)
+            return
+    raise UnusableImageError("not_found", f"the file has no frame {frame}")
 
 
 def _check_pixels(size: tuple[int, int], limit: int) -> None:
@@ -495,7 +551,7 @@ def _within(rgb: Image.Image, side: int) -> Image.Image:
     return rgb
 
 
-def _failure(error: Exception, data: bytes, max_pixels: int) -> Failure:
+def _failure(error: Exception, data: bytes, frame: int, max_pixels: int) -> Failure:
     """Return the failure for an exception; the same bytes give the same reason."""
     kind = format_of(data)
     if isinstance(error, UnusableImageError):
@@ -507,7 +563,7 @@ def _failure(error: Exception, data: bytes, max_pixels: int) -> Failure:
         pixels = _BOMB_PIXELS.match(text)
         return Failure("too_many_pixels", _too_many_pixels(int(pixels[1]), max_pixels) if pixels else text)
     in_header = isinstance(error, SyntaxError)  # the exception of Pillow's readers
-    if kind == "TIFF" and in_header and (layout := _tiff_layout(data)):
+    if kind == "TIFF" and in_header and frame == 1 and (layout := _tiff_layout(data)):
         return Failure("unsupported", f"a TIFF file of {layout}, which is not read; save it as 8-bit RGB")
     if _NOT_READ.search(text):
         return Failure("unsupported", f"a {kind} file that is not read: {text}")

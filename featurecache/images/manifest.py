@@ -15,6 +15,7 @@ from featurecache.errors import ManifestError, NoImagesError, OptionError
 from featurecache.images.classes import class_warnings, numbers_are_sorted_as_text, ordered, same_classes
 from featurecache.images.failures import Ignored
 from featurecache.images.folder import TABLE_REMEDY, arrange, is_folder, nothing_in, walk
+from featurecache.images.frames import with_frames
 from featurecache.images.image_source import ImageSource
 from featurecache.images.names import encode_name, shown_name
 from featurecache.images.sources import FolderSource, ViewedSource, open_source
@@ -23,7 +24,7 @@ from featurecache.images.table import OWN_COLUMNS, Found, read_table
 from featurecache.images.table_text import DataFrame, Table, open_table, text_of_frame
 from featurecache.images.views import View
 from featurecache.notices import Notice
-from featurecache.options import ImageOptions, Views
+from featurecache.options import FRAMES, ImageOptions, Views
 from featurecache.text import counted, listed
 
 _KAGGLE_NAME = re.compile(r"([^.]+)\.[0-9]+\.[^.]+")
@@ -264,8 +265,8 @@ def _checked(images: Manifest, options: ImageOptions) -> Manifest:
     """Return a given manifest, if a cache can be made of it."""
     if options != ImageOptions():
         raise OptionError(
-            "a manifest already has a source and labels; leave out root and label_from_name, the names of columns and "
-            "class_order"
+            "a manifest already has a source and labels; leave out root and label_from_name, the names of columns, "
+            "frames and class_order"
         )
     if not images.entries:
         raise NoImagesError("the manifest has no images")
@@ -328,6 +329,7 @@ def read_manifest(
     path_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
+    frames: str = FRAMES[0],
     class_order: str | None = None,
 ) -> Manifest:
     r"""Make the manifest of a folder, archive, table or list of images.
@@ -356,6 +358,9 @@ def read_manifest(
         Take labels from file names of the form ``LABEL.NUMBER.EXTENSION``; other names stay unlabelled.
     path_column, label_column, split_column
         The names of a table's columns, if they are not ``path``, ``label`` and ``split``.
+    frames
+        ``"all"`` makes each further frame of an animation and each further page of a TIFF file an image of its own,
+        such as ``scan.tif#2``, and adds the further column ``file``; ``"first"`` takes the first one alone.
     class_order
         ``"name"`` (the default), ``"natural"`` (2 before 10), or the path of a text file with one class per line.
 
@@ -381,6 +386,7 @@ def read_manifest(
         path_column=path_column,
         label_column=label_column,
         split_column=split_column,
+        frames=frames,
         class_order=class_order,
     )
     return _read(images, options)
@@ -406,6 +412,11 @@ def _read(
         found, notes = arrange(place, paths)
     if options.label_from_name:
         found = _label_from_names(name, found)
+    if options.frames != FRAMES[0]:
+        files = len(found)
+        found, further, left_out = with_frames(source, found, further)
+        ignored += left_out
+        notes = [*notes, f"{counted(len(found) - files, 'further frame')}"]
     return _number(source, found, ignored, notes, further, class_order=options.class_order, known_classes=known_classes)
 
 

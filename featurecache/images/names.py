@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _ESCAPE_LIKE = re.compile(r"%(?=[0-9A-Fa-f]{2})")
+_FRAME = re.compile(r"(.+)#([2-9]|[1-9][0-9]{1,8})", re.DOTALL)
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 
 
@@ -61,3 +62,15 @@ def shown_names(names: Sequence[str]) -> list[str]:
     shown = [shown_name(name) for name in names]
     is_clear = {one for one, name in zip(shown, names, strict=True) if one != name}.isdisjoint(names)
     return shown if is_clear else list(names)
+
+
+def split_frame(path: str) -> tuple[str, int]:
+    """Return the path of a file and the number of a frame in it; 1 if the path names a whole file.
+
+    Examples
+    --------
+    >>> split_frame("a/scan.tif#12"), split_frame("a/scan.tif"), split_frame("scan.tif#1")
+    (('a/scan.tif', 12), ('a/scan.tif', 1), ('scan.tif#1', 1))
+    """
+    found = _FRAME.fullmatch(path)
+    return (found[1], int(found[2])) if found else (path, 1)

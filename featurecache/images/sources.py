@@ -12,6 +12,7 @@ from featurecache.images.arrow_files import ArrowSource
 from featurecache.images.failures import Failure, Ignored
 from featurecache.images.files import FileContent, Stat, read_file, stat_file
 from featurecache.images.folder import is_folder, require_folder, walk
+from featurecache.images.frames import read_image, stat_image
 from featurecache.images.guesses import guess_why_missing
 from featurecache.images.image_source import ImageSource
 from featurecache.images.names import decode_name, encode_name, shown_name
@@ -132,12 +133,12 @@ class ViewedSource(ImageSource):
 
     def stat(self, path: str) -> Stat | None:
         """Return size and time of the image that a path shows."""
-        return self.images.stat(View.split_path(path)[0])
+        return stat_image(self.images, View.split_path(path)[0])
 
     def read(self, path: str, *, max_bytes: int) -> FileContent | Failure:
         """Return an image's bytes, and the view of it that is wanted, or a failure."""
         path, view = View.split_path(path)
-        content = self.images.read(path, max_bytes=max_bytes)
+        content = read_image(self.images, path, max_bytes=max_bytes)
         if view is None or isinstance(content, Failure):
             return content
         drawn = view.drawn(content.sha256)
@@ -177,8 +178,8 @@ def _exists(root: bytes, name: bytes) -> bool:
 
 
 def read_named_file(path: str | os.PathLike[str], *, max_bytes: int) -> FileContent | Failure:
-    """Read a file that the user gave, in any folder; see `FolderSource.read`."""
-    return FolderSource(Path(), confined=False).read(encode_name(os.fsencode(path)), max_bytes=max_bytes)
+    """Read a file that the user gave, in any folder, or a frame of it; see `read_image`."""
+    return read_image(FolderSource(Path(), confined=False), encode_name(os.fsencode(path)), max_bytes=max_bytes)
 
 
 _SOURCES: dict[str, Callable[[Path], ImageSource]] = {

@@ -16,6 +16,7 @@ from typing import Final, Literal, Protocol
 from featurecache.errors import ManifestError, OptionError
 from featurecache.images.failures import Ignored
 from featurecache.images.formats import EXTENSIONS
+from featurecache.images.names import split_frame
 
 COLUMNS: Final = ("path", "label", "split")
 """The columns of a table that have a meaning."""
@@ -260,4 +261,4 @@ def _names_image(line: str) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return name.strip().lower().endswith(EXTENSIONS)
+    return split_frame(name.strip())[0].lower().endswith(EXTENSIONS)

@@ -18,6 +18,7 @@ from featurecache.format.feature_file import RowPlaces, RowSource
 from featurecache.format.file_records import UNKNOWN, FileRecord, file_records_from_columns
 from featurecache.images.failures import Failure
 from featurecache.images.files import FileContent
+from featurecache.images.frames import read_image, stat_image
 from featurecache.images.image_source import ImageSource
 from featurecache.options import ImagePart
 from featurecache.recipe import Recipe
@@ -145,9 +146,9 @@ class KnownImages:
             Read the file even if its size and modification time have not changed.
         """
         before = self.file_records.get(path)
-        if before and not rehash and self._is_settled(before) and before.still_holds(source.stat(path)):
+        if before and not rehash and self._is_settled(before) and before.still_holds(stat_image(source, path)):
             return before, None
-        read = source.read(path, max_bytes=max_bytes)
+        read = read_image(source, path, max_bytes=max_bytes)
         if isinstance(read, Failure):
             return FileRecord(path, UNKNOWN, UNKNOWN, "", read.reason), None
         is_known = read.sha256 in self.places

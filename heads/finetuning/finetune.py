@@ -16,6 +16,7 @@ from featurecache.errors import OptionError, UnknownNameError
 from featurecache.images.classes import same_name
 from featurecache.images.decode import DecodeRules, dark_images
 from featurecache.images.failures import Failure
+from featurecache.images.frames import read_image
 from featurecache.images.manifest import manifest_of
 from featurecache.images.names import shown_names
 from featurecache.options import RunOptions, check_without_words
@@ -267,7 +268,7 @@ def _contents(manifest: Manifest, entries: Sequence[ImageEntry], max_bytes: int,
     """Yield the SHA-256 of each image file; an empty text for an unreadable one."""
 
     def look(entry: ImageEntry) -> str:
-        content = manifest.source.read(entry.path, max_bytes=max_bytes)
+        content = read_image(manifest.source, entry.path, max_bytes=max_bytes)
         return "" if isinstance(content, Failure) else content.sha256
 
     threads = workers or processor_count()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from featurecache.images.decode import byte_limit, shrink
 from featurecache.images.failures import Failure
+from featurecache.images.frames import read_image
 from featurecache.images.names import encode_name
 from featurecache.images.sources import open_source
 from featurecache.options import MAX_PIXELS
@@ -117,9 +118,9 @@ class Originals:
             return Failure("unknown", _UNKNOWN_SOURCE)
         limit = byte_limit(self.max_pixels)
         encoded = encode_name(path.encode("utf-8", "surrogatepass"))
-        content = self.source.read(encoded, max_bytes=limit)
+        content = read_image(self.source, encoded, max_bytes=limit)
         if isinstance(content, Failure) and encoded != path:
-            content = self.source.read(path, max_bytes=limit)
+            content = read_image(self.source, path, max_bytes=limit)
         if isinstance(content, Failure):
             return Failure(content.code, _GONE) if content.code == "not_found" else content
         return content.data if content.sha256 == self.sha256[path] else Failure("changed", _CHANGED)

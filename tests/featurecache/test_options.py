@@ -71,6 +71,7 @@ OTHER_VALUES = {
     "path_column": "file",
     "label_column": "class",
     "split_column": "subset",
+    "frames": "all",
     "class_order": "natural",
     "batch_size": "auto",
     "workers": 3,

@@ -11,7 +11,7 @@ from featurecache.cli.console.output import Json, print_failures, print_json, sa
 from featurecache.cli.console.progress import progress
 from featurecache.options import DecodeOptions, ImageOptions, RunOptions
 
-_READING = ("root", "label_from_name", "path_column", "label_column", "split_column")
+_READING = ("root", "label_from_name", "path_column", "label_column", "split_column", "frames")
 
 
 @with_options(DecodeOptions, ImageOptions, RunOptions, only=(*_READING, "max_pixels", "workers", "device"))

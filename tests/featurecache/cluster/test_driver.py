@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pools import Death, ThreadPool, ThreadWorker
 from runs import contents, make_images
 
@@ -92,6 +93,21 @@ def test_further_columns_of_a_table_are_kept(extract_with, plain, tmp_path):
     assert [f"{path},{age}" for path, age in zip(cache.paths, cache.column("age"), strict=True)] == [
         line for line in lines if line.split(",")[0] not in cache.failures
     ]
+
+
+def test_workers_read_further_frames(extract_with, tmp_path):
+    images, place = tmp_path / "images", tmp_path / "with"
+    images.mkdir()
+    place.mkdir()
+    Image.new("L", (30, 20)).save(
+        images / "scan.tif", save_all=True, append_images=[Image.new("L", (30, 20), level) for level in (90, 180)]
+    )
+    plain = extract(images, tmp_path / "plain.h5", backbone=FakeBackbone(), frames="all")
+
+    cache = extract_with(ThreadPool(1), place / "c.h5", images=images, frames="all", same=False)
+
+    assert list(cache.features("features").paths) == ["scan.tif", "scan.tif#2", "scan.tif#3"]
+    assert contents(cache.path) == contents(plain.path)
 
 
 def test_hashing_waits_for_workers(extract_with, monkeypatch):

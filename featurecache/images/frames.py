@@ -1,0 +1,111 @@
+"""Frames of animations and pages of TIFF files as images of their own: ``scan.tif#2`` is the second page."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Final
+
+from featurecache.errors import ManifestError
+from featurecache.images.decode import byte_limit, frame_count, frame_file
+from featurecache.images.failures import Failure, Ignored
+from featurecache.images.files import FileContent, Stat
+from featurecache.images.formats import FORMATS
+from featurecache.images.image_source import ImageSource
+from featurecache.images.names import split_frame
+from featurecache.images.table import Found
+from featurecache.options import FRAMES, MAX_PIXELS
+from featurecache.prefetch import ahead
+from featurecache.processors import processor_count
+
+FILE_COLUMN: Final = "file"
+"""The further column with the path of the file that an image is in."""
+
+FRAME_LIMIT: Final = 10_000
+"""Frames of one file that are listed."""
+
+_ONE_PICTURE = tuple(
+    extension
+    for name, known in FORMATS.items()
+    if name in {"JPEG", "BMP", "PPM", "HEIF", "JPEG2000"}
+    for extension in known.extensions
+)
+
+
+def stat_image(source: ImageSource, path: str) -> Stat | None:
+    """Return size and time of an image, or of the file that it is a frame of; see `ImageSource.stat`."""
+    found = source.stat(path)
+    file, frame = split_frame(path)
+    return source.stat(file) if found is None and frame > 1 else found
+
+
+def read_image(source: ImageSource, path: str, *, max_bytes: int) -> FileContent | Failure:
+    """Read an image, or a frame of a file; see `ImageSource.read`. A file that has this name itself comes first.
+
+    The content of a frame is known by the content of its file and by its number.
+    """
+    content = source.read(path, max_bytes=max_bytes)
+    file, frame = split_frame(path)
+    if not isinstance(content, Failure) or content.code != "not_found" or frame == 1:
+        return content
+    content = source.read(file, max_bytes=max_bytes)
+    if isinstance(content, Failure):
+        return content
+    sha256 = hashlib.sha256(f"{content.sha256}#{frame}".encode()).hexdigest()
+    return replace(content, data=frame_file(content.data, frame), sha256=sha256)
+
+
+def with_frames(
+    source: ImageSource, found: Sequence[Found], columns: Mapping[str, Sequence[str]]
+) -> tuple[list[Found], dict[str, list[str]], list[Ignored]]:
+    """Return the images with a row for each further frame, their columns, and what is left out.
+
+    The first frame is the row of its file. All columns are repeated; the column `FILE_COLUMN` is added.
+
+    Raises
+    ------
+    ManifestError
+        If there is a column of this name already.
+    """
+    if taken := [name for name in columns if name.lower() == FILE_COLUMN]:
+        raise ManifestError(
+            f"the column {taken[0]!r} has the name of the one that frames={FRAMES[1]!r} adds; give it another name"
+        )
+    known = {item.path for item in found}
+    rows: list[Found] = []
+    origin: list[int] = []
+    files: list[str] = []
+    ignored: list[Ignored] = []
+    for number, (item, count) in enumerate(zip(found, _counts(source, [item.path for item in found]), strict=True)):
+        if isinstance(count, str):
+            ignored.append(Ignored(item.path, count))
+        frames = range(2, 1 + (count if isinstance(count, int) else 1))
+        further = [path for frame in frames[: FRAME_LIMIT - 1] if (path := f"{item.path}#{frame}") not in known]
+        if len(frames) >= FRAME_LIMIT:
+            ignored.append(Ignored(item.path, f"frames after the first {FRAME_LIMIT:,}"))
+        rows += [item, *(item._replace(path=path) for path in further)]
+        origin += [number] * (1 + len(further))
+        files += [_file_of(source, item.path)] * (1 + len(further))
+    return rows, {name: [texts[i] for i in origin] for name, texts in columns.items()} | {FILE_COLUMN: files}, ignored
+
+
+def _file_of(source: ImageSource, path: str) -> str:
+    file, frame = split_frame(path)
+    return path if frame == 1 or source.stat(path) is not None else file
+
+
+def _counts(source: ImageSource, paths: Sequence[str]) -> Iterator[int | str]:
+    """Yield the number of frames of each file, 1 for one that cannot be read, or why they are not counted."""
+
+    def count(path: str) -> int | str:
+        if path.lower().endswith(_ONE_PICTURE) or split_frame(path)[1] > 1:
+            return 1
+        content = source.read(path, max_bytes=byte_limit(MAX_PIXELS))
+        if not isinstance(content, Failure):
+            return frame_count(content.data, FRAME_LIMIT + 1)
+        too_large = content.code == "too_many_bytes"
+        return f"further frames of a file above {byte_limit(MAX_PIXELS):,} bytes" if too_large else 1
+
+    threads = processor_count()
+    with closing(ahead(count, paths, workers=threads, window=2 * threads)) as counts:
+        yield from counts
