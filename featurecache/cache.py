@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from os import PathLike
@@ -31,6 +32,7 @@ from featurecache.provenance import Provenance
 from featurecache.recipe import Recipe
 from featurecache.rows import PartFiles, Parts, Rows, as_float32
 from featurecache.storage.files import open_regular
+from featurecache.storage.platform import IS_WINDOWS
 from featurecache.text import counted
 
 if TYPE_CHECKING:
@@ -122,8 +124,19 @@ class FeatureCache:
             raise CacheFormatError(f"{path} is the index of a cache in parts: {e}") from e
         block = blocks["positions"]  # stays in the file
         positions: NDArray[np.int64] = np.ndarray(block.rows, block.dtype, file.map, block.offset)
+        if IS_WINDOWS:  # does not replace the file while an array needs it
+            positions = positions.copy()
         index = replace(index, places=Places(index.places.parts, positions))
         return cls(path, index, file.map, Parts(files, index.recipe, positions))
+
+    def release(self) -> None:
+        """Close the files, before another one takes the place of this cache; only its index can be used afterwards.
+
+        Arrays that were taken from it stay as they are. Where they are views of the file, it stays open for them.
+        """
+        self._features.close()
+        with suppress(BufferError):
+            self._mapped.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle path and identity, not the features: another process maps the same file."""

@@ -1,12 +1,13 @@
 """How much memory this process uses, and how much it can still allocate."""
 
 import os
-import resource
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from featurecache.control_groups import group_folders, words
+from featurecache.storage.platform import peak_memory, resource_limits
 
 _PROC = Path("/proc")
 _KIB = 1024
@@ -16,11 +17,18 @@ _VERSIONS = (
     ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")),
 )
 _SIZE, _RESIDENT, _DATA = 0, 1, 5  # places in /proc/self/statm
+_LIMITED = {"RLIMIT_AS": _SIZE, "RLIMIT_DATA": _DATA}
 
 
 def resident_memory() -> int:
-    """Return the resident memory of this process in bytes, mapped files included."""
-    return _own(_RESIDENT)
+    """Return the resident memory of this process in bytes, mapped files included.
+
+    macOS tells only the most that it had; Windows tells nothing (0).
+    """
+    try:
+        return _own(_RESIDENT)
+    except OSError:
+        return peak_memory()
 
 
 def free_memory() -> int:
@@ -51,10 +59,9 @@ def _of_groups() -> Iterator[int]:
 
 
 def _of_limits() -> Iterator[int]:
-    for kind, place in ((resource.RLIMIT_AS, _SIZE), (resource.RLIMIT_DATA, _DATA)):
-        limit, _ = resource.getrlimit(kind)
-        if limit != resource.RLIM_INFINITY:
-            yield limit - _own(place)
+    for kind, limit in resource_limits(*_LIMITED):
+        with suppress(OSError):  # a system that is not Linux does not tell how much is used
+            yield limit - _own(_LIMITED[kind])
 
 
 def _own(place: int) -> int:

@@ -38,6 +38,7 @@ def pack(
     replace: bool,
     scratch: Path | None,
     progress: Callable[[int, int], object] = lambda *_: None,
+    release: Callable[[], object] = lambda: None,
 ) -> None:
     """Write a cache file from rows of other sources, and publish it whole.
 
@@ -55,6 +56,8 @@ def pack(
         A directory on the same file system, for the temporary file; by default that of ``path``.
     progress
         Called after every block of rows of a tap with the number of blocks that are written, and of all.
+    release
+        Called when everything is written, before the file gets its name: closes the file that has it now.
     """
     with publishing(path, replace=replace, scratch=scratch) as draft:
         blocks = layout.encode_cache(draft, index)
@@ -70,6 +73,7 @@ def pack(
                     digest.update(piece.data)
                 draft.write(digest.hexdigest().encode("ascii"), sums.offset + number * sums.row_bytes)
                 progress(position * sums.rows + number + 1, len(taps) * sums.rows)
+        release()
 
 
 class PartsFolder:
@@ -131,6 +135,7 @@ def pack_in_parts(
     in_use: Iterable[str],
     replace: bool,
     scratch: Path,
+    release: Callable[[], object] = lambda: None,
 ) -> frozenset[str]:
     """Write a cache in parts: rows in parts of this path stay where they are, others go to new parts.
 
@@ -138,7 +143,7 @@ def pack_in_parts(
 
     Parameters
     ----------
-    path, index, places, replace, scratch
+    path, index, places, replace, scratch, release
         As in `pack`.
     part_rows
         The largest number of rows of a new part.
@@ -174,7 +179,7 @@ def pack_in_parts(
     if parts:
         sync_directory(own)  # a killed run may have named a part that is used now
     folder.enter(set(in_use) - set(parts))
-    pack(path, complete, NO_PLACES, replace=replace, scratch=scratch)
+    pack(path, complete, NO_PLACES, replace=replace, scratch=scratch, release=release)
     return frozenset(parts)
 
 

@@ -124,6 +124,12 @@ class PartFiles:
                 self._opened.popitem(last=False)  # its descriptor is closed when nobody reads from it
             return file
 
+    def close(self) -> None:
+        """Close the parts that are open."""
+        with self._mutex:
+            while self._opened:
+                self._opened.popitem()[1].close()
+
     def require(self) -> None:
         """Raise `CacheFormatError` if a part is missing or has another size, naming the first one."""
         for part in self.parts:
@@ -173,6 +179,10 @@ class Parts:
         self.files = files
         self.recipe = recipe
         self.positions = positions
+
+    def close(self) -> None:
+        """Close the parts that are open."""
+        self.files.close()
 
     def places(self, start: int, count: int) -> RowPlaces:
         """Return the places of consecutive rows: the part that holds each, and its number there."""

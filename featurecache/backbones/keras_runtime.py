@@ -21,6 +21,7 @@ from featurecache.backbones.protocol import EngineFault
 from featurecache.errors import DeviceError, EngineError, UnknownNameError
 from featurecache.options import DEVICES
 from featurecache.storage.files import open_regular
+from featurecache.storage.platform import memory_file
 from featurecache.text import did_you_mean, in_short
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -330,7 +331,7 @@ def without_chatter() -> Iterator[None]:
     """Delay what native code writes to standard error inside the block, and drop start-up messages."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with os.fdopen(os.memfd_create("stderr"), "w+b") as stream:
+    with memory_file() as stream:
         os.dup2(stream.fileno(), 2)
         try:
             yield

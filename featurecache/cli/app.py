@@ -53,7 +53,9 @@ _NEED_LESS = dict.fromkeys(("extract", "verify", "predict"), "lower --batch-size
     "finetune": "lower -p batch_size",
 }
 _BY_SIGNAL = 128  # the exit code after a signal is this and its number, as shells report it
-_SIGNALS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+_SIGNALS = {signal.SIGINT: signal.default_int_handler} | {
+    getattr(signal, name): signal.SIG_DFL for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+}
 """Signals that end a command, with the handlers of a new process; a shell or nohup may have set them to be ignored."""
 _GET_MORE = "close other programs, or use a machine with more memory"
 
@@ -78,7 +80,7 @@ def _interrupt(number: int, _frame: object) -> None:
     if not _Interrupts.count:
         _Interrupts.first = signal.Signals(number)
     _Interrupts.count += 1
-    if number == signal.SIGHUP:
+    if signal.Signals(number).name == "SIGHUP":
         _leave_terminal()
     raise KeyboardInterrupt
 

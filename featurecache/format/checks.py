@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheFormatError
 from featurecache.format.header import CACHE_FORMAT, FORMAT_VERSION, read_header
+from featurecache.storage.platform import read_at
 
 TEXT = h5py.string_dtype("utf-8")
 ATTRIBUTES = frozenset({"format", "format_version", "fingerprint"})
@@ -41,7 +42,7 @@ class FeatureBlock:
 
     def read(self, descriptor: int, start: int, count: int) -> NDArray[Any]:
         """Read ``count`` rows from row ``start`` on from an open file, shape (count, width)."""
-        data = os.pread(descriptor, count * self.row_bytes, self.offset + start * self.row_bytes)
+        data = read_at(descriptor, count * self.row_bytes, self.offset + start * self.row_bytes)
         if len(data) != count * self.row_bytes:
             raise CacheFormatError(f"the file ends within its features, at row {start + len(data) // self.row_bytes}")
         return np.frombuffer(data, dtype=self.dtype).reshape(count, self.width)
@@ -121,7 +122,7 @@ class Checks:
         self.that(stored == 0 or offset is not None, f"{name} has no place in the file")
         self.that((offset or 0) + stored <= self._size, f"{name} extends beyond the end of the file")
         if dtype is TEXT and stored:
-            references = np.frombuffer(os.pread(self._descriptor, stored, offset), "<u4").reshape(-1, 4)
+            references = np.frombuffer(read_at(self._descriptor, stored, offset), "<u4").reshape(-1, 4)
             length = int(references[:, 0].astype(np.int64).sum())
             self.that(length <= self._size, f"{name} declares {length} bytes of text, the file has {self._size}")
         return data

@@ -4,6 +4,7 @@ import hashlib
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -19,6 +20,7 @@ from featurecache.format.header import HEADER_BYTES
 from featurecache.format.layout import BLOCK_ROWS, Part
 from featurecache.format.mapped_file import MappedFile
 from featurecache.storage.files import open_regular
+from featurecache.storage.platform import read_ahead, read_at, read_into_at
 
 _PIECE_BYTES = 4_000_000  # read and written at a time
 _READ_BYTES = 1 << 30  # the most of one system call
@@ -102,7 +104,7 @@ class FeatureFile:
         self._descriptor = descriptor
         self._remedy = remedy
         self._sound: set[tuple[str, int]] = set()
-        weakref.finalize(self, os.close, descriptor)
+        self._close = weakref.finalize(self, os.close, descriptor)
 
     @classmethod
     def open_part(cls, path: Path, part: Part, remedy: str) -> Self:
@@ -126,6 +128,14 @@ class FeatureFile:
         """The file, mapped into memory."""
         return MappedFile.from_descriptor(self._descriptor, self.path)
 
+    def close(self) -> None:
+        """Close the file; a map of it that arrays are views of stays until they are gone."""
+        self._close()
+        self._descriptor = -1  # its number may become that of another file
+        if "map" in vars(self):
+            with suppress(BufferError):
+                self.map.close()
+
     def view(self, tap: str, rows: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return consecutive rows of a tap, memory-mapped; a copy if they are stored in another type."""
         block = self.blocks[tap]
@@ -134,10 +144,10 @@ class FeatureFile:
 
     def digest(self) -> str:
         """Return the SHA-256 of header and checksums, by the names of the taps: they determine every byte."""
-        digest = hashlib.sha256(os.pread(self._descriptor, HEADER_BYTES, 0))
+        digest = hashlib.sha256(read_at(self._descriptor, HEADER_BYTES, 0))
         for tap in sorted(self.taps):
             sums = self.blocks[f"checksums/{tap}"]
-            digest.update(os.pread(self._descriptor, sums.size, sums.offset))
+            digest.update(read_at(self._descriptor, sums.size, sums.offset))
         return digest.hexdigest()
 
     def as_part(self, file: str) -> Part:
@@ -178,7 +188,7 @@ class FeatureFile:
         offset = block.offset + start * block.row_bytes
         while out:
             try:
-                count = os.preadv(self._descriptor, [out[:_READ_BYTES]], offset)
+                count = read_into_at(self._descriptor, out[:_READ_BYTES], offset)
             except OSError as e:
                 raise CacheFormatError(f"{self.path} cannot be read: {(e.strerror or str(e)).lower()}") from e
             if not count:
@@ -188,9 +198,7 @@ class FeatureFile:
     def read_ahead(self, tap: str, start: int, count: int) -> None:
         """Ask the system to read rows into memory in the background."""
         block = self.blocks[tap]
-        if hasattr(os, "posix_fadvise"):
-            offset, size = block.offset + start * block.row_bytes, count * block.row_bytes
-            os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+        read_ahead(self._descriptor, block.offset + start * block.row_bytes, count * block.row_bytes)
 
     def problems(self, progress: Callable[[int, int], object] = lambda *_: None) -> list[str]:
         """Return one line for each block that does not match its checksum; reads every feature once.

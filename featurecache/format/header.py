@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from featurecache.errors import CacheFormatError, OptionError
+from featurecache.storage.platform import read_at, read_into_at
 
 CACHE_FORMAT = "featurecache"
 FORMAT_VERSION = 1
@@ -66,7 +67,7 @@ def read_header(stream: BinaryIO) -> tuple[int, list[list[int]]]:
         If the header is missing, damaged or of another version, or the size or the hash differs from it.
     """
     descriptor, size = stream.fileno(), os.fstat(stream.fileno()).st_size
-    data = os.pread(descriptor, HEADER_BYTES, 0)
+    data = read_at(descriptor, HEADER_BYTES, 0)
     try:
         header = json.loads(data.rstrip(b"\0"))
         kind, version = header["format"], header["format_version"]
@@ -88,6 +89,6 @@ def read_header(stream: BinaryIO) -> tuple[int, list[list[int]]]:
         raise CacheFormatError(
             f"it has {size:,} bytes, expected {header['size']:,}: it is truncated or was added to; {REMEDY}"
         )
-    if structure_digest(lambda buffer, at: os.preadv(descriptor, [buffer], at), size, spans) != header["sha256"]:
+    if structure_digest(lambda buffer, at: read_into_at(descriptor, buffer, at), size, spans) != header["sha256"]:
         raise CacheFormatError(f"its structure or index is damaged; {REMEDY}")
     return version, spans

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheFormatError
 from featurecache.format.header import HEADER_BYTES
 from featurecache.storage.files import open_regular
+from featurecache.storage.platform import read_map_ahead
 
 
 class MappedFile(mmap.mmap):
@@ -69,7 +70,7 @@ def read_pages_ahead(array: NDArray[Any]) -> None:
         return
     first, last = (bound - _address(mapped) for bound in np.lib.array_utils.byte_bounds(array))
     start = first - first % mmap.PAGESIZE
-    mapped.madvise(mmap.MADV_WILLNEED, start, last - start)
+    read_map_ahead(mapped, start, last - start)
 
 
 def _address(mapped: mmap.mmap) -> int:

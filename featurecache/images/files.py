@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from featurecache.images.failures import Failure, FailureCode, UnusableImageError, check_bytes, one_line
 from featurecache.images.views import DrawnView
+from featurecache.storage.platform import READ_FLAGS
 
-_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
 _FAILURES: dict[int, tuple[FailureCode, str]] = {
     errno.ENOENT: ("not_found", "no such file"),
     errno.ENOTDIR: ("not_found", "no such file"),
@@ -114,7 +114,7 @@ def read_file(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], *, max_
     try:
         # Check before opening, because opening a pipe or a device can have side effects.
         _check_regular(os.stat(path).st_mode)  # noqa: PTH116 - pathlib takes no bytes
-        descriptor = os.open(path, _OPEN_FLAGS)
+        descriptor = os.open(path, READ_FLAGS)
         try:
             return _read(descriptor, max_bytes)
         finally:

@@ -19,6 +19,7 @@ from featurecache.images.names import decode_name, encode_name, shown_name
 from featurecache.images.shards import ShardsSource
 from featurecache.images.table_text import Table
 from featurecache.images.views import View
+from featurecache.storage.platform import leads_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,7 @@ class FolderSource(ImageSource):
 
     def has_file(self, name: bytes) -> bool:
         """Return whether there is a file of exactly this name below the folder."""
-        is_outside = name.startswith(b"/") or b".." in name.split(b"/")
-        return not is_outside and b"\0" not in name and _exists(os.fsencode(self.root), name)
+        return not leads_out(name) and b"\0" not in name and _exists(os.fsencode(self.root), name)
 
     def exists(self) -> bool:
         """Return whether the folder exists."""
@@ -95,7 +95,7 @@ class FolderSource(ImageSource):
             literal, decoded = path.encode("utf-8"), decode_name(path)
         except UnicodeEncodeError:
             return Failure("bad_name", "the path has characters that a manifest does not allow")
-        if self.confined and (decoded.startswith(b"/") or b".." in decoded.split(b"/")):
+        if self.confined and leads_out(decoded):
             return Failure("outside", "its path leads out of the folder of the images")
         root = os.fsencode(self.root)
         if (

@@ -19,6 +19,7 @@ from featurecache.images.names import decode_name, encode_name, has_escapes, sho
 from featurecache.images.splits import spellings_read, split_named
 from featurecache.images.table_text import COLUMNS, PATH_WORDS, Table, read_text
 from featurecache.options import ImageOptions
+from featurecache.storage.platform import is_absolute, with_slashes
 from featurecache.text import counted, listed
 
 _FAULTS = 5  # faults that a message lists; it counts the others
@@ -55,7 +56,8 @@ def read_table(
         raise NoImagesError(f"{table.name} is empty; expected a header with the column path and one row per image")
     columns = _columns(table, header, options)
     further = _further_columns(table, header, columns.values())
-    roots = (os.path.abspath(root), os.path.realpath(root))  # noqa: PTH100 - a purely textual comparison
+    # a purely textual comparison
+    roots = (with_slashes(os.path.abspath(root)), with_slashes(os.path.realpath(root)))  # noqa: PTH100
     found: list[Found] = []
     faults: list[str] = []
     lines: dict[str, int] = {}
@@ -323,11 +325,11 @@ def _table_path(text: str, roots: Sequence[str], has_file: Callable[[bytes], boo
     """Return the path relative to the root, in the form of `encode_name`."""
     if text != text.strip() and not has_file(text.encode("utf-8")):
         text = text.strip()
-    path = posixpath.normpath(text)
-    if "\\" in text and not has_file(path.encode("utf-8")):
-        with_slashes = posixpath.normpath(text.replace("\\", "/"))
-        path = with_slashes if has_file(with_slashes.encode("utf-8")) else path
-    if path.startswith("/"):
+    path = posixpath.normpath(with_slashes(text))
+    if "\\" in path and not has_file(path.encode("utf-8")):
+        other = posixpath.normpath(text.replace("\\", "/"))
+        path = other if has_file(other.encode("utf-8")) else path
+    if is_absolute(path):
         under = next((root for root in roots if path.startswith(root.rstrip("/") + "/")), None)
         if under is None:
             raise ManifestError(f"path {text!r} is not below {roots[0]}; give the folder of all images with --root")

@@ -262,9 +262,10 @@ class ManifestRun(ABC, Generic[Item]):
                 in_use=self._store.parts_in_use,
                 replace=replaces,
                 scratch=scratch,
+                release=self._store.release,
             )
         else:
-            pack(cache_path, index, places, replace=replaces, scratch=scratch)
+            pack(cache_path, index, places, replace=replaces, scratch=scratch, release=self._store.release)
 
     def _count_new(self) -> int:
         """Return the largest number of images that may have to go through the network."""

@@ -6,7 +6,6 @@ a record's name that of its unit.
 A run locks the directory, because two runs at the same time would remove each other's rows.
 """
 
-import os
 import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +30,7 @@ from featurecache.run.known_images import KnownImages
 from featurecache.storage.directory_lock import lock_directory
 from featurecache.storage.files import open_regular
 from featurecache.storage.output_errors import output_error
+from featurecache.storage.platform import Lock
 from featurecache.storage.process_identity import has_ended, this_process
 from featurecache.storage.publish import (
     make_directory,
@@ -74,6 +74,7 @@ class Store:
         self.token = f"{_AT_WORK}{secrets.token_hex(8)}"
         self.recipe = recipe
         self.cache: FeatureCache | None = None
+        self._existing: FeatureCache | None = None  # of any recipe
         self.replaces = False
         self.part_rows: int | None = None
         self.parts_in_use: frozenset[str] = frozenset()
@@ -87,7 +88,7 @@ class Store:
         self._continued: frozenset[str] = frozenset()  # records that were there when the store was opened
         self._is_made = False
         self._is_committing = self._is_closed = False
-        self._lock: int | None = None
+        self._lock: Lock | None = None
         self._mutex = threading.RLock()  # guards the members of the four lines above
 
     @classmethod
@@ -129,6 +130,7 @@ class Store:
             store.replaces = True
             if cache is None:
                 cache = (FeatureCache.open_sound_parts if replace else FeatureCache.open)(cache_path)
+            store._existing = cache
             store._use_parts(cache)
             if not replace:
                 require_recipe(cache.recipe, recipe, cache_path)
@@ -223,10 +225,15 @@ class Store:
             If another run holds the lock.
         """
         with self._mutex:
-            if self._lock is not None and not os.fstat(self._lock).st_nlink:
-                self._unlock()  # the locked directory was removed
+            if self._lock is not None and self._lock.is_of_removed:
+                self._unlock()
             if self._lock is None and self.directory.is_dir():
                 self._lock = lock_directory(self.directory)
+
+    def release(self) -> None:
+        """Close the existing cache, which a new one is about to replace: Windows replaces no file that is open."""
+        if self._existing is not None:
+            self._existing.release()
 
     def close(self) -> None:
         """Refuse further commits, and unlock the work directory when the commit under way has ended.
@@ -371,7 +378,7 @@ class Store:
         """Unlock the work directory."""
         self._is_made = False
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
     def _load_commits(self, read: Mapping[str, CommitRecord], *, with_file_records: bool = True) -> None:

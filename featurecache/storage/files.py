@@ -6,7 +6,7 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+from featurecache.storage.platform import READ_FLAGS
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -17,7 +17,7 @@ def open_regular(path: Path) -> BufferedReader:
     OSError
         If it is not there, cannot be read, or is a directory, a pipe, a socket or a device.
     """
-    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _FLAGS))  # noqa: SIM115
+    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | READ_FLAGS))  # noqa: SIM115
     mode = os.fstat(stream.fileno()).st_mode
     if not stat.S_ISREG(mode):
         stream.close()

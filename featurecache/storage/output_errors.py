@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from featurecache.errors import OutputError
+from featurecache.storage.platform import is_open_elsewhere, is_too_long, path_fault
 from featurecache.text import in_units
 
 
@@ -21,12 +22,19 @@ def require_place(path: Path) -> None:
     --------
     >>> featurecache.require_place(folder / "result.txt")  # raises OutputError if the folder is missing
     """
+    require_name(path)
     parent = path.parent
     if not parent.is_dir():
         what = "is not a folder" if parent.exists() else "does not exist"
         raise OutputError(f"cannot write {path}: the folder {parent} {what}; make it first or choose another path")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path}: no permission to write in the folder {parent}; choose another one")
+
+
+def require_name(path: Path) -> None:
+    """Raise `OutputError` if this system cannot hold a file or folder of this name; only Windows has such names."""
+    if fault := path_fault(path):
+        raise OutputError(f"cannot write {path}: {fault}; choose another name")
 
 
 def require_space(folder: Path, size: int, purpose: str) -> None:
@@ -66,8 +74,13 @@ def output_error(path: Path, cause: OSError, size: int = 0) -> OutputError:
         errno.ENOENT: "; was its folder removed meanwhile? Run the same command again",
     }
     reason = (cause.strerror or str(cause)).lower()
+    remedy = remedies.get(cause.errno or 0, "")
+    if is_open_elsewhere(cause):
+        remedy = "; a program has it open, perhaps this one: close it there and run the same command again"
+    elif is_too_long(path, cause):
+        remedy = f"; the path has {len(str(path.absolute()))} characters, too many for Windows: choose a shorter one"
     if size and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
         reason += f", and {in_units(size)} are needed for it"
-    error = OutputError(f"cannot write {path}: {reason}{remedies.get(cause.errno or 0, '')}")
+    error = OutputError(f"cannot write {path}: {reason}{remedy}")
     error.errno = cause.errno
     return error

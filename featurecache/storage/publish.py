@@ -15,12 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from featurecache.errors import OutputError
+from featurecache.storage import platform
 from featurecache.storage.files import open_regular
-from featurecache.storage.output_errors import output_error
+from featurecache.storage.output_errors import output_error, require_name
 
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 _COPIED_BYTES = 4_000_000
-_NO_RESERVATION = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class FileSystem:
@@ -28,22 +27,17 @@ class FileSystem:
 
     def create(self, path: Path) -> int:
         """Create a file, open it for reading and writing, and return its descriptor; fail if the name is taken."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        return os.open(path, platform.CREATE_FLAGS, 0o666)
 
     def reserve(self, descriptor: int, size: int) -> None:
         """Reserve ``size`` bytes on the disk for a file; raise `OSError` (``ENOSPC``) if there are fewer."""
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-        except OSError as e:
-            if e.errno not in _NO_RESERVATION:
-                raise
-            os.ftruncate(descriptor, size)
+        platform.reserve(descriptor, size)
 
     def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         """Write all of ``data`` at ``offset`` bytes from the start of the file."""
         view = memoryview(data).cast("B")
         while view:
-            written = os.pwrite(descriptor, view, offset)
+            written = platform.write_at(descriptor, view, offset)
             view, offset = view[written:], offset + written
 
     def truncate(self, descriptor: int, size: int) -> None:
@@ -52,7 +46,7 @@ class FileSystem:
 
     def fsync(self, descriptor: int) -> None:
         """Return once the file's bytes are on the disk."""
-        os.fsync(descriptor)
+        platform.sync_file(descriptor)
 
     def close(self, descriptor: int) -> None:
         """Close a descriptor."""
@@ -60,15 +54,15 @@ class FileSystem:
 
     def link(self, source: Path, target: Path) -> None:
         """Give a file a second name; raise `FileExistsError` if that name is taken."""
-        os.link(source, target)
+        platform.link(source, target)
 
     def replace(self, source: Path, target: Path) -> None:
         """Rename a file or directory in one step; it replaces a file, or an empty directory, with the target name."""
-        source.replace(target)
+        platform.replace(source, target)
 
     def unlink(self, path: Path) -> None:
         """Remove a name."""
-        path.unlink()
+        platform.patiently(path.unlink)
 
     def make_directory(self, path: Path) -> None:
         """Make a directory; fail if the name is taken."""
@@ -76,15 +70,11 @@ class FileSystem:
 
     def fsync_directory(self, path: Path) -> None:
         """Return once the directory's entries are on the disk."""
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        platform.sync_directory(path)
 
     def remove_tree(self, path: Path) -> None:
         """Remove a directory and everything in it."""
-        shutil.rmtree(path)
+        platform.patiently(lambda: shutil.rmtree(path))
 
 
 FILE_SYSTEM = FileSystem()
@@ -115,7 +105,7 @@ class Draft:
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Read into a buffer the bytes from ``offset`` on; return how many were read."""
-        return os.preadv(self._descriptor, [buffer], offset)
+        return platform.read_into_at(self._descriptor, buffer, offset)
 
     def map(self) -> mmap.mmap:
         """Map the file into memory, read-only; the map shows later writes and stays valid after the draft is closed."""
@@ -151,6 +141,7 @@ def publishing(
         If the file cannot be written. The temporary file is removed, and the final name has nothing; only if the
         last step fails, the fsync of the directory, does it have the whole file.
     """
+    require_name(path)
     temporary = _temporary(scratch / path.name if scratch else path)
     draft = None
     try:
@@ -216,7 +207,7 @@ def is_linked(source: Path, target: Path) -> bool:
             try:
                 FILE_SYSTEM.link(source, target)
             except OSError as e:
-                if e.errno not in _NO_LINKS | {errno.EXDEV}:
+                if not platform.has_no_links(e) and e.errno != errno.EXDEV:
                     raise
             else:
                 FILE_SYSTEM.fsync_directory(target.parent)
@@ -266,6 +257,7 @@ def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
     OutputError
         If it cannot be written.
     """
+    require_name(path)
     temporary = _temporary(path)
     try:
         FILE_SYSTEM.make_directory(temporary)
@@ -346,7 +338,7 @@ def _name(temporary: Path, path: Path, *, replace: bool) -> None:
     try:
         FILE_SYSTEM.link(temporary, path)
     except OSError as e:
-        if e.errno not in _NO_LINKS:
+        if not platform.has_no_links(e):
             raise
         if path.exists():
             raise FileExistsError(errno.EEXIST, "exists already", str(path)) from e

@@ -5,7 +5,6 @@ A run locks the directory, and continues the sweep in it only if the plan is the
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,7 +123,7 @@ def locked(directory: Path, plan: Mapping[str, Any]) -> Iterator[Work]:
             raise
     finally:
         if lock is not None:
-            os.close(lock)
+            lock.close()
 
 
 def _results(directory: Path) -> Iterator[Path]:

@@ -1,7 +1,6 @@
 """Worker processes of a sweep. They end with the process that started them."""
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
 from featurecache.processors import processor_count
+from featurecache.storage.platform import MOST_PROCESSES, ignore_interrupts, is_orphan, signals_blocked
 from heads.errors import HeadError
 
 _Result = TypeVar("_Result")
@@ -72,7 +72,7 @@ class Workers:
     """
 
     def __init__(self, jobs: int | None, *, most: int | None = None, until: float | None = None) -> None:
-        self._jobs = jobs or processor_count()
+        self._jobs = min(jobs or processor_count(), MOST_PROCESSES)
         if most is not None:
             self._jobs = min(self._jobs, most)
         self._until = until
@@ -82,7 +82,7 @@ class Workers:
     def __enter__(self) -> Self:
         if self._jobs > 1 or self._until is not None:
             # Starting the tracker unblocks signals. It must run before `_WorkerProcess.start` blocks them.
-            with _signals_blocked(), _environment(_SAFE_PATH):
+            with signals_blocked(), _environment(_SAFE_PATH):
                 resource_tracker.ensure_running()
             self._executor = ProcessPoolExecutor(
                 self._jobs, mp_context=self._context, initializer=end_with, initargs=(os.getpid(),)
@@ -152,7 +152,7 @@ class _WorkerProcess(SpawnProcess):
     def start(self) -> None:
         """Start the process; it inherits the signal mask, the environment and the module path of this moment."""
         variables = dict.fromkeys(_THREADS, str(self.threads)) | _SAFE_PATH
-        with _signals_blocked(), _environment(variables), _main_hidden(), _current_folder_hidden():
+        with signals_blocked(), _environment(variables), _main_hidden(), _current_folder_hidden():
             super().start()
 
 
@@ -175,16 +175,6 @@ class _WorkerContext(SpawnContext):
         for process in self._processes:
             if process.is_alive():
                 process.kill()
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block the signals that end a command in this thread; one that arrives meanwhile is delivered afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -232,8 +222,9 @@ def end_with(parent: int) -> None:
     """Start a thread that ends this process when its parent process has ended."""
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while not is_orphan(parent):
             time.sleep(_WATCH_SECONDS)
         os._exit(1)
 
+    ignore_interrupts()
     threading.Thread(target=watch, daemon=True).start()

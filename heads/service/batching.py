@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Condition, Thread, get_native_id
+from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,6 +16,7 @@ import numpy as np
 from featurecache.backbones.protocol import SmallBatches
 from featurecache.errors import RecipeError
 from featurecache.images.failures import Failure
+from featurecache.storage.platform import lower_priority
 from heads.errors import HeadError
 
 if TYPE_CHECKING:
@@ -308,7 +307,7 @@ class Batcher:
     def _run_first(self) -> None:
         """Start the network, and compute batches; further threads help if the network allows it."""
         try:
-            _yield_to_others()
+            lower_priority(_NICE)
             network = self._start()
             if isinstance(network, SmallBatches):
                 network.prepare_small_batches()
@@ -419,13 +418,6 @@ class Batcher:
             self._stored({tap: values[row : row + 1] for tap, values in activations.items()}, 1)[0]
             for row in range(count)
         ]
-
-
-def _yield_to_others() -> None:
-    """Lower the priority of this thread, and of the threads that it starts."""
-    with suppress(OSError):  # some containers forbid it
-        thread = get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICE)
 
 
 def _finish(work: Work, result: Rows | Failure) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from featurecache.storage.platform import raise_open_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -18,11 +19,7 @@ _OTHER_DESCRIPTORS = 512  # of files, libraries and connections that are just be
 
 def allow_descriptors(connections: int) -> None:
     """Raise this process's limit of open files, as far as the system lets it, so that connections are not refused."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHER_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    raise_open_files(connections + _OTHER_DESCRIPTORS)
 
 
 class _Silence(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
+import posixpath
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -162,7 +162,7 @@ class Corrections:
             header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(map(str.strip, row))]
         titles = [title.strip().lower() for title in header]
         path_at, label_at = titles.index("path"), titles.index("label")
-        before = {os.path.normpath(row[path_at]): row for row in rows}
+        before = {posixpath.normpath(row[path_at]): row for row in rows}
         written = io.StringIO(newline="")
         writer = csv.writer(written, lineterminator="\n")
         writer.writerow(header)

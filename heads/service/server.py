@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import signal
 import socket
 import ssl
 import threading
@@ -20,6 +19,7 @@ import uvicorn
 from featurecache.errors import FeatureCacheError, OptionError
 from featurecache.options import ServiceOptions
 from featurecache.storage.files import open_regular
+from featurecache.storage.platform import on_signals, own_address
 from heads.errors import HeadError
 from heads.service.access import Rules, Traffic
 from heads.service.app import build_app
@@ -190,7 +190,7 @@ def _bound(host: str, port: int) -> socket.socket:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, number)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            own_address(listener)
             listener.bind(address)
             listener.listen(_BACKLOG)  # of two services on one port, both may bind, and one can listen
         except BaseException:
@@ -283,8 +283,7 @@ class Server(uvicorn.Server):
         allow_descriptors(2 * self._service.options.connections)  # a burst comes between two sweeps
         loop = asyncio.get_running_loop()
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.end)
+            on_signals(loop, self.end)
         self._service.batcher.start()
         watching = asyncio.ensure_future(self._watch())
         try:

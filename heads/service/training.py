@@ -23,6 +23,7 @@ from featurecache.feature_set import FeatureSet
 from featurecache.images.classes import ordered
 from featurecache.images.splits import SPLITS
 from featurecache.provenance import Provenance
+from featurecache.storage.platform import name_fault
 from featurecache.storage.publish import make_directory
 from heads.catalog import head_spec
 from heads.errors import HeadError, MismatchError, ParameterError, TrainingError
@@ -193,11 +194,12 @@ class Jobs:
         RequestError
             If the head's name is not possible, or too many trainings wait.
         """
-        if not HEAD_NAME.fullmatch(head) or head == VERSIONS:
+        if not HEAD_NAME.fullmatch(head) or head == VERSIONS or name_fault(head):
             raise RequestError(
                 422,
                 "bad_name",
-                f"the name of a head has 1 to 64 letters, digits, dots, dashes and underscores, and is not {VERSIONS}",
+                f"the name of a head has 1 to 64 letters, digits, dots, dashes and underscores, and is not {VERSIONS}, "
+                "nor one that Windows cannot hold, such as con, or with a dot at the end",
             )
         job = Job(secrets.token_hex(8), head, request)
         with self._changed:
