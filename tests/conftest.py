@@ -4,11 +4,12 @@ In CI the real photographs and the browser must be there.
 """
 
 import ctypes
-import fcntl
 import gc
+import inspect
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,8 +34,10 @@ os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 # idle threads of OpenMP and OpenBLAS sleep: those that look for work take the processors from other tests
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+IS_LINUX = sys.platform == "linux"
 M_MMAP_THRESHOLD = -3
-ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
+if IS_LINUX:
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -56,6 +59,31 @@ VGG16_FILES = {
 }
 MEMORY_OF_A_WORKER = 2 << 30  # bytes
 GROWTH = 200 << 20  # bytes by which a process may grow before networks are released
+
+
+LINUX_MODULES = re.compile(r"^(import|from) (fcntl|resource|pwd|termios|pty)\b", re.MULTILINE)
+LINUX_CALLS = re.compile(
+    r"\b(mkfifo|setresuid|geteuid|RLIMIT_\w+|SIGKILL|SIGHUP|chmod|symlink_to|prlimit|unshare)\b|os\.(fork|kill)\b"
+    r"|[\"']/(proc|dev|tmp)/"
+)
+LINUX_FIXTURES = frozenset(
+    {"unprivileged", "open_folder", "memory_path", "drivers", "default_signals", "cats_and_dogs"}
+)
+"""What tests use that macOS or Windows does not have, or not in this way."""
+
+
+def needs_linux(item):
+    """Return whether a test uses what macOS or Windows does not have."""
+    if not LINUX_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+        return True
+    function = getattr(item, "function", None)
+    return function is not None and bool(LINUX_CALLS.search(inspect.getsource(function)))
+
+
+def pytest_ignore_collect(collection_path):
+    """Leave out, on other systems, files that import modules that Linux has."""
+    is_left_out = not IS_LINUX and collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    return True if is_left_out and LINUX_MODULES.search(collection_path.read_text("utf-8")) else None
 
 
 def _only_files(config):
@@ -80,8 +108,11 @@ def pytest_xdist_auto_num_workers(config):
     waiting = int(config.option.markexpr != "not slow")
     from featurecache.processors import processor_count
 
+    allowed = min(processor_count() + waiting, MAX_WORKERS)
+    if not hasattr(os, "sysconf"):
+        return allowed
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(processor_count() + waiting, memory // MEMORY_OF_A_WORKER, MAX_WORKERS))
+    return max(1, min(allowed, memory // MEMORY_OF_A_WORKER))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -101,7 +132,9 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def _resident():
-    """Return this process's resident memory in bytes."""
+    """Return this process's resident memory in bytes; 0 where Linux does not tell."""
+    if not IS_LINUX:
+        return 0
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -114,7 +147,8 @@ def _release_memory():
 
 def _collect():
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    if IS_LINUX:
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -164,6 +198,9 @@ def pytest_collection_modifyitems(items):
     longest = {here, here / "scripts", here / "featurecache" / "cluster"}  # whole programs, benchmarks, real clusters
     longest |= {here / "heads" / "finetuning", here / "heads" / "test_beyond_memory.py"}
     items.sort(key=lambda item: longest.isdisjoint({item.path, item.path.parent}))
+    if not IS_LINUX:
+        for item in filter(needs_linux, items):
+            item.add_marker(pytest.mark.skip(reason="needs Linux"))
     must_run = os.environ.get("CI") and os.environ.get("FEATURECACHE_REAL_DATA") != "absent"
     if SHARED_DATA.is_dir() or must_run:
         return
@@ -190,9 +227,11 @@ def made_once(tmp_path_factory):
     base.mkdir(exist_ok=True)
 
     def make(name, fill):
-        folder, finished = base / name, base / f"{name}.finished"
-        with (base / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        from featurecache.storage.directory_lock import turn_in
+
+        folder, finished, turn = (base / f"{name}{suffix}" for suffix in ("", ".finished", ".turn"))
+        turn.mkdir(exist_ok=True)
+        with turn_in(turn):
             if not finished.exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()

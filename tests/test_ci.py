@@ -29,6 +29,31 @@ def checkout(tmp_path):
     return tmp_path
 
 
+def test_tests_that_need_linux_are_left_out_elsewhere(tmp_path):
+    """As on macOS and Windows, where the hosted workflow runs the others."""
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "elsewhere.py").write_text(
+        "def pytest_configure(config):\n    for plugin in config.pluginmanager.get_plugins():\n"
+        "        if hasattr(plugin, 'IS_LINUX'):\n            plugin.IS_LINUX = False\n"
+    )
+    (tmp_path / "test_locks.py").write_text("import fcntl\n\ndef test_it():\n    fcntl.nothing\n")
+    (tmp_path / "test_it.py").write_text(
+        "def test_rights(tmp_path):\n    tmp_path.chmod(0o100)\n    raise OSError\n\n"
+        "def test_user(unprivileged):\n    raise OSError\n\n"
+        "def test_all():\n    pass\n"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    real_data: as in the repository\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "elsewhere", "."],
+        cwd=tmp_path,
+        env=os.environ | WITHOUT | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1 passed, 2 skipped" in done.stdout, done.stdout
+
+
 def gate(checkout, **variables):
     """Run the gate up to its first step, which fails: there is no python3."""
     programs = checkout / "programs"
