@@ -7,6 +7,7 @@ group shares matrix products. The dense layers are matrix products over the batc
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -36,6 +37,7 @@ _LARGE = 784  # an image with fewer tiles shares matrix products with others
 _ALONE, _TOGETHER = 196, 392  # tiles of a product in the two cases: fast, and small enough for the processor's caches
 _GROUP = 16  # largest number of images that share the upper convolutions
 _ROWS = 64  # rows of a product with a dense layer's weights
+_TRIED_INPUTS = 2048  # of a dense layer: how rows are rounded follows from rows and units; all inputs take a second
 _ALL = 128  # largest number of images in all threads together; an image takes about 18 MB
 _ONE_THREAD = Lock()  # held while BLAS is limited to one thread, so that the limits nest
 _FEW_ROWS = 16  # the same where BLAS rounds rows differently in large products; in products of 16 rows none does
@@ -175,8 +177,9 @@ class NumbaBackbone:
         self, network_spec: NetworkSpec, weights: Weights, *, taps: tuple[str, ...] | None = None, batch_size: int = 64
     ) -> None:
         self.spec = network_spec.spec(weights.identity, taps)
-        self._layers, self._dense = _loaded(network_spec, weights, self.spec.taps)
         self._blas = ThreadpoolController()
+        with _ONE_THREAD, self._blas.limit(limits=1, user_api="blas"):
+            self._layers, self._dense = _loaded(network_spec, weights, self.spec.taps)
         self._most = self._images_together()
         self.resize(batch_size)
 
@@ -277,7 +280,8 @@ class NumbaBackbone:
     def _rows_together(self) -> int:
         """Return how many rows can share a product with a dense layer's weights without a change in any row."""
         more = min(_ROWS, -(-self.batch_size // _FEW_ROWS) * _FEW_ROWS)
-        return more if all(_are_alike(kernel, (_FEW_ROWS, more)) for _, kernel, _ in self._dense) else _FEW_ROWS
+        tried = (kernel[:_TRIED_INPUTS] for _, kernel, _ in self._dense)
+        return more if all(_are_alike(kernel, (_FEW_ROWS, more)) for kernel in tried) else _FEW_ROWS
 
 
 def _are_alike(kernel: Floats, counts: Sequence[int]) -> bool:
@@ -291,25 +295,34 @@ def _are_alike(kernel: Floats, counts: Sequence[int]) -> bool:
 
 
 def _loaded(network_spec: NetworkSpec, weights: Weights, taps: Collection[str]) -> tuple[list[_Layer], list[_Dense]]:
-    """Return the convolutional and pooling layers, and the dense ones, up to the last of the taps."""
+    """Return the convolutional and pooling layers, and the dense ones, up to the last of the taps.
+
+    While they are read, threads load machine code and transform kernels.
+    """
     order = list(network_spec.taps)
     top = max(map(order.index, taps))
     used = [layer for layer in layers_of(network_spec) if order.index(layer.tap) <= top]
     layers: list[_Layer] = []
     size = network_spec.input_size[0]
-    with closing(weights_of(network_spec, weights, len(used))) as loaded:
-        weighted = dict.fromkeys(layer.tap for layer in used if layer.kind == "conv2d")
-        for tap in order[: order.index("flatten")][: top + 1]:
-            if tap in weighted:
-                kernel, bias = next(loaded)
-                layers.append(_Layer(tap, size, len(bias), kernel=winograd.transformed(kernel), bias=bias))
-            elif layers[-1].tap in taps:
-                layers.append(_Layer(tap, size, layers[-1].channels, pools=True))
-            else:  # the activations before pooling are not requested
-                layers[-1] = replace(layers[-1], tap=tap, pools=True)
-            size = layers[-1].out_size
-        names = [layer.tap for layer in used if layer.kind == "dense"]
-        dense = [(tap, kernel, bias) for tap, (kernel, bias) in zip(names, loaded, strict=True)]
+    with closing(weights_of(network_spec, weights, len(used))) as loaded, ThreadPoolExecutor(processor_count()) as pool:
+        kernels: dict[str, tuple[Future[Floats], Floats]] = {}
+        dense: list[_Dense] = []
+        code = pool.submit(winograd.load)
+        for layer, (kernel, bias) in zip(used, loaded, strict=True):
+            if layer.kind == "conv2d":
+                kernels[layer.tap] = pool.submit(winograd.transformed, kernel), bias
+            else:
+                dense.append((layer.tap, kernel, bias))
+    code.result()
+    for tap in order[: order.index("flatten")][: top + 1]:
+        if tap in kernels:
+            transformed, bias = kernels[tap]
+            layers.append(_Layer(tap, size, len(bias), kernel=transformed.result(), bias=bias))
+        elif layers[-1].tap in taps:
+            layers.append(_Layer(tap, size, layers[-1].channels, pools=True))
+        else:  # the activations before pooling are not requested
+            layers[-1] = replace(layers[-1], tap=tap, pools=True)
+        size = layers[-1].out_size
     return layers, dense
 
 

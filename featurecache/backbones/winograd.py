@@ -16,10 +16,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from featurecache.backbones.protocol import EngineFault
+from featurecache.text import in_short
+
 Floats = NDArray[np.float32]
 
 TILE = 4  # height and width of a tile's outputs
 FIELD = TILE + 2  # height and width of the inputs that they depend on
+
+_PLACES = 8192  # of a kernel that are transformed together, each for one input and one unit
 
 _NEAR, _FAR = 0.5**0.5, 2**0.5  # the points, without their signs
 _HALF, _TWO, _BOTH = (
@@ -32,12 +37,16 @@ _A_CUBED, _B_CUBED = np.float32(_NEAR**3), np.float32(_FAR**3)
 _ZERO = np.float32(0)
 
 
+_COMPILED: list[Any] = []
+
+
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function at its first call, and keep the machine code on disk for later processes."""
     try:
         compiled: Callable[..., Any] = njit(function, nogil=True, fastmath={"contract"}, cache=True)
     except RuntimeError:  # there is no folder that numba can write to
         compiled = njit(function, nogil=True, fastmath={"contract"})
+    _COMPILED.append(compiled)
     return compiled
 
 
@@ -52,14 +61,22 @@ def padded(size: int) -> int:
 
 
 def transformed(kernel: Floats) -> Floats:
-    """Transform a kernel, shape (3, 3, inputs, units), for `convolve`: shape (36, inputs, units)."""
+    """Transform a kernel, shape (3, 3, inputs, units), for `convolve`: shape (36, inputs, units).
+
+    The sums are float64, and made in parts that fit into a processor's cache.
+    """
     near, far = 2 * _NEAR**2 * (_NEAR**2 - _FAR**2), 2 * _FAR**2 * (_FAR**2 - _NEAR**2)
     rows = [[1.0, 0, 0]]
     rows += [[1 / scale, p / scale, p * p / scale] for p, scale in ((_NEAR, near), (-_NEAR, near))]
     rows += [[1 / scale, p / scale, p * p / scale] for p, scale in ((_FAR, far), (-_FAR, far))]
     matrix = np.array([*rows, [0, 0, 1]])
-    products = np.einsum("ai,bj,ijck->abck", matrix, matrix, kernel, optimize=True)
-    return np.ascontiguousarray(products.reshape(FIELD**2, *kernel.shape[2:]), dtype=np.float32)
+    places = kernel.reshape(3, 3, -1)
+    products = np.empty((FIELD, FIELD, places.shape[2]), np.float32)
+    for first in range(0, places.shape[2], _PLACES):
+        part = places[:, :, first : first + _PLACES].astype(np.float64)
+        half = (matrix @ part.reshape(3, -1)).reshape(FIELD, *part.shape[1:])
+        products[:, :, first : first + _PLACES] = matrix @ half
+    return products.reshape(FIELD**2, *kernel.shape[2:])
 
 
 def zeros(count: int, size: int, channels: int) -> Floats:
@@ -119,6 +136,38 @@ def convolve(
         _take_tiles(values, size, first, taken)
         np.matmul(taken, kernel, out=made)
         _put_tiles(made, bias, size, first, out, pooled)
+
+
+def load() -> None:
+    """Load the machine code of `convolve` and `pool`, or compile it if there is none on disk or it is damaged.
+
+    Raises
+    ------
+    EngineFault
+        If numba can do neither.
+    """
+    try:
+        _call()
+    except Exception:  # noqa: BLE001 - numba unpickles files, so that a damaged one may raise anything
+        try:
+            for function in _COMPILED:
+                function._cache.flush()
+            _call()
+        except Exception as e:
+            raise EngineFault(
+                f"numba can neither load nor compile its code ({in_short(e)})",
+                f"remove the files that end in .nbi in {_COMPILED[0]._cache.cache_path}",
+            ) from e
+
+
+def _call() -> None:
+    """Call `convolve` and `pool` with little."""
+    kernel = transformed(np.zeros((3, 3, 1, 1), np.float32))
+    values, out, half = zeros(1, TILE, 1), zeros(1, TILE, 1), zeros(1, TILE // 2, 1)
+    taken, made = memory(1, kernel)
+    buffers = (np.empty(taken, np.float32), np.empty(made, np.float32))
+    convolve(values, TILE, kernel, np.zeros(1, np.float32), out, pooled=False, block=1, memory=buffers)
+    pool(out, TILE, half)
 
 
 @_compiled

@@ -1,4 +1,4 @@
-"""Digests of large files, remembered by path, size and modification time in the user's cache folder.
+"""Digests of large files, remembered by path, size, modification time and inode in the user's cache folder.
 
 Hashing a weight file of half a gigabyte takes a second, which a run without new images should not spend. If the
 remembered digests cannot be read or written, files are hashed.
@@ -42,7 +42,7 @@ def digests(path: Path, *, rehash: bool = False) -> Digests:
     """
     with open_regular(path) as stream:
         status = os.fstat(stream.fileno())
-        key = f"{path.absolute()}:{status.st_size}:{status.st_mtime_ns}"
+        key = f"{path.absolute()}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
         known = _read()
         if key in known and not rehash:
             return known[key]

@@ -107,3 +107,34 @@ print(out.sum())
 """
     done = run_python(program)
     assert (done.stdout.strip(), done.stderr) == ("1.0", "")
+
+
+def test_kernels_of_any_number_of_places_are_transformed_as_one():
+    kernel = drawn((3, 3, 130, 70))  # more than fit into one part, and no multiple of it
+    assert kernel[0, 0].size > winograd._PLACES
+    whole = winograd.transformed(kernel)
+    for inputs, units in ((slice(0, 1), slice(0, 1)), (slice(129, 130), slice(69, 70)), (slice(50, 80), slice(None))):
+        np.testing.assert_array_equal(whole[:, inputs, units], winograd.transformed(kernel[:, :, inputs, units]))
+
+
+LOAD = """
+from featurecache.backbones import winograd
+winograd._call = lambda: winograd.pool(winograd.zeros(1, 2, 1), 2, winograd.zeros(1, 1, 1))  # all takes long
+winograd.load()
+print(sum(sum(function.stats.cache_misses.values()) for function in winograd._COMPILED))
+"""
+
+
+@pytest.mark.slow
+def test_damaged_machine_code_is_compiled_again(run_python, tmp_path):
+    code = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first = run_python(LOAD, **code)
+    assert int(first.stdout) > 0, first.stderr
+    indices, files = sorted(tmp_path.rglob("*.nbi")), sorted(tmp_path.rglob("*.nbc"))
+    indices[0].write_bytes(b"garbage\n")
+    for path in files:
+        path.write_bytes(path.read_bytes()[:100])
+    again = run_python(LOAD, **code)
+    assert (again.returncode, again.stdout, again.stderr) == (0, first.stdout, "")
+    last = run_python(LOAD, **code)
+    assert (last.stdout, last.stderr) == ("0\n", "")

@@ -40,6 +40,15 @@ def test_a_changed_file_is_hashed_again(weights):
     assert digests(weights).sha256 == hashlib.sha256(b"others!").hexdigest()
 
 
+def test_another_file_of_the_same_size_and_time_is_hashed(weights, tmp_path):
+    digests(weights)
+    status, other = weights.stat(), tmp_path / "other"
+    other.write_bytes(b"WEIGHTS")
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(weights)
+    assert digests(weights).sha256 == hashlib.sha256(b"WEIGHTS").hexdigest()
+
+
 def test_rehash_sees_what_size_and_time_hide(weights):
     before, status = digests(weights), weights.stat()
     weights.write_bytes(b"WEIGHTS")
