@@ -17,7 +17,8 @@ NONE = "none"
 """No calibration: the probabilities of the model as they are."""
 
 _LOG_RANGE = 10.0  # of the temperature, as in scikit-learn
-_ZERO = float(np.finfo(np.float64).eps)  # what a probability of 0 counts as, as in the log loss
+SMALLEST = float(np.finfo(np.float64).eps)
+"""What a probability of 0 counts as, as in the log loss."""
 _ENOUGH_ROWS = 1000  # for a free curve per class (scikit-learn's user guide, "Probability calibration")
 _TWO_CLASSES = 2
 
@@ -109,8 +110,8 @@ class Temperature:
 
 def _logs(probabilities: Floats) -> Floats:
     """Return logarithms of probabilities over the highest one of their row, shape (n, k)."""
-    positive = np.where(probabilities > 0, probabilities, _ZERO).min(axis=1, keepdims=True)
-    logs = np.log(np.maximum(probabilities, np.minimum(positive, _ZERO)))
+    positive = np.where(probabilities > 0, probabilities, SMALLEST).min(axis=1, keepdims=True)
+    logs = np.log(np.maximum(probabilities, np.minimum(positive, SMALLEST)))
     logs -= logs.max(axis=1, keepdims=True)
     return np.asarray(logs)
 
@@ -140,6 +141,13 @@ class Isotonic:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays that are stored."""
         return {"lengths": self.lengths, "x": self.x, "y": self.y}
+
+    @property
+    def curves(self) -> dict[int, tuple[Floats, Floats]]:
+        """The points of each curve by the column of its class: probability of the model, and calibrated probability."""
+        ends = np.cumsum(self.lengths)[:-1]
+        columns = _curve_columns(_TWO_CLASSES if len(self.lengths) == 1 else len(self.lengths))
+        return dict(zip(columns, zip(np.split(self.x, ends), np.split(self.y, ends), strict=True), strict=True))
 
     @classmethod
     def fitted(cls, probabilities: Floats, targets: Targets) -> _Fitted:
@@ -181,7 +189,7 @@ class Isotonic:
         faults = not_finite({"x": found.x, "y": found.y})
         if (found.lengths < 1).any() or found.lengths.sum() != points:
             faults.append("lengths do not sum up to the number of points")
-        elif any((np.diff(curve) < 0).any() for each in found._curves() for curve in each):
+        elif any((np.diff(curve) < 0).any() for each in found.curves.values() for curve in each):
             faults.append("a curve does not rise")
         if not faults and not ((found.y >= 0) & (found.y <= 1)).all():
             faults.append("y holds values that are no probabilities")
@@ -193,17 +201,13 @@ class Isotonic:
         """Return the calibrated probabilities, shape (n, k)."""
         k = probabilities.shape[1]
         found = np.empty_like(probabilities)
-        for column, (x, y) in zip(_curve_columns(k), self._curves(), strict=True):
+        for column, (x, y) in self.curves.items():
             found[:, column] = np.interp(probabilities[:, column], x, y)
         if k == _TWO_CLASSES:
             found[:, 0] = 1 - found[:, 1]
             return found
         total = found.sum(axis=1, keepdims=True)
         return np.asarray(np.divide(found, total, out=np.full_like(found, 1 / k), where=total > 0))
-
-    def _curves(self) -> list[tuple[Floats, Floats]]:
-        ends = np.cumsum(self.lengths)[:-1]
-        return list(zip(np.split(self.x, ends), np.split(self.y, ends), strict=True))
 
 
 def _curve_columns(k: int) -> range:

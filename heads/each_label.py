@@ -109,5 +109,12 @@ class EachLabelModel:
         return probabilities
 
 
+def learned_models(model: FittedModel | EachLabelModel) -> tuple[FittedModel, ...]:
+    """Return the models of the labels that were learned; of another model itself."""
+    if isinstance(model, EachLabelModel):
+        return tuple(each for each in model.models if not isinstance(each, bool))
+    return (model,)
+
+
 def _one_by_one(models: Sequence[FittedModel], X: Features) -> Floats:
     return np.stack([model.predict_proba(X)[:, 1] for model in models], axis=1)

@@ -14,7 +14,7 @@ import pytest
 from tests.code_checks import nodes, opens_files, prints_or_exits, reads_words
 
 ROOT = Path(__file__).parents[1]
-FRAMEWORKS = {"tensorflow", "keras", "keras_hub", "jax", "torch", "openvino", "sklearn", "scipy", "matplotlib"}
+FRAMEWORKS = {"tensorflow", "keras", "keras_hub", "jax", "torch", "openvino", "onnx", "sklearn", "scipy", "matplotlib"}
 
 
 def loaded_after(code):
@@ -148,6 +148,8 @@ OPENERS = {
     "featurecache/cli/console/report_formats.py": "the beginning of a file that it would replace",
     "heads/artifact/files.py": "the files of a head",
     "heads/evaluation/imagenet.py": "the names of ImageNet's classes, in the package",
+    "heads/exporting/litert_model.py": "the file that Keras has written",
+    "heads/exporting/onnx_model.py": "the file that OpenVINO has written",
     "heads/report/html.py": "templates, in the package",
     "heads/search/prepared.py": "its scratch file",
     "heads/service/app.py": "the files of the page, in the package",

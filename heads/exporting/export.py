@@ -1,9 +1,10 @@
-"""The use case ``export``: writes a head as a Keras model or scikit-learn object that does not need this project."""
+"""The use case ``export``: writes a head, with or without its network, for programs that do not have this project."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featurecache.backbones.keras_runtime import placed
 from featurecache.errors import OptionError
@@ -15,15 +16,31 @@ from heads.exporting.keras_model import (
     layered,
     network_of,
     notes_of,
+    require_tensorflow,
     save_model,
+)
+from heads.exporting.litert_model import save_litert
+from heads.exporting.onnx_graph import load_onnx
+from heads.exporting.onnx_head import require_rule
+from heads.exporting.onnx_model import (
+    head_alone,
+    network_and_head,
+    require_openvino,
+    require_tf2onnx,
+    save_onnx,
+    save_openvino,
+    weights_beside,
 )
 from heads.exporting.sklearn_model import estimator_of, require_estimator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from os import PathLike
+    from typing import TypeAlias
 
     from heads.artifact import TrainedHead
+
+    Notify: TypeAlias = Callable[[str], None]
 
 
 def export(
@@ -31,22 +48,29 @@ def export(
     path: str | PathLike[str],
     *,
     weights: str | None = None,
-    notify: Callable[[str], None] = lambda _: None,
+    head_only: bool = False,
+    notify: Notify = lambda _: None,
 ) -> Path:
     """Write a head to a new file, whole or not at all; the suffix determines the format.
 
     ``.keras``: network and head as one Keras model of built-in layers, from images, shape (n, height, width, 3), uint8
     RGB of any size, to the probabilities of all classes. The model resizes images as the recipe of the head says.
+    ``.onnx``: network and head for ONNX Runtime and others, from images of the recipe's size to ``probabilities`` and
+    ``class``, the index of the class; or to ``probabilities`` and ``labels``, whether it has each; or to ``number``.
+    ``.xml``: the same for OpenVINO, with a file of weights beside it, ``.bin``.
+    ``.tflite``: network and head for LiteRT, from one image of the recipe's size to the probabilities of all classes.
     ``.joblib``: the head alone as a scikit-learn object that takes features.
 
     Parameters
     ----------
     head
-        A trained head.
+        A trained head: for ``.onnx`` and ``.xml`` one of any target, for the others one of classes.
     path
         The file to create.
     weights
-        For ``.keras``: the network's weights, if they have moved since the extraction.
+        Where there is a network: its weights, if they have moved since the extraction.
+    head_only
+        Whether ``.onnx`` and ``.xml`` have the head alone, from features, shape (n, d), float32.
     notify
         Called with one-line status messages for the user.
 
@@ -58,51 +82,132 @@ def export(
     Raises
     ------
     OptionError
-        If the path has another suffix.
+        If the path has another suffix, or an option does not fit to it.
     OutputError
         If the name is taken, or the file cannot be written.
     HeadError
-        If the head cannot be exported to this format.
+        If the head cannot be exported to this format, or what writes it is not installed.
     MismatchError
-        If the network's weights differ from those of the head, or the head predicts no class.
+        If the network's weights differ from those of the head, or the format has no heads of its target.
     UnknownNameError, WeightsError
         If the network is not available.
 
     Examples
     --------
-    >>> svm = heads.train(cache, "logreg", tap="features")
-    >>> heads.export(svm, folder / "head.joblib").name
+    >>> logreg = heads.train(cache, "logreg", tap="features")
+    >>> heads.export(logreg, folder / "head.joblib").name
     'head.joblib'
+    >>> heads.export(logreg, folder / "head.onnx", head_only=True).name
+    'head.onnx'
     """
-    head.require_target("class", "export")
     path = Path(path)
-    kinds = {".keras": _export_model, ".joblib": _export_estimator}
-    if path.suffix not in kinds:
-        raise OptionError(
-            f"{path} has the suffix {path.suffix!r}; expected .keras for the network and the head as one Keras model, "
-            "or .joblib for the head as a scikit-learn object"
-        )
+    if path.suffix not in _FORMATS:
+        *first, last = [f"{suffix} for {form.what}" for suffix, form in _FORMATS.items()]
+        raise OptionError(f"{path} has the suffix {path.suffix!r}; expected {', '.join(first)}, or {last}")
+    form = _FORMATS[path.suffix]
+    if head_only and not form.head:
+        able = ", ".join(suffix for suffix, each in _FORMATS.items() if each.head)
+        raise OptionError(f"a {path.suffix} file has network and head; the head alone can be written to {able}")
+    if weights is not None and (head_only or not form.network):
+        raise OptionError("a head alone is written without the network's weights; leave out --weights")
+    if not form.all_targets:
+        head.require_target("class", f"export to {path.suffix}")
     require_new(path)
-    kinds[path.suffix](head, path, weights, notify)
+    form.write(_Export(head, path, weights, head_only, notify))
     return path
 
 
-def _export_model(head: TrainedHead, path: Path, weights: str | None, notify: Callable[[str], None]) -> None:
-    layered(head)
-    row, found = network_of(head, weights, notify=notify)
-    for note in (*notes_of(head), f"building {row.name} with {found.source} weights"):
-        notify(note)
+@dataclass(frozen=True, slots=True)
+class _Export:
+    """What is written where, and how; see `export`."""
+
+    head: TrainedHead
+    path: Path
+    weights: str | None
+    head_only: bool
+    notify: Notify
+
+    def network(self, *, resizes: bool = False) -> tuple[Any, Any]:
+        """Return the network with its weights, and say what the user should know of a model of it."""
+        row, found = network_of(self.head, self.weights, notify=self.notify)
+        for note in (*notes_of(self.head, resizes=resizes), f"building {row.name} with {found.source} weights"):
+            self.notify(note)
+        return row, found
+
+    def onnx_model(self) -> Any:  # noqa: ANN401 - onnx's types are not used
+        """Return the head as an ONNX model, with or without its network."""
+        if self.head_only:
+            return head_alone(self.head)
+        require_tf2onnx()
+        return network_and_head(self.head, *self.network())
+
+
+def _write_keras(of: _Export) -> None:
+    layered(of.head)
+    network = of.network(resizes=True)
     with placed("cpu"):
-        save_model(for_any_size(assemble(head, row, found), head.recipe), path, describe(head))
+        save_model(for_any_size(assemble(of.head, *network), of.head.recipe), of.path, describe(of.head))
 
 
-def _export_estimator(head: TrainedHead, path: Path, weights: str | None, notify: Callable[[str], None]) -> None:
-    if weights is not None:
-        raise OptionError("a .joblib file has the head alone, without the network's weights; leave out --weights")
-    require_estimator(head)
+def _write_litert(of: _Export) -> None:
+    layered(of.head)
+    require_tensorflow("LiteRT")
+    network = of.network()
+    with placed("cpu"):
+        save_litert(assemble(of.head, *network), of.path, describe(of.head))
+
+
+def _write_onnx(of: _Export) -> None:
+    require_rule(of.head)
+    load_onnx()
+    save_onnx(of.onnx_model(), of.path)
+
+
+def _write_openvino(of: _Export) -> None:
+    require_new(weights_beside(of.path))
+    require_rule(of.head)
+    load_onnx()
+    require_openvino(of.head)
+    save_openvino(of.onnx_model(), of.path)
+
+
+def _write_estimator(of: _Export) -> None:
+    require_estimator(of.head)
     import joblib
 
-    estimator = estimator_of(head)
-    size = sum(array.nbytes for array in head.model.arrays.values())
-    publish_written(path, lambda place: joblib.dump(estimator, place), size=size)
-    notify("a joblib file can run code when it is loaded: load only files that you trust")
+    estimator = estimator_of(of.head)
+    size = sum(array.nbytes for array in of.head.model.arrays.values())
+    publish_written(of.path, lambda place: joblib.dump(estimator, place), size=size)
+    of.notify("a joblib file can run code when it is loaded: load only files that you trust")
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """A format of files.
+
+    Parameters
+    ----------
+    what
+        What it is for, as words.
+    write
+        Writes a file.
+    network, head
+        Whether it can have network and head, and whether it can have the head alone.
+    all_targets
+        Whether it takes heads of several labels and of numbers.
+    """
+
+    what: str
+    write: Callable[[_Export], None]
+    network: bool = True
+    head: bool = False
+    all_targets: bool = False
+
+
+_FORMATS = {
+    ".keras": _Format("network and head as one Keras model", _write_keras),
+    ".onnx": _Format("ONNX", _write_onnx, head=True, all_targets=True),
+    ".xml": _Format("OpenVINO", _write_openvino, head=True, all_targets=True),
+    ".tflite": _Format("LiteRT", _write_litert),
+    ".joblib": _Format("the head as a scikit-learn object", _write_estimator, network=False, head=True),
+}

@@ -23,6 +23,7 @@ from featurecache.named_backbone import own_network, recipe_of
 from featurecache.storage.external_writers import publish_written
 from heads.calibration import Temperature
 from heads.catalog import HEADS, model_class
+from heads.each_label import learned_models
 from heads.errors import HeadError, MismatchError
 from heads.families.affine import AffineModel, OneVsRestModel
 from heads.families.keras_head import keras_layers
@@ -33,10 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from featurecache.backbones.catalog import NetworkSpec
     from featurecache.backbones.weights import Weights
     from featurecache.recipe import Recipe
     from heads.artifact import TrainedHead
+    from heads.fitted_model import FittedModel
     from heads.rows import Scaling
 
 DESCRIPTION = "featurecache.json"
@@ -48,7 +52,8 @@ _INTERPOLATIONS = {"bilinear": "bilinear", "nearest": "nearest", "bicubic": "bic
 _NEVER = -1e9  # the score of a class without training rows: its probability is exactly 0
 _SMALLEST_DEVIATION = 1e-6  # Keras's Normalization accepts none below its epsilon, 1e-7
 _CHECKED_ROWS = 16
-_TOLERANCE = 1e-3  # of probabilities in float32; a larger difference is not rounding
+TOLERANCE = 1e-3
+"""Of probabilities in float32: a larger difference is not rounding."""
 
 
 def layered(head: TrainedHead) -> Layered:
@@ -99,8 +104,8 @@ def network_of(
     head.check_recipe(recipe_of(spec, rules, recipe.dtype), head.tap)
     if found.path is not None and found.path.is_dir():
         raise HeadError(
-            f"the network is the preset {found.path}, which has layers of KerasHub, and a Keras model has Keras's own "
-            "alone; predict and serve with the head instead"
+            f"the network is the preset {found.path}, which has layers of KerasHub, and exported models have Keras's "
+            "own alone; predict and serve with the head instead"
         )
     if found.path is not None and row.is_own_model:  # its file tells the stages
         row = read_network(
@@ -168,14 +173,28 @@ def for_any_size(model: Any, recipe: Recipe) -> Any:  # noqa: ANN401 - a keras.M
         return model
 
 
-def notes_of(head: TrainedHead) -> list[str]:
-    """Return notes for the user about a head's model, one line each."""
+def require_tensorflow(form: str) -> None:
+    """Raise `HeadError` unless Keras runs on TensorFlow, whose graphs it converts to another form."""
+    backend = load_keras().backend.backend()
+    if backend != "tensorflow":
+        raise HeadError(f"Keras converts networks to {form} on TensorFlow, and runs on {backend}; unset KERAS_BACKEND")
+
+
+def notes_of(head: TrainedHead, *, resizes: bool = True) -> list[str]:
+    """Return notes for the user about a head's model, one line each.
+
+    Parameters
+    ----------
+    resizes
+        Whether the model takes images of any size, as `for_any_size` makes it.
+    """
     recipe = head.recipe
     size = " x ".join(map(str, recipe.input_size))
     how = recipe.filter if recipe.filter == "nearest" else f"{recipe.filter}, antialiased"
     how += ", the centre to half a pixel" if recipe.resize == "crop" else ""
+    takes = f"images of any size, and resizes them to {size}" if resizes else f"images of {size}: resize them"
     notes = [
-        f"the model takes images of any size, and resizes them to {size} as the cache did ({recipe.resize}, {how}); "
+        f"the model takes {takes} as the cache did ({recipe.resize}, {how}); "
         "resized in another way, as by Keras's load_img, they get other probabilities"
     ]
     halves = {"mixed precision": recipe.precision == "mixed", "float16 features": recipe.dtype == "float16"}
@@ -193,8 +212,10 @@ def describe(head: TrainedHead, fine_tuning: Mapping[str, Any] | None = None) ->
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
+        "target": head.target,
         "classes": list(head.classes),
         "trained_classes": [head.classes[index] for index in head.trained_classes],
+        "thresholds": list(head.thresholds),
         "tap": head.tap,
         "head": head.name,
         "params": dict(head.params),
@@ -214,6 +235,13 @@ def save_model(model: Any, path: Path, description: Mapping[str, Any]) -> None: 
             archive.writestr(DESCRIPTION, json.dumps(description, indent=2, allow_nan=False) + "\n")
 
     publish_written(path, write, size=4 * model.count_params())
+
+
+def drawn_rows(fitted: FittedModel) -> NDArray[np.float32]:
+    """Return random rows on which an exported head is compared with the head, shape (n, d)."""
+    drawn = np.random.default_rng(0).standard_normal((_CHECKED_ROWS, fitted.width))
+    scaling: Scaling | None = getattr(learned_models(fitted)[0], "scaling", None)
+    return (np.abs(drawn) if scaling is None else scaling.mean + scaling.scale * drawn).astype(np.float32)
 
 
 def _layers(fitted: Layered, head: TrainedHead) -> list[Any]:
@@ -285,14 +313,13 @@ def _standardizing(scaling: Scaling, first: Layer) -> tuple[Any, Layer]:
 
 def _require_same(fitted: Layered, head: TrainedHead, layers: list[Any]) -> None:
     """Raise `MismatchError` unless the layers give the head's probabilities for random rows."""
-    drawn = np.random.default_rng(0).standard_normal((_CHECKED_ROWS, fitted.width))
-    rows = (fitted.scaling.mean + fitted.scaling.scale * drawn).astype(np.float32)
+    rows = drawn_rows(fitted)
     found: Any = rows
     with placed("cpu"):  # GPUs may multiply in less than float32
         for layer in layers:
             found = layer(found)
     error = np.abs(load_keras().ops.convert_to_numpy(found) - head.predict_proba(rows)).max()
-    if not error <= _TOLERANCE:
+    if not error <= TOLERANCE:
         raise MismatchError(
             f"the {head.name} head is not precise enough in float32: probabilities differ by up to {error:.2g}; "
             "train one on features that vary more, or with a stronger penalty"

@@ -16,7 +16,8 @@ from heads.families.affine import softmax
 from heads.fitted_model import checked_arrays, not_finite
 from heads.rows import Features, Floats, Scaling, by_blocks, finite
 
-_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al. 2017
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+"""Klambauer et al. 2017."""
 
 
 def _sigmoid(x: Floats) -> Floats:
@@ -36,7 +37,7 @@ ACTIVATIONS: Mapping[str, Callable[[Floats], Floats]] = {
     "relu6": lambda x: np.clip(x, 0, 6),
     "leaky_relu": lambda x: np.where(x >= 0, x, 0.2 * x),
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-    "selu": lambda x: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))),
+    "selu": lambda x: SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * np.expm1(np.minimum(x, 0))),
     "gelu": _gelu,
     "silu": lambda x: x * _sigmoid(x),
     "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),

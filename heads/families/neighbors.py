@@ -28,8 +28,11 @@ from heads.rows import (
 
 _BLOCK_DISTANCES = 2**21  # distances, or values of rows, in memory at a time: 16 MiB in float64
 _BLOCK_ROWS = 2**12
-_RESOLUTION = 2.0**-40  # of squared distances relative to squared lengths; float32 features have no finer resolution
-_ROUNDING = 2.0**27 + 1  # factor of Veltkamp's splitting, which keeps 26 of 53 bits
+RESOLUTION = 2.0**-40
+"""Of squared distances relative to squared lengths: float32 features have no finer one."""
+
+ROUNDING = 2.0**27 + 1
+"""The factor of Veltkamp's splitting, which keeps 26 of 53 bits."""
 
 
 @final
@@ -175,8 +178,8 @@ class NeighborsModel:
         else:
             whole = squares + self._squares[rows]
             distances = whole - 2 * products
-        distances[distances < _RESOLUTION * whole] = 0
-        split = distances * _ROUNDING
+        distances[distances < RESOLUTION * whole] = 0
+        split = distances * ROUNDING
         rounded: Floats = split - (split - distances)
         return rounded
 

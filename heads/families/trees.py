@@ -195,6 +195,11 @@ class _Trees(ABC):
         """Everything that is stored of it."""
         return {name: getattr(self, name) for name in (*_DTYPES, "baseline")}
 
+    @property
+    def depth(self) -> int:
+        """The largest number of tests between a root and a leaf."""
+        return sum(1 for _ in _levels(self.children, self.roots))
+
     @final
     def predict_proba(self, X: Features) -> Floats:
         """Return probabilities, shape (n, k), rows summing to 1, for features of shape (n, d); see `by_blocks`."""
@@ -308,10 +313,14 @@ def _faults_of_shape(children: NDArray[np.int32], roots: NDArray[np.int32], leav
         yield "children holds a child that does not come after its parent"
     elif any((found != 1).any() for found in parents):
         yield "children and roots do not lead to every node and leaf once"
-    else:
-        level, depth = roots[roots >= 0], 0
-        while len(level) and depth <= _DEEPEST:
-            below = children[level].ravel()
-            level, depth = below[below >= 0], depth + 1
-        if len(level):
-            yield f"a tree is more than {_DEEPEST} nodes deep; train with a smaller max_depth"
+    elif any(depth > _DEEPEST for depth, _ in enumerate(_levels(children, roots))):
+        yield f"a tree is more than {_DEEPEST} nodes deep; train with a smaller max_depth"
+
+
+def _levels(children: NDArray[np.int32], roots: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
+    """Yield the inner nodes of all trees, level by level from the roots on."""
+    level = roots[roots >= 0]
+    while len(level):
+        yield level
+        below = children[level].ravel()
+        level = below[below >= 0]

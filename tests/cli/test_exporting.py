@@ -5,6 +5,7 @@ import zipfile
 
 import joblib
 import numpy as np
+import onnxruntime
 import pytest
 
 import heads
@@ -44,6 +45,18 @@ def test_export_makes_a_scikit_learn_object_and_warns_of_it(command, real_head, 
     assert done.err == "a joblib file can run code when it is loaded: load only files that you trust\n"
     features = FeatureCache.open(real_cache).features("avg_pool", split="valid")
     assert list(joblib.load(path).predict(features.X)) == [path.split("/")[1] for path in features.paths]
+
+
+def test_export_writes_a_head_alone(invoke, real_head, real_cache, tmp_path):
+    path = tmp_path / "m.onnx"
+    done = invoke("export", real_head, path, "--head-only")
+    assert (done.out, done.err) == (f"{path}: logreg; classes in this order: blue, red\n", "")
+    features = FeatureCache.open(real_cache).features("avg_pool", split="valid")
+    (best,) = onnxruntime.InferenceSession(path).run(["class"], {"features": features.X})
+    assert [features.classes[each] for each in best] == [path.split("/")[1] for path in features.paths]
+    written = invoke("export", real_head, tmp_path / "m.xml", "--head-only", "--json").json
+    assert written["backbone"] is None
+    assert written["size"] == sum((tmp_path / name).stat().st_size for name in ("m.xml", "m.bin"))
 
 
 def test_export_prints_one_json_object(invoke, real_head, tmp_path):
@@ -107,7 +120,9 @@ def test_finetune_prints_a_line_an_epoch_and_lists_bad_images(invoke, real_head,
     ("line", "code", "words"),
     [
         ("export HEAD there.keras", 1, ["there.keras exists already", "choose another name"]),
-        ("export HEAD m.onnx", 1, ["the suffix '.onnx'", ".keras", ".joblib"]),
+        ("export HEAD m.pb", 1, ["the suffix '.pb'", ".keras for", ".onnx for ONNX", ".xml for OpenVINO", ".joblib"]),
+        ("export HEAD m.keras --head-only", 1, ["has network and head", "written to .onnx, .xml, .joblib"]),
+        ("export HEAD m.onnx --head-only --weights random:0", 1, ["leave out --weights"]),
         ("export HEAD nowhere/m.keras", 1, ["nowhere does not exist", "make it first"]),
         ("export HEAD m.keras --weights random:1", 1, ["weights", "'random:0'", "'random:1'"]),
         ("export HEAD m.joblib --weights random:0", 1, ["leave out --weights"]),

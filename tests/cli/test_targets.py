@@ -87,7 +87,7 @@ def test_new_images_are_predicted(name, tables, invoke, real_cache, images, tmp_
         (("train", "CACHE", "NEW", "--target", "tags"), "unknown target 'tags' (known: class, labels, number)"),
         (("train", "CACHE", "NEW", "--target", "number"), "labels are no numbers from -1e100 to 1e100: 'blue', 'red'"),
         (("train", "CACHE", "NEW", "--target", "number", "--head", "svm"), "'svm' does not learn numbers; take one"),
-        (("export", "HEAD", "NEW.joblib"), "export needs a head of the target 'class', this one has 'labels'"),
+        (("export", "HEAD", "NEW.joblib"), "export to .joblib needs a head of the target 'class', this one has"),
         (("compare", "HEAD", "OTHER", "CACHE"), "labels-head, needs a head of the target 'class'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""``featurecache export``: writes a head, with or without its network, for Keras or scikit-learn."""
+"""``featurecache export``: writes a head, with or without its network, for other programs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +10,7 @@ from featurecache.cli.console.output import Json, print_json, say, show
 from featurecache.cli.console.progress import progress
 
 _NAMED = 20  # classes that are listed
+_OUTPUTS = {"class": "classes", "labels": "labels"}
 
 
 def export(
@@ -19,20 +20,25 @@ def export(
         typer.Argument(
             metavar="OUT",
             readable=False,
-            help="OUT.keras: network and head as one Keras model; OUT.joblib: the head as a scikit-learn object.",
+            help="OUT.keras: network and head as one Keras model; OUT.onnx: for ONNX; OUT.xml: for OpenVINO; "
+            "OUT.tflite: for LiteRT; OUT.joblib: the head as a scikit-learn object.",
         ),
     ],
+    head_only: Annotated[
+        bool, typer.Option("--head-only", help="Write the head alone, from features (.onnx and .xml).")
+    ] = False,
     weights: MovedWeights = None,
     json: Json = False,
 ) -> None:
-    """Write a head as a file for Keras (with its network) or scikit-learn (without)."""
+    """Write a head, with its network or alone, for Keras, ONNX, OpenVINO, LiteRT or scikit-learn."""
     from heads import TrainedHead
     from heads import export as write
 
     head = TrainedHead.load(head_dir)
     with progress("exporting", bar=False):
-        write(head, path, weights=weights, notify=say)
-    backbone = head.recipe.backbone if path.suffix == ".keras" else None
+        write(head, path, weights=weights, head_only=head_only, notify=say)
+    backbone = None if head_only or path.suffix == ".joblib" else head.recipe.backbone
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
     if json:
         print_json(
             {
@@ -41,10 +47,11 @@ def export(
                 "tap": head.tap,
                 "classes": list(head.classes),
                 "backbone": backbone,
-                "size": path.stat().st_size,
+                "size": sum(each.stat().st_size for each in files),
                 "warnings": [warning.to_dict() for warning in head.training.warnings],
             }
         )
         return
     inputs = f"{backbone} up to {head.tap} and " if backbone else ""
-    show(f"{path}: {inputs}{head.name}; classes in this order: {', '.join(head.classes[:_NAMED])}")
+    names = f"; {_OUTPUTS[head.target]} in this order: {', '.join(head.classes[:_NAMED])}" if head.classes else ""
+    show(f"{path}: {inputs}{head.name}{names}")
