@@ -22,7 +22,7 @@ from featurecache.images.image_source import ImageSource
 from featurecache.images.in_memory import MEMORY
 from featurecache.images.manifest import ImageEntry, Manifest, from_files
 from featurecache.images.names import shown_names
-from featurecache.images.sources import ViewedSource, open_source
+from featurecache.images.sources import open_source
 from featurecache.named_backbone import NamedBackbone, as_stored, network_of, recipe_of, source_of
 from featurecache.options import RunOptions, check_without_words
 from featurecache.recipe import require_recipe
@@ -88,7 +88,7 @@ def originals_of(cache: FeatureCache, images: str | os.PathLike[str] | ImageSour
             f"the images of {cache.path} were in memory; give a folder with them by --images, or in Python the source "
             "of their manifest"
         )
-    return ViewedSource(open_source(images))
+    return open_source(images)
 
 
 def unchanged_images(

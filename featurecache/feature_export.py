@@ -19,7 +19,7 @@ from featurecache.images.decode import byte_limit, shrink
 from featurecache.images.failures import Failure
 from featurecache.images.frames import read_image
 from featurecache.images.image_source import ImageSource
-from featurecache.images.sources import ViewedSource, open_source
+from featurecache.images.sources import open_source
 from featurecache.storage.output_errors import require_place
 from featurecache.storage.publish import Draft, publish_directory, publishing, remove_files
 
@@ -249,7 +249,7 @@ def _write_projector(
     side = min(_SPRITE_SIDE, _SPRITES_SIDE // max(1, math.isqrt(max(0, count - 1)) + 1))
     place = cache.made_by.images if images is None else images
     if place is not None and side >= _SMALLEST_SPRITE:
-        thumbnails = _sprites(cache, rows, ViewedSource(open_source(place)), side, progress)
+        thumbnails = _sprites(cache, rows, open_source(place), side, progress)
         if thumbnails is None and images is not None:
             raise ManifestError(f"no image of the cache is in {place}; give the folder that holds them")
         if thumbnails is not None:

@@ -1,4 +1,7 @@
-"""Frames of animations and pages of TIFF files as images of their own: ``scan.tif#2`` is the second page."""
+"""Reads images by path: files, frames of animations and pages of TIFF files, and views of them.
+
+``scan.tif#2`` is the second page, ``scan.tif#2#1:flip`` the first view of it.
+"""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +17,7 @@ from featurecache.images.formats import FORMATS
 from featurecache.images.image_source import ImageSource
 from featurecache.images.names import split_frame
 from featurecache.images.table import Found
+from featurecache.images.views import View
 from featurecache.options import FRAMES, MAX_PIXELS
 from featurecache.prefetch import ahead
 from featurecache.processors import processor_count
@@ -33,17 +37,29 @@ _ONE_PICTURE = tuple(
 
 
 def stat_image(source: ImageSource, path: str) -> Stat | None:
-    """Return size and time of an image, or of the file that it is a frame of; see `ImageSource.stat`."""
-    found = source.stat(path)
-    file, frame = split_frame(path)
+    """Return size and time of an image, or of the file that it is a frame or a view of; see `ImageSource.stat`."""
+    image, _ = View.split_path(path)
+    found = source.stat(image)
+    file, frame = split_frame(image)
     return source.stat(file) if found is None and frame > 1 else found
 
 
 def read_image(source: ImageSource, path: str, *, max_bytes: int) -> FileContent | Failure:
-    """Read an image, or a frame of a file; see `ImageSource.read`. A file that has this name itself comes first.
+    """Read an image, a frame of a file, or a view of either; see `ImageSource.read`.
 
-    The content of a frame is known by the content of its file and by its number.
+    A file that has the name of a frame itself comes first. The content of a frame is known by the content of its file
+    and by its number, that of a view by the content of its image, its number and its kinds.
     """
+    image, view = View.split_path(path)
+    content = _read_frame(source, image, max_bytes=max_bytes)
+    if view is None or isinstance(content, Failure):
+        return content
+    drawn = view.drawn(content.sha256)
+    return replace(content, sha256=drawn.sha256, view=drawn)
+
+
+def _read_frame(source: ImageSource, path: str, *, max_bytes: int) -> FileContent | Failure:
+    """Read an image, or a frame of a file."""
     content = source.read(path, max_bytes=max_bytes)
     file, frame = split_frame(path)
     if not isinstance(content, Failure) or content.code != "not_found" or frame == 1:

@@ -18,7 +18,7 @@ from featurecache.images.folder import TABLE_REMEDY, arrange, is_folder, nothing
 from featurecache.images.frames import with_frames
 from featurecache.images.image_source import ImageSource
 from featurecache.images.names import encode_name, shown_name
-from featurecache.images.sources import FolderSource, ViewedSource, open_source
+from featurecache.images.sources import FolderSource, open_source
 from featurecache.images.splits import SPLITS
 from featurecache.images.table import OWN_COLUMNS, Found, read_table
 from featurecache.images.table_text import DataFrame, Table, open_table, text_of_frame
@@ -205,7 +205,6 @@ class Manifest:
         columns = {name: tuple(texts[number] for _, number in rows) for name, texts in self.columns.items()}
         return replace(
             self,
-            source=ViewedSource(self.source),
             entries=tuple(entry for entry, _ in rows),
             columns=columns,
             views=str(wanted),

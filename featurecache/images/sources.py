@@ -1,4 +1,4 @@
-"""Image sources: a folder of image files, the source of a location that the user gives, and views of images."""
+"""Image sources: a folder of image files, and the source of a location that the user gives."""
 
 import os
 from collections.abc import Callable
@@ -12,13 +12,11 @@ from featurecache.images.arrow_files import ArrowSource
 from featurecache.images.failures import Failure, Ignored
 from featurecache.images.files import FileContent, Stat, read_file, stat_file
 from featurecache.images.folder import is_folder, require_folder, walk
-from featurecache.images.frames import read_image, stat_image
+from featurecache.images.frames import read_image
 from featurecache.images.guesses import guess_why_missing
 from featurecache.images.image_source import ImageSource
 from featurecache.images.names import decode_name, encode_name, shown_name
 from featurecache.images.shards import ShardsSource
-from featurecache.images.table_text import Table
-from featurecache.images.views import View
 from featurecache.storage.platform import leads_out
 
 
@@ -105,72 +103,6 @@ class FolderSource(ImageSource):
         ):
             decoded = literal
         return os.path.join(root, decoded)  # noqa: PTH118 - pathlib takes no bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ViewedSource(ImageSource):
-    """The images of another source, and all views of them; see `featurecache.images.views.View`.
-
-    Parameters
-    ----------
-    images
-        The source of the images.
-
-    Examples
-    --------
-    >>> source = ViewedSource(FolderSource(images))
-    >>> mirrored = source.read("train/dark/00.png#1:flip", max_bytes=1000)
-    >>> mirrored.data == source.read("train/dark/00.png", max_bytes=1000).data, mirrored.view.mirrored
-    (True, True)
-    """
-
-    images: ImageSource
-
-    @property
-    def name(self) -> str:
-        """The name of the source of the images."""
-        return self.images.name
-
-    def stat(self, path: str) -> Stat | None:
-        """Return size and time of the image that a path shows."""
-        return stat_image(self.images, View.split_path(path)[0])
-
-    def read(self, path: str, *, max_bytes: int) -> FileContent | Failure:
-        """Return an image's bytes, and the view of it that is wanted, or a failure."""
-        path, view = View.split_path(path)
-        content = read_image(self.images, path, max_bytes=max_bytes)
-        if view is None or isinstance(content, Failure):
-            return content
-        drawn = view.drawn(content.sha256)
-        return replace(content, sha256=drawn.sha256, view=drawn)
-
-    def list_images(self) -> tuple[list[str], list[Ignored]]:
-        """Return the paths of the images, without views."""
-        return self.images.list_images()
-
-    def table(self) -> Table | None:
-        """Return the table of the images, if there is one."""
-        return self.images.table()
-
-    def anywhere(self) -> Self:
-        """Return the same source for a process with another current folder."""
-        return replace(self, images=self.images.anywhere())
-
-    def has_file(self, name: bytes) -> bool:
-        """Return whether the source has a file of exactly this name."""
-        return self.images.has_file(name)
-
-    def exists(self) -> bool:
-        """Return whether the whole source exists."""
-        return self.images.exists()
-
-    def locate(self, path: str) -> str:
-        """Return the place of the image that a path shows."""
-        return self.images.locate(View.split_path(path)[0])
-
-    def guess(self, path: str) -> str:
-        """Return what is likely wrong with a path; empty if unknown."""
-        return self.images.guess(View.split_path(path)[0])
 
 
 def _exists(root: bytes, name: bytes) -> bool:
