@@ -127,7 +127,8 @@ class Progress:
     def to_dict(self) -> dict[str, Any]:
         """Return the run's counts: images, rows, failures, forward passes spent and saved, speed, and workers.
 
-        Images of other parts do not count.
+        Images of other parts do not count. ``seconds`` includes the start of the network, ``images_per_second`` does
+        not.
         """
         rows = self.done - self.failures - self.elsewhere
         return {
@@ -137,7 +138,7 @@ class Progress:
             "forwarded": self.forwarded,
             "reused": rows - self.forwarded,
             "seconds": round(self.seconds, 3),
-            "images_per_second": round(self.forwarded / self.seconds, 2) if self.seconds else 0.0,
+            "images_per_second": round(self.rate, 2),
             "bound": self.bound,
             "warnings": to_dicts(self.warnings),
         } | ({"workers": [worker.to_dict() for worker in self.workers]} if self.workers else {})

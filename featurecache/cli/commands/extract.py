@@ -47,7 +47,11 @@ def extract(images: Images, cache: Cache, strict: Strict = False, json: Json = F
         show(
             f"{counted(ledger['forwarded'], 'image')} forwarded, {ledger['reused']:,} reused, "
             f"in {ledger['seconds']:.1f} s"
-            + (f": {ledger['images_per_second']:.1f} images/s, bound by {bound}" if last.forwarded else "")
+            + (
+                f": {last.forwarded / last.seconds:.1f} images/s with the start, bound by {bound}"
+                if last.forwarded
+                else ""
+            )
         )
     if strict and made.failures:
         failed = f"{counted(len(made.failures), 'image')} failed"
