@@ -197,11 +197,22 @@ def test_a_cache_takes_further_frames_with_a_pass_for_them_alone(scans, tmp_path
         expected = backbone.forward(pixels[None])["features"][0]
         np.testing.assert_array_equal(features.X[ROWS.index(name)], expected)
     assert cache.column("file").tolist() == ["a/one.png", *["a/scan.tif"] * 3, *["b/film.webp"] * 2, "b/one.jpg"]
-    again = why(scans, path, backbone=FakeBackbone(), frames="all").to_dict()
-    assert (again["compute"], again["reuse"]) == (0, 7)
+    assert why(scans, path, backbone=FakeBackbone(), frames="all").reasons["unchanged"] == ROWS
     verified = verify(path, recompute=7, backbone=FakeBackbone())
     assert (verified.problems, verified.recomputed, verified.skipped) == ((), 7, 0)
     assert Originals.from_cache(cache).thumbnail("a/scan.tif#3").jpeg
+
+
+def test_unchanged_files_are_read_to_count_frames_alone(scans, tmp_path, monkeypatch):
+    path, read, reads = tmp_path / "c.h5", FolderSource.read, []
+    extract(scans, path, backbone=FakeBackbone(), frames="all")
+    monkeypatch.setattr(
+        FolderSource, "read", lambda self, name, **options: reads.append(name) or read(self, name, **options)
+    )
+
+    extract(scans, path, backbone=FakeBackbone(), frames="all")
+
+    assert sorted(reads) == ["a/one.png", "a/scan.tif", "b/film.webp"]
 
 
 def test_a_page_has_views(scans):
