@@ -12,11 +12,11 @@ from featurecache.cache import FeatureCache
 from featurecache.cluster.driver import ClusterRun
 from featurecache.cluster.ray_workers import RayPool
 from featurecache.errors import OptionError
+from featurecache.images.image_source import threads_for
 from featurecache.images.manifest import Images, manifest_of
 from featurecache.named_backbone import NamedBackbone
 from featurecache.options import FRAMES, ClusterOptions, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
 from featurecache.preparation import find, open_store, prepare, with_views
-from featurecache.processors import processor_count
 from featurecache.rows import parts_folder
 from featurecache.run.manifest_run import ManifestRun
 from featurecache.run.progress import Progress
@@ -246,10 +246,15 @@ def extract(
         extraction: ManifestRun[Any]
         if pool:
             extraction = ClusterRun(
-                *arguments, **common, workers=processor_count(), pool=pool, mixed=mixed_workers, notify=notify
+                *arguments,
+                **common,
+                workers=threads_for(manifest.source),
+                pool=pool,
+                mixed=mixed_workers,
+                notify=notify,
             )
         else:
-            extraction = Run(*arguments, **common, workers=workers or processor_count())
+            extraction = Run(*arguments, **common, workers=threads_for(manifest.source, workers))
         cache = extraction.make(cache_path)
     if store.directory.is_dir():
         notify(

@@ -11,6 +11,7 @@ from featurecache.cache import FeatureCache
 from featurecache.errors import RecipeError
 from featurecache.format.file_records import FileRecord
 from featurecache.images.decode import DecodeRules
+from featurecache.images.image_source import threads_for
 from featurecache.images.manifest import ImageEntry, Images, Manifest, manifest_of
 from featurecache.images.names import shown_name
 from featurecache.images.sources import example_of
@@ -18,7 +19,6 @@ from featurecache.notices import Notice, to_dicts
 from featurecache.options import FRAMES, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
 from featurecache.prefetch import ahead
 from featurecache.preparation import find, open_store, prepare, with_views
-from featurecache.processors import processor_count
 from featurecache.recipe import Difference
 from featurecache.run.known_images import KnownImages
 
@@ -206,7 +206,7 @@ def _reasons(manifest: Manifest, known: KnownImages, rules: DecodeRules, run: Ru
 
     reasons: dict[str, list[str]] = {}
     planned: set[str] = set()
-    workers = run.workers or processor_count()
+    workers = threads_for(manifest.source, run.workers)
     for file_record in ahead(look, manifest.entries, workers=workers, window=4 * workers):
         is_elsewhere = known.is_elsewhere(file_record.sha256)
         reason = "elsewhere" if is_elsewhere else _reason(file_record, known, planned)

@@ -133,7 +133,7 @@ class Worker:
 
     def __init__(self, order: Order, threads: int) -> None:
         self._order = order
-        self._threads = threads
+        self._threads = max(threads, order.images.at_once)
         self._network = threading.Lock()  # held during the passes of a unit, so that units end one after another
         self._is_stopping = False
         self._backbone: Backbone | None = None
@@ -279,7 +279,7 @@ class Worker:
         if isinstance(found, Failure) and found.code in {"not_found", "no_permission"}:
             raise ClusterError(
                 f"cannot read {shown_name(self._order.example)} in {self._order.images.name} ({found.reason}): the "
-                "images must lie on a file system that all nodes have at the same path"
+                "images must lie on a file system that all nodes have at the same path, or where all can read them"
             )
 
     def _start_network(self) -> None:

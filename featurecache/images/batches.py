@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from featurecache.images.decode import DecodeRules, decode
 from featurecache.images.failures import Failure
 from featurecache.images.frames import read_image
-from featurecache.images.image_source import ImageSource
+from featurecache.images.image_source import ImageSource, threads_for
 from featurecache.images.manifest import ImageEntry
 from featurecache.prefetch import ahead
-from featurecache.processors import processor_count
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +63,7 @@ def image_batches(
     on_dark
         Called with the path of each image that is nearly black; see `featurecache.images.decode.decode`.
     workers
-        Threads that read and decode images; one per processor if None.
+        Threads that read and decode images; one per processor if None, and more for remote images.
     """
 
     def load(entry: ImageEntry) -> tuple[ImageEntry, str, NDArray[np.uint8] | Failure]:
@@ -77,9 +76,9 @@ def image_batches(
             decode(content.data, rules, view=content.view, on_dark=lambda: on_dark(entry.path)),
         )
 
-    threads = workers or processor_count()
+    threads = threads_for(source, workers)
     batch: list[tuple[ImageEntry, str, NDArray[np.uint8]]] = []
-    with closing(ahead(load, entries, workers=threads, window=2 * batch_size)) as results:
+    with closing(ahead(load, entries, workers=threads, window=max(2 * batch_size, threads))) as results:
         for entry, sha256, pixels in results:
             if isinstance(pixels, Failure):
                 failures[entry.path] = pixels

@@ -104,8 +104,8 @@ def require_folder(path: Path) -> None:
         mode = path.stat().st_mode
     except FileNotFoundError as e:
         raise ManifestError(
-            f"{path} does not exist; expected a folder of images, a .csv or .tsv table, a .txt list, or a .zip, "
-            ".tar or .parquet file"
+            f"{path} does not exist; expected a folder of images, a .csv or .tsv table, a .txt list, a .zip, .tar "
+            "or .parquet file, or an address such as s3://BUCKET/FOLDER"
         ) from e
     except OSError as e:
         raise ManifestError(f"{path} cannot be accessed: {(e.strerror or str(e)).lower()}") from e
@@ -113,7 +113,7 @@ def require_folder(path: Path) -> None:
         raise ManifestError(f"{path} is neither a folder of images nor a .csv, .tsv, .txt, .zip, .tar or .parquet file")
 
 
-def arrange(root: Path, images: Collection[str]) -> tuple[list[Found], list[str]]:
+def arrange(root: Path | str, images: Collection[str]) -> tuple[list[Found], list[str]]:
     """Return the images with the class and the split from their folder names, and notes on how these were read.
 
     Images share the objects of their paths and classes, since there may be millions.
@@ -148,7 +148,7 @@ def arrange(root: Path, images: Collection[str]) -> tuple[list[Found], list[str]
         raise _beside(root, loose[""], splits, "split")
     for parent in sorted(classes):
         if parent in loose:
-            raise _beside(root / parent, loose[parent], classes[parent], "class")
+            raise _beside(f"{root}/{parent}" if parent else root, loose[parent], classes[parent], "class")
     names = sorted(set().union(*classes.values()))
     shown = dict(zip(names, shown_names(names), strict=True))
     if any(name != other for name, other in shown.items()):
@@ -156,7 +156,7 @@ def arrange(root: Path, images: Collection[str]) -> tuple[list[Found], list[str]
     return found, spellings_read(splits)
 
 
-def _check_splits(root: Path, folders: set[str], splits: dict[str, str]) -> None:
+def _check_splits(root: Path | str, folders: set[str], splits: dict[str, str]) -> None:
     """Raise `ManifestError` unless all top folders are splits, each once, or none is."""
     if splits and (others := folders - splits.keys()):
         raise ManifestError(
@@ -169,7 +169,7 @@ def _check_splits(root: Path, folders: set[str], splits: dict[str, str]) -> None
             raise ManifestError(f"{root} has several folders for the split {split}: {names}; put the images into one")
 
 
-def _beside(folder: Path, loose: Sequence[str], folders: Iterable[str], kind: str) -> ManifestError:
+def _beside(folder: Path | str, loose: Sequence[str], folders: Iterable[str], kind: str) -> ManifestError:
     return ManifestError(
         f"{folder} has {counted(len(loose), 'image')} ({listed(map(shown_name, loose))}) directly beside the {kind} "
         f"folders ({listed(folders)}); move them into a {kind} folder, or {TABLE_REMEDY}"

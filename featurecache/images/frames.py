@@ -14,13 +14,12 @@ from featurecache.images.decode import byte_limit, frame_count, frame_file
 from featurecache.images.failures import Failure, Ignored
 from featurecache.images.files import FileContent, Stat
 from featurecache.images.formats import FORMATS
-from featurecache.images.image_source import ImageSource
+from featurecache.images.image_source import ImageSource, threads_for
 from featurecache.images.names import split_frame
 from featurecache.images.table import Found
 from featurecache.images.views import View
 from featurecache.options import FRAMES, MAX_PIXELS
 from featurecache.prefetch import ahead
-from featurecache.processors import processor_count
 
 FILE_COLUMN: Final = "file"
 """The further column with the path of the file that an image is in."""
@@ -122,6 +121,6 @@ def _counts(source: ImageSource, paths: Sequence[str]) -> Iterator[int | str]:
         too_large = content.code == "too_many_bytes"
         return f"further frames of a file above {byte_limit(MAX_PIXELS):,} bytes" if too_large else 1
 
-    threads = processor_count()
+    threads = threads_for(source)
     with closing(ahead(count, paths, workers=threads, window=2 * threads)) as counts:
         yield from counts

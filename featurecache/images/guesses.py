@@ -25,7 +25,7 @@ def guess_why_missing(root: Path, path: str) -> str:
         The path, as it stands in the table.
     """
     if _ADDRESS.match(path):
-        return "it is an address; download the images, and list the paths of the files"
+        return "addresses that are read begin with s3://, gs://, https:// or http://; copy the images to this machine"
     signs = {
         "it has backslashes": "\\" in path and not _DRIVE.match(path),
         "it begins with the letter of a Windows drive": _DRIVE.match(path),

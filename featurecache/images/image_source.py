@@ -8,6 +8,7 @@ from featurecache.images.failures import Failure, Ignored
 from featurecache.images.files import FileContent, Stat
 from featurecache.images.names import encode_name
 from featurecache.images.table_text import Table
+from featurecache.processors import processor_count
 
 
 class ImageSource(ABC):
@@ -37,6 +38,11 @@ class ImageSource(ABC):
     >>> Memory({"a.png": b"123"}).read("a.png", max_bytes=2).code
     'too_many_bytes'
     """
+
+    @property
+    def at_once(self) -> int:
+        """How many images to read at the same time at least, where reading waits for other machines."""
+        return 0
 
     @property
     @abstractmethod
@@ -91,3 +97,8 @@ class ImageSource(ABC):
         """Return what is likely wrong with the path of an image that does not exist, for messages; empty if unknown."""
         del path
         return ""
+
+
+def threads_for(source: ImageSource, workers: int | None = None) -> int:
+    """Return how many threads read and decode the images of a source, if ``workers`` does not say it."""
+    return workers or max(processor_count(), source.at_once)

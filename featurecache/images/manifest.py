@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TypeAlias
 
 from featurecache.errors import ManifestError, NoImagesError, OptionError
+from featurecache.images.addresses import WEB, address_of, is_address
 from featurecache.images.classes import class_warnings, numbers_are_sorted_as_text, ordered, same_classes
 from featurecache.images.failures import Ignored
-from featurecache.images.folder import TABLE_REMEDY, arrange, is_folder, nothing_in, walk
+from featurecache.images.folder import TABLE_REMEDY, arrange, is_folder, nothing_in, walk, why_ignored
 from featurecache.images.frames import with_frames
 from featurecache.images.image_source import ImageSource
 from featurecache.images.names import encode_name, shown_name
+from featurecache.images.remote import RemoteSource
 from featurecache.images.sources import FolderSource, open_source
 from featurecache.images.splits import SPLITS
 from featurecache.images.table import OWN_COLUMNS, Found, read_table
@@ -398,9 +400,10 @@ def _read(
     ignored: list[Ignored] = []
     further: Mapping[str, Sequence[str]] = {}
     table, place, source = _opened(images, options)
-    name = str(images) if table is None else table.name
+    name = (address_of(place) or str(images)) if table is None else table.name
     if table is not None:
         found, notes, further = read_table(table, place, options, source.has_file)
+        source = _source_of_addresses(name, found, options) or source
         ignored = list(table.ignored)
     else:
         paths, ignored = source.list_images()
@@ -408,7 +411,7 @@ def _read(
             raise ManifestError(f"{name} is not a table, so it has no column {listed(columns)}; leave it out")
         if not paths:
             raise NoImagesError(nothing_in(name, ignored))
-        found, notes = arrange(place, paths)
+        found, notes = arrange(address_of(place) or place, paths)
     if options.label_from_name:
         found = _label_from_names(name, found)
     if options.frames != FRAMES[0]:
@@ -433,21 +436,43 @@ def _opened(
         place = options.root or place
         source = open_source(place)
         if not source.exists():
+            where = address_of(place) or place
             raise ManifestError(
-                f"the root {place} of {table.name} is neither a folder nor an archive; give what holds the images"
+                f"the root {where} of {table.name} is neither a folder nor an archive; give what holds the images"
             )
         return table, place, source
-    source = open_source(location)
+    source = open_source(address_of(str(images)) or location)
     table = source.table()
     if options.root is not None:
-        raise ManifestError(f"the images of {location} are in it; leave out the root {options.root}")
+        raise ManifestError(f"the images of {images} are in it; leave out the root {options.root}")
     if table is not None and options.path_column:
         raise ManifestError(f"paths in {location} are the numbers of its rows; leave out {options.path_column!r}")
     return table, location, source
 
 
+def _source_of_addresses(name: str, found: Sequence[Found], options: ImageOptions) -> ImageSource | None:
+    """Return the source of a table whose paths are addresses; None if none is one."""
+    addresses = [item.path for item in found if is_address(item.path)]
+    if not addresses:
+        return None
+    if options.root is not None:
+        raise ManifestError(
+            f"{name} has addresses that are not below {address_of(options.root) or options.root}, first "
+            f"{shown_name(addresses[0])}; leave out the root, or give what all addresses begin with"
+        )
+    if len(addresses) < len(found):
+        other = next(item.path for item in found if not is_address(item.path))
+        raise ManifestError(
+            f"{name} has addresses and other paths, such as {shown_name(addresses[0])} and {shown_name(other)}; write "
+            "two tables, and merge their caches"
+        )
+    return RemoteSource.of_addresses(addresses)
+
+
 def from_files(paths: Sequence[Path]) -> Manifest:
     """Make the manifest of single files and of the images in folders, without labels and splits.
+
+    Files may be at addresses, and folders in buckets; then all are.
 
     Paths keep the form in which they were given. The order is the caller's; the images of a folder are sorted. A path
     that is given twice is listed once. A file is listed whatever its extension, and even if it does not exist: reading
@@ -456,10 +481,15 @@ def from_files(paths: Sequence[Path]) -> Manifest:
     Raises
     ------
     ManifestError
-        If a folder cannot be listed.
+        If a folder cannot be listed, or some are addresses and others are not.
     NoImagesError
         If there are no images.
     """
+    addresses = [address for path in paths if (address := address_of(path))]
+    if addresses:
+        if len(addresses) < len(paths):
+            raise ManifestError(f"some images are at addresses, such as {addresses[0]}, others are not; give one kind")
+        return _at_addresses(addresses)
     shown: dict[str, None] = {}
     ignored: list[Ignored] = []
     empty: list[Ignored] = []
@@ -479,6 +509,24 @@ def from_files(paths: Sequence[Path]) -> Manifest:
     entries = tuple(ImageEntry(path, -1, "") for path in shown)
     source = FolderSource(Path.cwd(), confined=False)
     return Manifest(source, entries, (), tuple(sorted(ignored + empty, key=lambda item: item.path)))
+
+
+def _at_addresses(addresses: Sequence[str]) -> Manifest:
+    """Make the manifest of single images at addresses, and of the images in folders of buckets."""
+    shown: dict[str, None] = {}
+    ignored: list[Ignored] = []
+    for address in addresses:
+        name = encode_name(address.encode("utf-8", "surrogateescape"))
+        if address.startswith(WEB) or not why_ignored(posixpath.basename(address).encode()):
+            shown[name] = None
+            continue
+        inside, left_out = RemoteSource(address).list_images()
+        shown.update(dict.fromkeys(f"{name}/{image}" for image in sorted(inside)))
+        ignored += [Ignored(f"{name}/{item.path}", item.reason) for item in left_out]
+    if not shown:
+        raise NoImagesError(nothing_in(", ".join(addresses), ignored))
+    entries = tuple(ImageEntry(path, -1, "") for path in shown)
+    return Manifest(RemoteSource.of_addresses(addresses), entries, (), tuple(ignored))
 
 
 def _label_from_names(images: str, found: Sequence[Found]) -> list[Found]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from featurecache.images import archives, arrow_files
+from featurecache.images.addresses import address_of
 from featurecache.images.archives import ArchiveSource
 from featurecache.images.arrow_files import ArrowSource
 from featurecache.images.failures import Failure, Ignored
@@ -16,6 +17,7 @@ from featurecache.images.frames import read_image
 from featurecache.images.guesses import guess_why_missing
 from featurecache.images.image_source import ImageSource
 from featurecache.images.names import decode_name, encode_name, shown_name
+from featurecache.images.remote import RemoteSource
 from featurecache.images.shards import ShardsSource
 from featurecache.storage.platform import leads_out
 
@@ -110,7 +112,10 @@ def _exists(root: bytes, name: bytes) -> bool:
 
 
 def read_named_file(path: str | os.PathLike[str], *, max_bytes: int) -> FileContent | Failure:
-    """Read a file that the user gave, in any folder, or a frame of it; see `read_image`."""
+    """Read a file that the user gave, in any folder or at an address, or a frame of it; see `read_image`."""
+    address = address_of(path)
+    if address:
+        return read_image(RemoteSource.of_addresses([address]), encode_name(address.encode()), max_bytes=max_bytes)
     return read_image(FolderSource(Path(), confined=False), encode_name(os.fsencode(path)), max_bytes=max_bytes)
 
 
@@ -133,6 +138,8 @@ def open_source(location: str | os.PathLike[str] | ImageSource) -> ImageSource:
     """
     if isinstance(location, ImageSource):
         return location
+    if address := address_of(location):
+        return RemoteSource(address)
     path = Path(location)
     if is_folder(path):
         return ArrowSource.of_folder(path) or ShardsSource.of(path) or FolderSource(path)

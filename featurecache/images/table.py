@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from featurecache.errors import ManifestError, NoImagesError
+from featurecache.images.addresses import address_of, checked, is_address, normal_path
 from featurecache.images.flags import join_flags
 from featurecache.images.names import decode_name, encode_name, has_escapes, shown_name
 from featurecache.images.splits import spellings_read, split_named
@@ -56,8 +57,7 @@ def read_table(
         raise NoImagesError(f"{table.name} is empty; expected a header with the column path and one row per image")
     columns = _columns(table, header, options)
     further = _further_columns(table, header, columns.values())
-    # a purely textual comparison
-    roots = (with_slashes(os.path.abspath(root)), with_slashes(os.path.realpath(root)))  # noqa: PTH100
+    roots = _spellings(root)
     found: list[Found] = []
     faults: list[str] = []
     lines: dict[str, int] = {}
@@ -93,6 +93,14 @@ def read_table(
     columns_of = {"further columns": [*further], "columns not read": unread}
     notes = [f"{what}: {listed(names, sort=False, quoted=False)}" for what, names in columns_of.items() if names]
     return found, [*spellings_read(spellings), *notes], texts
+
+
+def _spellings(root: Path) -> tuple[str, ...]:
+    """Return the texts that paths below a root may begin with; the first one is shown."""
+    if address := address_of(root):
+        return (address,)
+    # a purely textual comparison
+    return with_slashes(os.path.abspath(root)), with_slashes(os.path.realpath(root))  # noqa: PTH100
 
 
 class LabelsTable(dict[str, str | None]):
@@ -184,7 +192,7 @@ def read_labels(table: str | os.PathLike[str], column: str = "label", key: str |
     for line, row in rows:
         if len(row) != len(header):
             raise ManifestError(f"{text.name}, line {line}: {len(row)} fields, but the header has {len(header)}")
-        image = posixpath.normpath(row[key_at]) if by == "path" else row[key_at].strip().lower()
+        image = normal_path(row[key_at]) if by == "path" else row[key_at].strip().lower()
         label = _label(flags, [row[place].strip() for place in labels_at], f"{text.name}, line {line}") or None
         number = numbers.setdefault(image, len(numbers))
         if number == len(labels):
@@ -322,7 +330,10 @@ def _check_once(path: str, line: int, lines: dict[str, int]) -> None:
 
 
 def _table_path(text: str, roots: Sequence[str], has_file: Callable[[bytes], bool]) -> str:
-    """Return the path relative to the root, in the form of `encode_name`."""
+    """Return the path relative to the root, in the form of `encode_name`; an address elsewhere stays as it is."""
+    if is_address(text.strip()):
+        address = checked(text.strip())
+        return encode_name(address.removeprefix(f"{roots[0]}/").encode("utf-8", "surrogateescape"))
     if text != text.strip() and not has_file(text.encode("utf-8")):
         text = text.strip()
     path = posixpath.normpath(with_slashes(text))

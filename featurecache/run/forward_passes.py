@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.protocol import Backbone
+from featurecache.errors import ManifestError
 from featurecache.format.file_records import FileRecord
 from featurecache.run.committer import Committer, TapFeatures
 
@@ -47,9 +48,10 @@ class ForwardPasses:
     commits when a shard is full or old, even while no batch comes. The two threads share queues that are written in
     C: an interruption inside `threading.Semaphore` or `concurrent.futures.Future` can leave their locks taken.
 
-    Use it as a context manager. If the block is left by `KeyboardInterrupt`, passes that have not begun are dropped,
-    passes under way are finished, and everything collected is committed before the exception is raised. A second
-    `KeyboardInterrupt` ends the wait; call `close` then, and in every other case, after the block. If a pass
+    Use it as a context manager. If the block is left by `KeyboardInterrupt`, or by `ManifestError` since images are out
+    of reach, passes that have not begun are dropped, passes under way are finished, and everything collected is
+    committed before the exception is raised. A second `KeyboardInterrupt` ends the wait; call `close` then, and in
+    every other case, after the block. If a pass
     fails, the results of the passes before it are committed, and then its error is raised. If the block is left by
     another error, what was collected since the last commit is dropped.
 
@@ -94,10 +96,11 @@ class ForwardPasses:
     ) -> None:
         if error is None:
             return
-        self._state = _State.STOPPING if isinstance(error, KeyboardInterrupt) else _State.DROPPING
+        is_sound = isinstance(error, KeyboardInterrupt | ManifestError)  # images that cannot be read harm no pass
+        self._state = _State.STOPPING if is_sound else _State.DROPPING
         self._end_queue()
         self._coordinator.join()
-        if isinstance(error, KeyboardInterrupt) and self._commit_failure:
+        if is_sound and self._commit_failure:
             raise self._commit_failure
 
     def close(self) -> None:

@@ -17,11 +17,11 @@ from featurecache.images.classes import same_name
 from featurecache.images.decode import DecodeRules, dark_images
 from featurecache.images.failures import Failure
 from featurecache.images.frames import read_image
+from featurecache.images.image_source import threads_for
 from featurecache.images.manifest import manifest_of
 from featurecache.images.names import shown_names
 from featurecache.options import RunOptions, check_without_words
 from featurecache.prefetch import ahead
-from featurecache.processors import processor_count
 from featurecache.storage.external_writers import require_new
 from featurecache.text import listed
 from heads.errors import MismatchError, TrainingError
@@ -271,7 +271,7 @@ def _contents(manifest: Manifest, entries: Sequence[ImageEntry], max_bytes: int,
         content = read_image(manifest.source, entry.path, max_bytes=max_bytes)
         return "" if isinstance(content, Failure) else content.sha256
 
-    threads = workers or processor_count()
+    threads = threads_for(manifest.source, workers)
     return ahead(look, entries, workers=threads, window=2 * threads)
 
 

@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from featurecache.errors import ManifestError
 from featurecache.images.decode import byte_limit, shrink
 from featurecache.images.failures import Failure
 from featurecache.images.frames import read_image
@@ -118,9 +119,12 @@ class Originals:
             return Failure("unknown", _UNKNOWN_SOURCE)
         limit = byte_limit(self.max_pixels)
         encoded = encode_name(path.encode("utf-8", "surrogatepass"))
-        content = read_image(self.source, encoded, max_bytes=limit)
-        if isinstance(content, Failure) and encoded != path:
-            content = read_image(self.source, path, max_bytes=limit)
+        try:
+            content = read_image(self.source, encoded, max_bytes=limit)
+            if isinstance(content, Failure) and encoded != path:
+                content = read_image(self.source, path, max_bytes=limit)
+        except ManifestError as e:  # a bucket is out of reach
+            return Failure("unreadable", str(e))
         if isinstance(content, Failure):
             return Failure(content.code, _GONE) if content.code == "not_found" else content
         return content.data if content.sha256 == self.sha256[path] else Failure("changed", _CHANGED)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import csv
 import io
-import posixpath
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from featurecache.images.addresses import normal_path
 from featurecache.images.decode import byte_limit
 from featurecache.images.failures import Failure
 from featurecache.images.formats import FORMATS, format_of
@@ -162,7 +162,7 @@ class Corrections:
             header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(map(str.strip, row))]
         titles = [title.strip().lower() for title in header]
         path_at, label_at = titles.index("path"), titles.index("label")
-        before = {posixpath.normpath(row[path_at]): row for row in rows}
+        before = {normal_path(row[path_at]): row for row in rows}
         written = io.StringIO(newline="")
         writer = csv.writer(written, lineterminator="\n")
         writer.writerow(header)

@@ -17,7 +17,7 @@ Images = Annotated[
     typer.Argument(
         metavar="IMAGES",
         readable=False,
-        help="A folder, ZIP, TAR or Parquet file of images, a CSV or TSV table: path[,label][,split], or a .txt list.",
+        help="A folder, ZIP, TAR or Parquet file of images, a CSV or TSV table: path[,label][,split], a .txt list, or s3://BUCKET/FOLDER.",
     ),
 ]
 Cache = Annotated[

@@ -13,8 +13,10 @@ import pytest
 from pyarrow import parquet
 
 import featurecache
+from featurecache.images import remote_stores
 from tests.conftest import SHARED_DATA
 from tests.featurecache.conftest import CountingBackbone
+from tests.featurecache.images.web import s3
 
 COUNT = 60
 
@@ -87,8 +89,28 @@ def as_files_with_bytes(photographs, listed, folder):
     yield featurecache.from_memory(data, listed["label"], splits="valid"), {}
 
 
+def as_objects(photographs, listed, folder, client):
+    """Yield a bucket with the photographs, and lists of its objects."""
+    client.create_bucket(Bucket="photographs")
+    for path in listed["path"]:
+        client.upload_file(str(photographs / path), "photographs", path)
+    yield "s3://photographs", {}
+    objects = listed.assign(path="s3://photographs/" + listed["path"])
+    objects.to_csv(folder / "objects.csv", index=False)
+    yield folder / "objects.csv", {}
+    yield listed, {"root": "s3://photographs"}
+
+
+@pytest.fixture
+def client(monkeypatch):
+    remote_stores._made.cache_clear()
+    with s3(monkeypatch) as (client, _):
+        yield client
+    remote_stores._made.cache_clear()
+
+
 @pytest.mark.real_data
-def test_photographs_are_known_wherever_they_are(photographs, listed, tmp_path):
+def test_photographs_are_known_wherever_they_are(photographs, listed, client, tmp_path):
     cache_path = tmp_path / "c.h5"
     first = CountingBackbone(input_size=(64, 64))
     expected = featurecache.extract(photographs, cache_path, backbone=first).features("features")
@@ -98,6 +120,7 @@ def test_photographs_are_known_wherever_they_are(photographs, listed, tmp_path):
         *as_tables(photographs, listed, tmp_path),
         *as_archives(photographs, tmp_path),
         *as_files_with_bytes(photographs, listed, tmp_path),
+        *as_objects(photographs, listed, tmp_path, client),
     ]:
         again = CountingBackbone(input_size=(64, 64), stop_after=0)
         cache = featurecache.extract(images, cache_path, backbone=again, **options)

@@ -133,7 +133,7 @@ def test_a_path_in_another_unicode_form_is_the_same_file(tmp_path):
         ("Train/Red/0.JPG", "there is train/red/0.jpg; write the paths like this"),
         ("red/0.jpg", "there is {root}/train/red/0.jpg; give the folder with --root {root}/train"),
         ("other/x.jpg", "there is {parent}/other/x.jpg; give the folder with --root {parent}"),
-        ("https://host/0.jpg", "it is an address; download the images"),
+        ("az://host/0.jpg", "addresses that are read begin with s3://, gs://"),
         ("nowhere/77", "it has no extension of an image"),
         ("nowhere/77.jpg", "give the folder that the paths are relative to with --root"),
         (r"nowhere\77.jpg", "it has backslashes; write paths relative to the folder, with /"),
