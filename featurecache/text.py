@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_BOLD = re.compile(r"\x1b\[[\d;]*m")  # and other codes for terminals
 _NAMED = 5
 _ALL_NAMED = 30  # more names than these are too long for one line
 _TYPOGRAPHIC_SPACES = frozenset("\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}")
@@ -145,9 +146,12 @@ def _escape(letter: str) -> str:
 def in_short(error: BaseException, length: int = 300) -> str:
     r"""Return what an error says as one line of at most so many letters; its class if it says nothing.
 
+    What Keras adds to errors is left out: codes for bold letters, and the arguments of a call.
+
     Examples
     --------
     >>> in_short(ValueError("too\n  many")), in_short(KeyError())
     ('too many', 'KeyError')
     """
-    return " ".join(str(error).split())[:length] or type(error).__name__
+    said = _BOLD.sub("", str(error)).partition("Arguments received by")[0]
+    return " ".join(said.split())[:length] or type(error).__name__

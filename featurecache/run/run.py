@@ -20,14 +20,17 @@ from numpy.typing import NDArray
 
 from featurecache.backbones.batch_size import SIZES
 from featurecache.backbones.protocol import Backbone
+from featurecache.errors import OptionError
 from featurecache.format.file_records import FileRecord
 from featurecache.images.decode import dark_images, decode
 from featurecache.images.failures import Failure
 from featurecache.images.manifest import ImageEntry
+from featurecache.memory import free_memory
 from featurecache.prefetch import ahead
 from featurecache.provenance import Environment
 from featurecache.run.forward_passes import ForwardPasses
 from featurecache.run.manifest_run import ManifestRun, environment_of
+from featurecache.text import counted, in_units
 
 
 class Run(ManifestRun[NDArray[np.uint8]]):
@@ -91,6 +94,7 @@ class Run(ManifestRun[NDArray[np.uint8]]):
         """Start the network when the first image has to go through it."""
         if not self._passes.is_started:
             self._require_space()
+            self._require_memory()
             if self._plan.size is None:
                 self._store.scratch()  # shows the next run that this one was killed while it measured
             backbone = self._source.start(self._plan.size, self._count_new())
@@ -98,6 +102,17 @@ class Run(ManifestRun[NDArray[np.uint8]]):
             self._plan.size = size
             self._passes.start(backbone, size)
             self._store.scratch()  # locks the directory: a second run fails before it forwards anything
+
+    def _require_memory(self) -> None:
+        """Raise `OptionError` if the features of one batch are more than the memory can hold."""
+        size = min(self._plan.size or 1, self._count_new())
+        needed = size * sum(self._source.spec.taps.values()) * np.dtype(np.float32).itemsize
+        free = free_memory()
+        if needed > free:
+            raise OptionError(
+                f"a batch of {counted(size, 'image')} has {in_units(needed)} of features, and {in_units(free)} of memory "
+                "are free; lower --batch-size, or choose narrower --taps"
+            )
 
     def _environment(self) -> Environment:
         """Return what features are computed with in this run, beyond the recipe.

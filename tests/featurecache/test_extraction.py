@@ -478,6 +478,20 @@ def test_a_run_that_took_no_time_has_no_speed():
     assert Progress(0).to_dict()["images_per_second"] == 0.0
 
 
+def test_a_batch_whose_features_do_not_fit_into_memory_is_refused(photos, tmp_path, monkeypatch):
+    """20 images of 16 and 4 features are 1,600 bytes; a batch of 7 has 560."""
+    monkeypatch.setattr(featurecache.run.run, "free_memory", lambda: 560)
+    assert len(extract(photos, tmp_path / "c.h5", backbone=FakeBackbone(), batch_size=7)) == 20
+    with pytest.raises(
+        OptionError, match=r"a batch of 8 images has 640 bytes of features, and 560 bytes .*; lower --batch-size, or"
+    ):
+        extract(photos, tmp_path / "d.h5", backbone=FakeBackbone(), batch_size=8)
+    assert not (tmp_path / "d.h5").exists()
+    monkeypatch.setattr(featurecache.run.run, "free_memory", lambda: 1_599)
+    with pytest.raises(OptionError, match="a batch of 20 images has"):
+        extract(photos, tmp_path / "d.h5", backbone=FakeBackbone(), batch_size=4_096)
+
+
 def test_a_cache_keeps_the_provenance_of_its_last_hundred_earlier_runs(photos, tmp_path, monkeypatch):
     path = tmp_path / "c.h5"
     new = photos / "train" / "cats" / "new.png"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurecache.text import counted, did_you_mean, listed, printable, visible
+from featurecache.text import counted, did_you_mean, in_short, listed, printable, visible
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,11 @@ from featurecache.text import counted, did_you_mean, listed, printable, visible
 def test_printable(text, shown):
     assert printable(text) == shown
     assert shown.isprintable()
+
+
+def test_what_keras_adds_to_an_error_is_left_out():
+    said = "Wrong call.\n\n\x1b[1mToo small.\x1b[0m\n\nArguments received by Conv2D.call():\n  • x"
+    assert in_short(ValueError(said)) == "Wrong call. Too small."
 
 
 @given(st.text())
