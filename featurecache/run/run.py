@@ -110,8 +110,8 @@ class Run(ManifestRun[NDArray[np.uint8]]):
         free = free_memory()
         if needed > free:
             raise OptionError(
-                f"a batch of {counted(size, 'image')} has {in_units(needed)} of features, and {in_units(free)} of memory "
-                "are free; lower --batch-size, or choose narrower --taps"
+                f"a batch of {counted(size, 'image')} has {in_units(needed)} of features, and {in_units(free)} of "
+                "memory are free; lower --batch-size, or choose narrower --taps"
             )
 
     def _environment(self) -> Environment:
