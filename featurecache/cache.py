@@ -241,10 +241,15 @@ class FeatureCache:
         return np.array(names[: len(rows)], dtype=object), names[len(rows) :]
 
     @cached_property
+    def is_view(self) -> NDArray[np.bool_]:
+        """Which rows are augmented views of images, shape (n,); see `FeatureSet.is_view`."""
+        return are_views(self.paths)
+
+    @cached_property
     def contents(self) -> NDArray[np.object_]:
         """The SHA-256 of each row's image, shape (n,), `str` objects: of a view, that of the image it shows."""
         sha256: NDArray[np.object_] = self.index.images["sha256"].astype(str).astype(object)
-        if not are_views(self.paths).any():
+        if not self.is_view.any():
             return sha256
         return np.array(images_of(self.paths.tolist(), sha256.tolist())[1], dtype=object)
 

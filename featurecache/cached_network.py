@@ -23,6 +23,7 @@ from featurecache.images.in_memory import MEMORY
 from featurecache.images.manifest import ImageEntry, Manifest, from_files
 from featurecache.images.names import shown_names
 from featurecache.images.sources import open_source
+from featurecache.images.views import images_of
 from featurecache.named_backbone import NamedBackbone, as_stored, network_of, recipe_of, source_of
 from featurecache.options import RunOptions, check_without_words
 from featurecache.recipe import require_recipe
@@ -215,7 +216,7 @@ def features_of(
         y=np.array([entry.label for entry in entries], dtype=np.int64),
         paths=np.array(names[: len(entries)], dtype=object),
         splits=np.array([entry.split for entry in entries], dtype=object),
-        sha256=np.array(sha256, dtype=object),
+        sha256=np.array(images_of(names[: len(entries)], sha256)[1], dtype=object),
         classes=manifest.classes,
         split=None,
         tap=tap,

@@ -11,7 +11,7 @@ from featurecache.errors import OptionError
 from featurecache.format.layout import CacheIndex
 from featurecache.images.classes import ordered, same_classes
 from featurecache.images.table import LabelsTable
-from featurecache.images.views import images_of
+from featurecache.images.views import are_views, images_of
 
 
 def relabelled(
@@ -34,11 +34,13 @@ def relabelled(
     given: dict[str, str | None] = {}
     unmatched = dict(labels)
     keys = _keys(labels, paths.tolist(), images["sha256"].astype(str).tolist())
-    for path, key, label in zip(paths.tolist(), keys, images["label"].tolist(), strict=True):
+    views = are_views(paths).tolist()
+    for path, key, label, is_view in zip(paths.tolist(), keys, images["label"].tolist(), views, strict=True):
         names.append(before[label] if key is None else labels[key])
         if key is not None:
-            given[path] = labels[key]
             unmatched.pop(key, None)
+            if key == path or not is_view:  # a view has the label of its image
+                given[path] = labels[key]
     one_of = same_classes({name for name in names if name is not None})
     classes = ordered({one_of.get(name, name) for name in names if name is not None}, None, index.classes)
     numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}

@@ -140,6 +140,9 @@ def with_views(
     """
     if views is None:
         views = NO_VIEWS if manifest.views or existing is None else existing.views or NO_VIEWS
+        if views != NO_VIEWS and manifest.training_split is None:
+            notify(f"no views ({views}) as the cache has them: no image is in the train split or in no split")
+            return manifest
     viewed = manifest.with_views(views)
     if viewed is not manifest:
         notify(f"and {counted(len(viewed) - len(manifest), 'view')} of images that train heads ({viewed.views})")

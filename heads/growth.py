@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurecache.images.views import View
 from featurecache.memory import free_memory
+from featurecache.options import VIEW_KINDS
 from featurecache.text import counted, in_units, listed
 from heads.artifact import Growth
 from heads.errors import MismatchError, TrainingError
@@ -173,7 +175,7 @@ def _joined(
         own,
         X=X,
         y=np.concatenate([y, own.y]),
-        paths=np.concatenate([_names(rows.sha256[numbers]), own.paths]),
+        paths=np.concatenate([_names(rows, numbers), own.paths]),
         splits=np.concatenate([np.where(rows.valid[numbers], VALID, TRAIN).astype(object), own.splits]),
         sha256=np.concatenate([rows.sha256[numbers], own.sha256]),
         groups=None if own.groups is None else np.concatenate([groups[numbers], own.groups]),
@@ -182,9 +184,14 @@ def _joined(
     return joined, len(numbers)
 
 
-def _names(contents: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Return what messages call rows that a head kept: they have no path."""
-    return np.array([f"a row that the head kept ({content[:_SHOWN]})" for content in contents], dtype=object)
+def _names(rows: HeadRows, numbers: NDArray[np.intp]) -> NDArray[np.object_]:
+    """Return what messages call rows that a head kept: they have no path, but views are named as views are."""
+    names = [f"a row that the head kept ({content[:_SHOWN]})" for content in rows.sha256[numbers]]
+    if rows.is_view is not None:
+        view = View(1, VIEW_KINDS)
+        pairs = zip(names, rows.is_view[numbers].tolist(), strict=True)
+        names = [view.path_of(name) if is_view else name for name, is_view in pairs]
+    return np.array(names, dtype=object)
 
 
 def _lost(start: TrainedHead, lost: int, *, anew: bool) -> list[Notice]:

@@ -164,7 +164,7 @@ def check_precision(
             f"the cache has {recipe.dtype} features, which {other.dtype} cannot make better; give an engine or a "
             "precision, so that images are computed again"
         )
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(cache))[:rows])
+    chosen = np.sort(np.random.default_rng(seed).permutation(np.flatnonzero(~cache.is_view))[:rows])
     found, used = chosen.tolist(), ""
     if is_computed:
         network = find_network(

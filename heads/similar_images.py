@@ -170,4 +170,4 @@ def similar(
         nearest_of_all = search.nearest(np.asarray(features.X), k)
         for path, nearest in zip(features.paths.tolist(), nearest_of_all, strict=True):
             found.append(SimilarTo(path, in_cache=False, images=tuple(nearest)))
-    return Similar(search.tap, len(cache), tuple(found), failures, contents)
+    return Similar(search.tap, int(np.count_nonzero(~cache.is_view)), tuple(found), failures, contents)

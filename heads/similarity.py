@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.images.views import are_views
 from featurecache.processors import processor_count
 from heads.errors import EvaluationError, MismatchError, ParameterError
 from heads.rows import row_blocks
@@ -97,8 +96,7 @@ class SimilaritySearch:
         self._cache = cache
         self._X: Features = cache.mapped(self.tap)
         self._lengths: _Single | None = None
-        is_view = are_views(cache.paths)
-        self._left_out = is_view if is_view.any() else None
+        self._left_out = cache.is_view if cache.is_view.any() else None
 
     def nearest(self, queries: NDArray[np.floating[Any]], k: int = 9) -> list[list[SimilarImage]]:
         """Return for each query the ``k`` most similar images, the nearest first.

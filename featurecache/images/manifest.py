@@ -158,11 +158,17 @@ class Manifest:
         entries = tuple(replace(entry, label=numbers[entry.label]) for entry in self.entries)
         return replace(self, entries=entries, classes=tuple(classes))
 
+    @property
+    def training_split(self) -> str | None:
+        """The split whose images train heads: ``"train"``, or ``""``, as far as it has labels; None without either."""
+        splits = {entry.split for entry in self.entries}, {entry.split for entry in self.entries if entry.label >= 0}
+        return next((split for present in reversed(splits) for split in (SPLITS[0], "") if split in present), None)
+
     def with_views(self, views: str) -> "Manifest":
         """Return the same manifest with augmented views of the images that train heads, each an entry of its own.
 
-        These are the images of the train split, or else those in no split. A view has the label, split and further
-        columns of its image, and its path with ``#``, a number and the kinds after it, such as
+        These are the images of the train split, or else those in no split (`training_split`). A view has the label,
+        split and further columns of its image, and its path with ``#``, a number and the kinds after it, such as
         ``cats/1.jpg#2:crop,flip``. Heads train on images and views, and are judged on images alone.
 
         Parameters
@@ -191,8 +197,7 @@ class Manifest:
             raise ManifestError(
                 f"the manifest has views already ({self.views}); begin with the one of the images alone"
             )
-        present = {entry.split for entry in self.entries}
-        split = next((split for split in (SPLITS[0], "") if split in present), None)
+        split = self.training_split
         if split is None:
             raise ManifestError(
                 "views are of images that train heads, and no image is in the train split or in no split"

@@ -1,8 +1,8 @@
 """Views: other images of a file, cropped, mirrored or in other colours, with paths and contents of their own.
 
 The path of a view is that of its image, its number and its kinds: ``cats/1.jpg#2:crop,flip``. Its content is the
-SHA-256 of the image's content and of what follows the ``#``. All random numbers follow from that content, so a view has
-the same pixels in every run.
+beginning of the image's content and then the SHA-256 of that and of what follows the ``#``. All random numbers follow
+from the same text, so a view has the same pixels in every run.
 """
 
 import hashlib
@@ -19,10 +19,11 @@ from PIL import Image, ImageEnhance
 from featurecache.options import VIEW_KINDS
 
 _VERSION = 1  # of how views are drawn; another one gives other contents
-_PATH = re.compile(rf"(?s)(.+)#([1-9][0-9]{{0,2}}):((?:{'|'.join(VIEW_KINDS)})(?:,(?:{'|'.join(VIEW_KINDS)}))*)")
+_SUFFIX = re.compile(rf"([1-9][0-9]{{0,2}}):((?:{'|'.join(VIEW_KINDS)})(?:,(?:{'|'.join(VIEW_KINDS)}))*)")
 _SMALLEST_AREA = 0.25
 _MOST_STRETCHED = 4 / 3
 _STRENGTH = 0.4
+_PART_DIGITS = 16  # of a content: an image and its views are in the same `featurecache.options.ImagePart`
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ class View:
     @classmethod
     def split_path(cls, path: str) -> tuple[str, Self | None]:
         """Return the path of the image, and the view that a path stands for; None if it is the path of an image."""
-        found = _PATH.fullmatch(path) if "#" in path else None
-        return (found[1], cls(int(found[2]), tuple(found[3].split(",")))) if found else (path, None)
+        image, mark, suffix = path.rpartition("#")
+        found = _SUFFIX.fullmatch(suffix) if mark and image else None
+        return (image, cls(int(found[1]), tuple(found[2].split(",")))) if found else (path, None)
 
     def path_of(self, path: str) -> str:
         """Return the path of this view of an image."""
@@ -80,7 +82,8 @@ class View:
             left, top = draws[2] * (1 - width), draws[3] * (1 - height)
             box = (left, top, left + width, top + height)
         factors = tuple(1 + _STRENGTH * (2 * draw - 1) for draw in draws[4:]) if "color" in self.kinds else ()
-        return DrawnView(digest.hex(), box, mirrored="flip" in self.kinds and self.number % 2 == 1, factors=factors)
+        content = sha256[:_PART_DIGITS] + digest.hex()[_PART_DIGITS:]
+        return DrawnView(content, box, mirrored="flip" in self.kinds and self.number % 2 == 1, factors=factors)
 
     def __str__(self) -> str:
         return f"{self.number}:{','.join(self.kinds)}"
@@ -135,7 +138,9 @@ def are_views(paths: Iterable[str]) -> NDArray[np.bool_]:
     >>> are_views(["cats/1.jpg", "cats/1.jpg#1:flip"])
     array([False,  True])
     """
-    return np.fromiter((View.split_path(path)[1] is not None for path in paths), np.bool_)
+    return np.fromiter(
+        ("#" in path and _SUFFIX.fullmatch(path.rpartition("#")[2]) is not None for path in paths), np.bool_
+    )
 
 
 def images_of(paths: Sequence[str], contents: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -148,7 +153,7 @@ def images_of(paths: Sequence[str], contents: Sequence[str]) -> tuple[list[str],
     >>> images_of(["1.jpg", "1.jpg#1:flip"], ["aa", "bb"])
     (['1.jpg', '1.jpg'], ['aa', 'aa'])
     """
-    found = [View.split_path(path) for path in paths]
+    found = [View.split_path(path) if "#" in path else (path, None) for path in paths]
     of_image = {path: sha256 for (path, view), sha256 in zip(found, contents, strict=True) if view is None}
     images = [
         sha256

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ROWS = "rows.safetensors"
 MAX_ROWS_BYTES = 2**30
 _DIGEST = 32  # bytes of a SHA-256
-_KEPT = ("X", "weights", "groups")  # with the features alone
+_KEPT = ("X", "weights", "groups", "is_view")  # with the features alone
 _NEEDED = ("sha256", "y", "valid", "checksum")
 _LABELS: dict[str, tuple[type[np.generic], int]] = {
     "class": (np.int64, 1),
@@ -51,6 +51,8 @@ class HeadRows:
     weights, groups
         The weight of each row, shape (n,), float64, and the name of its group, shape (n,), `str` objects; None if there
         were none, or features were not kept.
+    is_view
+        Which rows are augmented views, shape (n,); None if features were not kept.
     """
 
     sha256: NDArray[np.object_]
@@ -59,6 +61,7 @@ class HeadRows:
     X: NDArray[np.float32] | None = None
     weights: NDArray[np.float64] | None = None
     groups: NDArray[np.object_] | None = None
+    is_view: NDArray[np.bool_] | None = None
 
     @classmethod
     def of(cls, train: FeatureSet, valid: FeatureSet, *, keep: bool) -> Self:
@@ -91,7 +94,7 @@ class HeadRows:
         from safetensors.numpy import save
 
         arrays: dict[str, NDArray[Any]] = {"sha256": _as_bytes(self.sha256), "y": self.y, "valid": self.valid}
-        arrays |= {name: array for name in ("X", "weights") if (array := getattr(self, name)) is not None}
+        arrays |= {name: array for name in ("X", "weights", "is_view") if (array := getattr(self, name)) is not None}
         if self.groups is not None:
             arrays["groups"] = np.frombuffer(json.dumps(self.groups.tolist()).encode("ascii"), np.uint8)
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -131,6 +134,7 @@ class HeadRows:
             X=found.get("X"),
             weights=found.get("weights"),
             groups=_groups(found["groups"], len(found["y"])) if "groups" in found else None,
+            is_view=found.get("is_view"),
         )
 
 
@@ -164,6 +168,7 @@ def _require_rows(found: Mapping[str, NDArray[Any]], target: Target, *, classes:
         "X": (np.float32, (n, width)),
         "weights": (np.float64, (n,)),
         "groups": (np.uint8, (found["groups"].size if "groups" in found else 0,)),
+        "is_view": (np.bool_, (n,)),
         "checksum": (np.uint8, (_DIGEST,)),
     }
     for name, array in found.items():

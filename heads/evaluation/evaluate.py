@@ -25,6 +25,7 @@ from heads.evaluation.selection import (
     on_training_rows,
 )
 from heads.notices import Code, Notice
+from heads.splits import without_views
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -254,6 +255,9 @@ def evaluate(
     """
     if isinstance(head, TrainedHead):
         head.require_target("class", "evaluate")
+    if imagenet_top3 is not None:
+        imagenet_top3 = imagenet_top3.take(~features.is_view)
+    features = without_views(features)
     labelled = features.labelled
     rows, notes, training_counts = labelled_rows(features), left_out(labelled), None
     if isinstance(head, TrainedHead):

@@ -24,6 +24,7 @@ from heads.splits import (
     rows_digest,
     rows_of_role,
     torn_groups,
+    without_views,
 )
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _in_own_groups(head: TrainedHead, features: FeatureSet, cache: FeatureCache,
 def rows_to_evaluate(
     head: TrainedHead, features: FeatureSet, cache: FeatureCache | None
 ) -> tuple[FeatureSet, list[Notice]]:
-    """Return the labelled rows, in the head's classes, and warnings about them and about rows that trained the head.
+    """Return the labelled rows without views, in the head's classes, and warnings about them.
 
     Raises
     ------
@@ -129,7 +130,7 @@ def rows_to_evaluate(
     MismatchError
         If the head may not be used on these rows.
     """
-    rows = head.in_own_classes(features)
+    rows = without_views(head.in_own_classes(features))
     labelled = rows.labelled
     rows, notes = labelled_rows(rows), left_out(labelled)
     return rows, [*notes, *on_training_rows(head, rows, cache)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from featurecache.backbones.catalog import HEAD_ALONE
 from featurecache.backbones.keras_runtime import find_device, fixed_settings, load_keras, placed
 from featurecache.backbones.network import leaf_layers
-from featurecache.errors import OptionError, UnknownNameError
+from featurecache.errors import ManifestError, OptionError, UnknownNameError
 from featurecache.images.classes import same_name
 from featurecache.images.decode import DecodeRules, dark_images
 from featurecache.images.failures import Failure
@@ -234,7 +234,13 @@ def sides(
         If the images' classes differ from the head's, or training images have a class that the head was not trained on.
     TrainingError
         If there are no training images.
+    ManifestError
+        If the manifest has views.
     """
+    if manifest.views:
+        raise ManifestError(
+            f"the manifest has views ({manifest.views}), which fine-tuning does not take; leave them out"
+        )
     own = {same_name(name): name for name in head.classes}
     manifest = replace(manifest, classes=tuple(own.get(same_name(name), name) for name in manifest.classes))
     if {*manifest.classes} != {*head.classes}:

@@ -53,7 +53,9 @@ def notices_on(
         *few_groups(groups),
         *_on_stopped(stopped, leaderboard),
         *_on_noise(leaderboard, grouped=groups is not None),
-        *_on_optimism(leaderboard, images, len(train) if validation.folds else len(valid)),
+        *_on_optimism(
+            leaderboard, images, int(np.count_nonzero(~images.is_view[train])) if validation.folds else len(valid)
+        ),
         *_on_edges(leaderboard, unfinished),
         *_on_failures(leaderboard),
         *_on_training(leaderboard[0], best, validation),

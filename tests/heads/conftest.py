@@ -52,6 +52,10 @@ class MemoryCache:
         return next(iter(self.sets.values())).paths
 
     @property
+    def is_view(self):
+        return next(iter(self.sets.values())).is_view
+
+    @property
     def contents(self):
         return next(iter(self.sets.values())).sha256
 

@@ -6,8 +6,10 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 import heads
-from featurecache import extract
+from featurecache import extract, read_manifest
 from featurecache.backbones.fake import FakeBackbone
+from featurecache.errors import ManifestError
+from heads.finetuning.finetune import sides
 from heads.splits import ALL, Holdout, kept_together, labelled_images, roles, rows_of_role, training_rows
 
 FOLDS = 3
@@ -89,6 +91,32 @@ def test_calibration_by_folds_takes_images(viewed):
     assert head.calibration.n_rows == 30
     evaluated = heads.evaluate(head, heads.select_rows(viewed, head, ALL), cache=viewed)
     assert "calibration_rows" in {notice.code for notice in evaluated.warnings}
+
+
+def test_features_that_are_given_are_judged_without_views(viewed):
+    head = heads.train(viewed, "logreg", tap="features", holdout=0)
+    assert heads.evaluate(head, viewed.features("features"), cache=viewed).n_images == 30
+
+
+def test_rows_that_a_head_kept_are_still_views(viewed, folder, tmp_path):
+    first = heads.train(viewed, "logreg", tap="features", holdout=0, keep_rows=True)
+    first.save(tmp_path / "first")
+    for number in range(4):
+        pixels = np.random.default_rng(100 + number).integers(0, 150, (24, 24, 3)) + 100 * (number % 2)
+        path = tmp_path / "more" / ("dark", "light")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    more = extract(tmp_path / "more", tmp_path / "m.h5", views="1:crop", backbone=FakeBackbone())
+    start = heads.TrainedHead.load(tmp_path / "first")
+    grown = heads.train(more, start=start, tap="features", holdout=0, calibrate="temperature")
+    assert grown.training.n_train == 120 + 8
+    assert grown.calibration.n_rows == 30 + 4
+
+
+def test_fine_tuning_takes_no_views(viewed, folder, tmp_path):
+    head = heads.train(viewed, "softmax", tap="features", params={"epochs": 1})
+    with pytest.raises(ManifestError, match=r"has views .* which fine-tuning does not take"):
+        sides(read_manifest(folder).with_views("1:flip"), head, max_bytes=10**6)
 
 
 def test_audits_curves_and_searches_see_images_alone(viewed, plain):

@@ -18,8 +18,10 @@ def info(
     from featurecache import FeatureCache
 
     opened = FeatureCache.open(cache)
+    views = int(opened.is_view.sum())
     description: dict[str, Any] = {
         "rows": len(opened),
+        "views": views,
         "parts": len(opened.parts),
         "taps": dict(opened.taps),
         "classes": list(opened.classes),
@@ -36,8 +38,9 @@ def info(
     if json:
         print_json(description)
         return
+    of_views = f" ({views:,} of them views)" if views else ""
     in_parts = f" in {counted(len(opened.parts), 'part')}" if opened.parts else ""
-    show(f"{cache}: {counted(len(opened), 'row')}{in_parts}, {counted(len(opened.failures), 'failure')}")
+    show(f"{cache}: {counted(len(opened), 'row')}{of_views}{in_parts}, {counted(len(opened.failures), 'failure')}")
     show()
     print_table(("tap", "width"), list(opened.taps.items()))
     show()

@@ -98,7 +98,7 @@ def open_labelled(
         return _asked(cache, group, weight)
     table = None if labels.path is None else read_labels(labels.path, labels.column)
     relabelled = cache.with_labels(_texts(cache, labels.column) if table is None else table)
-    given, paths = relabelled.given_labels, cache.paths.tolist()
+    given, paths = relabelled.given_labels, cache.paths[~cache.is_view].tolist()
     matched = [given[row] for row in paths if row in given]
     unmatched = given.keys() - set(paths)
     if paths and not matched:

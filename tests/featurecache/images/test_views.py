@@ -184,6 +184,27 @@ def test_parts_of_the_images_join_to_the_whole(photos, tmp_path):
     merged, plain = merge(tmp_path / "m.h5", parts), extract(photos, tmp_path / "p.h5", **options)
     assert merged.paths.tolist() == plain.paths.tolist()
     assert np.array_equal(merged.features("features").X, plain.features("features").X)
+    assert len(extract(photos, merged.path, backbone=FakeBackbone())) == 40  # a merged cache knows its views, too
+    for place in parts:
+        rows = featurecache.FeatureCache.open(place).features("features", "train")
+        assert sorted(set(rows.sha256)) == sorted(rows.sha256[~rows.is_view])  # views lie beside their image
+
+
+def test_a_cache_with_views_takes_images_that_train_no_head(photos, tmp_path):
+    lines = []
+    extract(photos, tmp_path / "v.h5", views="2:crop", backbone=FakeBackbone())
+    (photos / "train").rename(photos / "test")
+    cache = extract(photos, tmp_path / "v.h5", backbone=FakeBackbone(), notify=lines.append)
+    assert len(cache) == 20
+    assert "no views (2:crop) as the cache has them: no image is in the train split or in no split" in lines
+
+
+def test_features_of_views_have_the_content_of_their_image(photos, tmp_path):
+    cache = extract(photos, tmp_path / "p.h5", backbone=FakeBackbone())
+    viewed = read_manifest(photos).with_views("1:crop")
+    rows, _ = featurecache.features_of(cache, viewed, "features", backbone=FakeBackbone())
+    assert rows.is_view.sum() == 10
+    assert set(rows.sha256) == set(cache.contents)
 
 
 def test_a_damaged_image_fails_with_its_views(photos, tmp_path):
@@ -205,6 +226,7 @@ def test_further_columns_and_labels_are_those_of_the_image(photos, tmp_path):
     sha256 = cache.contents[cache.paths.tolist().index(paths[1])]
     labelled = cache.with_labels({paths[0]: "first", sha256: "second"})
     names = {path: name for path, name in zip(cache.paths, labelled.features("features").y, strict=True) if name >= 0}
+    assert labelled.given_labels == {paths[0]: "first", paths[1]: "second"}
     assert {path: labelled.classes[name] for path, name in names.items()} == {
         paths[0]: "first", f"{paths[0]}#1:flip": "first", paths[1]: "second", f"{paths[1]}#1:flip": "second",
     }  # fmt: skip
