@@ -274,7 +274,7 @@ def _sprites(
     for number, (path, sha256) in enumerate(zip(cache.index.images["path"][rows], contents, strict=True)):
         content = read_image(source, path, max_bytes=byte_limit(limit))
         if not isinstance(content, Failure) and content.sha256.encode() == sha256:
-            pixels = shrink(content.data, side, max_pixels=limit, view=content.view)
+            pixels = shrink(content.data, side, max_pixels=limit, frame=content.frame, view=content.view)
             if not isinstance(pixels, Failure):
                 y, x = divmod(number, across)
                 height, width = pixels.shape[:2]

@@ -310,7 +310,7 @@ class Predictor:
         if isinstance(image, bytes):
             return decode(image, self.rules)
         content = read_named_file(image, max_bytes=self.rules.max_bytes)
-        return content if isinstance(content, Failure) else decode(content.data, self.rules)
+        return content if isinstance(content, Failure) else decode(content.data, self.rules, frame=content.frame)
 
     def _fill(
         self, results: list[ImagePrediction | Failure | None], batch: Sequence[tuple[int, NDArray[np.uint8]]]

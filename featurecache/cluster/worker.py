@@ -243,7 +243,7 @@ class Worker:
         record = FileRecord(path, read.size, read.mtime_ns, content, "")
         if read.sha256 != content:
             return content, replace(record, sha256="", reason="it has changed since the run began"), None
-        decoded = decode(read.data, rules, view=read.view, on_dark=lambda: dark.append(path))
+        decoded = decode(read.data, rules, frame=read.frame, view=read.view, on_dark=lambda: dark.append(path))
         if isinstance(decoded, Failure):
             sha256 = content if decoded.is_permanent else ""
             return content, replace(record, sha256=sha256, reason=decoded.reason), None

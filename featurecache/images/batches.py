@@ -73,7 +73,7 @@ def image_batches(
         return (
             entry,
             content.sha256,
-            decode(content.data, rules, view=content.view, on_dark=lambda: on_dark(entry.path)),
+            decode(content.data, rules, frame=content.frame, view=content.view, on_dark=lambda: on_dark(entry.path)),
         )
 
     threads = threads_for(source, workers)

@@ -79,7 +79,6 @@ _READERS: Final[dict[str, Callable[[io.BytesIO, str], PillowFile.ImageFile]]] = 
     "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
 _WITH_FRAMES = frozenset({"GIF", "PNG", "TIFF", "WEBP", "AVIF"})
-_FRAME = re.compile(rb"featurecache frame ([0-9]{1,9})\n")  # then the file
 _SIDE_LIMIT = 1_000_000  # pixels; a filter's table of weights grows with the side, not with the area
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -177,14 +176,19 @@ def byte_limit(max_pixels: int) -> int:
 
 
 def decode(
-    data: bytes, rules: DecodeRules, *, view: DrawnView | None = None, on_dark: Callable[[], object] = lambda: None
+    data: bytes,
+    rules: DecodeRules,
+    *,
+    frame: int = 1,
+    view: DrawnView | None = None,
+    on_dark: Callable[[], object] = lambda: None,
 ) -> NDArray[np.uint8] | Failure:
     """Return the pixels of an image file, or a failure.
 
     Transparent pixels are blended with white. 16-bit samples keep their high byte, as in libpng and Pillow for colour
     images. A bit depth that the file states in addition (PNG's sBIT, TIFF's MaxSampleValue) does not change the scale,
-    as both formats define. Of an animation, the first frame is used. The EXIF orientation is applied; an unreadable one
-    is ignored, and so is other metadata. The image is converted to RGB, then resized.
+    as both formats define. The EXIF orientation is applied; an unreadable one is ignored, and so is other metadata. The
+    image is converted to RGB, then resized.
 
     Parameters
     ----------
@@ -193,6 +197,8 @@ def decode(
     rules
         The final size, the rule of resizing, and the limits. Pillow's own limit, ``PIL.Image.MAX_IMAGE_PIXELS``, is
         raised to ``max_pixels`` for this process if it is lower.
+    frame
+        The frame of an animation, or page of a TIFF file, that is wanted, counted from 1.
     view
         The view of the image that is wanted; None for the image itself.
     on_dark
@@ -210,12 +216,7 @@ def decode(
         If ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` is set, which would accept incomplete images.
     """
     finish = partial(_viewed, view=view, resize=lambda part: _resize(part, rules))
-    return _decoded(data, rules.max_pixels, finish, on_dark=on_dark)
-
-
-def frame_file(data: bytes, frame: int) -> bytes:
-    """Return what `decode` reads as a frame of an image file, counted from 1."""
-    return b"featurecache frame %d\n%s" % (frame, data)
+    return _decoded(data, _Wanted(frame, rules.max_pixels, on_dark=on_dark), finish)
 
 
 def frame_count(data: bytes, limit: int) -> int:
@@ -279,7 +280,7 @@ def fit_pixels(pixels: NDArray[np.uint8], rules: DecodeRules) -> NDArray[np.uint
 
 
 def shrink(
-    data: bytes, side: int, *, max_pixels: int = MAX_PIXELS, view: DrawnView | None = None
+    data: bytes, side: int, *, max_pixels: int = MAX_PIXELS, frame: int = 1, view: DrawnView | None = None
 ) -> NDArray[np.uint8] | Failure:
     """Return a thumbnail of an image file with the original aspect ratio, or a failure.
 
@@ -294,7 +295,7 @@ def shrink(
         The longest side of the result in pixels; a smaller image is not enlarged.
     max_pixels
         As in `DecodeRules`.
-    view
+    frame, view
         As in `decode`.
 
     Returns
@@ -312,7 +313,7 @@ def shrink(
     if not _is_count(side):
         raise OptionError(f"side is {side!r}; expected a whole number above 0")
     finish = partial(_viewed, view=view, resize=lambda part: _within(part, side))
-    return _decoded(data, max_pixels, finish, draft=_GAP * side)
+    return _decoded(data, _Wanted(frame, max_pixels, draft=_GAP * side), finish)
 
 
 def _viewed(rgb: Image.Image, view: DrawnView | None, resize: Callable[[Image.Image], Image.Image]) -> Image.Image:
@@ -320,18 +321,21 @@ def _viewed(rgb: Image.Image, view: DrawnView | None, resize: Callable[[Image.Im
     return resize(rgb) if view is None else view.finished(resize(view.cut(rgb)))
 
 
-def _decoded(
-    data: bytes,
-    max_pixels: int,
-    finish: Callable[[Image.Image], Image.Image],
-    *,
-    draft: int = 0,
-    on_dark: Callable[[], object] = lambda: None,
-) -> NDArray[np.uint8] | Failure:
-    """Decode an image to upright RGB and apply ``finish``, or return a failure.
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is wanted of a file, and its limit.
 
-    If ``draft`` is set, a JPEG file may be decoded at a reduced size with sides of at least ``draft`` pixels.
+    If ``draft`` is set, a JPEG file may be decoded at a reduced size with sides of at least so many pixels.
     """
+
+    frame: int
+    max_pixels: int
+    draft: int = 0
+    on_dark: Callable[[], object] = lambda: None
+
+
+def _decoded(data: bytes, wanted: _Wanted, finish: Callable[[Image.Image], Image.Image]) -> NDArray[np.uint8] | Failure:
+    """Decode an image to upright RGB and apply ``finish``, or return a failure."""
     if PillowFile.LOAD_TRUNCATED_IMAGES:
         raise RuntimeError(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, which accepts truncated images as complete ones; "
@@ -339,24 +343,12 @@ def _decoded(
         )
     if warnings.filters[:1] != _FIRST_FILTER:
         _quieten_pillow()
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels
-    found = _FRAME.match(data)
-    file, frame = (data[found.end() :], int(found[1])) if found else (data, 1)
+    if Image.MAX_IMAGE_PIXELS is not None and wanted.max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = wanted.max_pixels
     try:
-        return np.asarray(finish(_read(file, _Wanted(frame, max_pixels, draft, on_dark))), dtype=np.uint8)
+        return np.asarray(finish(_read(data, wanted)), dtype=np.uint8)
     except Exception as e:  # noqa: BLE001 - Pillow raises any exception on hostile bytes, and one file must not end a run
-        return _failure(e, file, frame, max_pixels)
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What is wanted of a file: a frame, counted from 1; if ``draft`` is set, about so many pixels a side suffice."""
-
-    frame: int
-    max_pixels: int
-    draft: int
-    on_dark: Callable[[], object]
+        return _failure(e, data, wanted)
 
 
 def _read(data: bytes, wanted: _Wanted) -> Image.Image:
@@ -551,7 +543,7 @@ def _within(rgb: Image.Image, side: int) -> Image.Image:
     return rgb
 
 
-def _failure(error: Exception, data: bytes, frame: int, max_pixels: int) -> Failure:
+def _failure(error: Exception, data: bytes, wanted: _Wanted) -> Failure:
     """Return the failure for an exception; the same bytes give the same reason."""
     kind = format_of(data)
     if isinstance(error, UnusableImageError):
@@ -561,9 +553,9 @@ def _failure(error: Exception, data: bytes, frame: int, max_pixels: int) -> Fail
     text = one_line(str(error))
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         pixels = _BOMB_PIXELS.match(text)
-        return Failure("too_many_pixels", _too_many_pixels(int(pixels[1]), max_pixels) if pixels else text)
+        return Failure("too_many_pixels", _too_many_pixels(int(pixels[1]), wanted.max_pixels) if pixels else text)
     in_header = isinstance(error, SyntaxError)  # the exception of Pillow's readers
-    if kind == "TIFF" and in_header and frame == 1 and (layout := _tiff_layout(data)):
+    if kind == "TIFF" and in_header and wanted.frame == 1 and (layout := _tiff_layout(data)):
         return Failure("unsupported", f"a TIFF file of {layout}, which is not read; save it as 8-bit RGB")
     if _NOT_READ.search(text):
         return Failure("unsupported", f"a {kind} file that is not read: {text}")

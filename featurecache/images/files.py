@@ -56,6 +56,8 @@ class FileContent:
         Their SHA-256, 64 hexadecimal digits.
     size, mtime_ns
         Length in bytes and modification time in nanoseconds, unchanged during reading.
+    frame
+        The frame of the file that is wanted, counted from 1.
     view
         The view of the image that is wanted; ``sha256`` is then that of the view. None for the image itself.
     """
@@ -64,6 +66,7 @@ class FileContent:
     sha256: str
     size: int
     mtime_ns: int
+    frame: int = 1
     view: DrawnView | None = None
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from featurecache.errors import ManifestError
-from featurecache.images.decode import byte_limit, frame_count, frame_file
+from featurecache.images.decode import byte_limit, frame_count
 from featurecache.images.failures import Failure, Ignored
 from featurecache.images.files import FileContent, Stat
 from featurecache.images.formats import FORMATS
@@ -67,7 +67,7 @@ def _read_frame(source: ImageSource, path: str, *, max_bytes: int) -> FileConten
     if isinstance(content, Failure):
         return content
     sha256 = hashlib.sha256(f"{content.sha256}#{frame}".encode()).hexdigest()
-    return replace(content, data=frame_file(content.data, frame), sha256=sha256)
+    return replace(content, sha256=sha256, frame=frame)
 
 
 def with_frames(

@@ -82,7 +82,9 @@ class Run(ManifestRun[NDArray[np.uint8]]):
         content = file_record.sha256
         if read is None or (self._is_planned(content) and content not in self._failed):
             return file_record, content, None
-        decoded = decode(read.data, self._rules, view=read.view, on_dark=lambda: self._dark.append(entry.path))
+        decoded = decode(
+            read.data, self._rules, frame=read.frame, view=read.view, on_dark=lambda: self._dark.append(entry.path)
+        )
         if isinstance(decoded, Failure):
             # without its hash, a failure that more memory or another limit may cure is tried again in the next run
             self._failed.add(content)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 from featurecache.errors import ManifestError
 from featurecache.images.decode import byte_limit, shrink
 from featurecache.images.failures import Failure
+from featurecache.images.files import FileContent
 from featurecache.images.frames import read_image
 from featurecache.images.names import encode_name
 from featurecache.images.sources import open_source
@@ -104,15 +105,19 @@ class Originals:
         OptionError
             If ``side`` is not a whole number above 0.
         """
-        data = self._read(path)
-        pixels = data if isinstance(data, Failure) else shrink(data, side, max_pixels=self.max_pixels)
+        content = self._read(path)
+        pixels = (
+            content
+            if isinstance(content, Failure)
+            else shrink(content.data, side, max_pixels=self.max_pixels, frame=content.frame)
+        )
         if isinstance(pixels, Failure):
             return Thumbnail(None, 0, 0, pixels.reason)
         height, width, _ = pixels.shape
         return Thumbnail(jpeg_of(pixels), width, height)
 
-    def _read(self, path: str) -> bytes | Failure:
-        """Return the bytes that the cache was made from, or why there are none."""
+    def _read(self, path: str) -> FileContent | Failure:
+        """Return the content that the cache was made from, or why there are none."""
         if path not in self.sha256:
             return Failure("unknown", _UNKNOWN)
         if self.source is None:
@@ -127,7 +132,7 @@ class Originals:
             return Failure("unreadable", str(e))
         if isinstance(content, Failure):
             return Failure(content.code, _GONE) if content.code == "not_found" else content
-        return content.data if content.sha256 == self.sha256[path] else Failure("changed", _CHANGED)
+        return content if content.sha256 == self.sha256[path] else Failure("changed", _CHANGED)
 
 
 def jpeg_of(pixels: NDArray[np.uint8]) -> bytes:

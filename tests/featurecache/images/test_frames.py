@@ -42,7 +42,7 @@ def saved(pixels, kind, **options):
 
 def pixels_of(source, path):
     content = read_image(source, path, max_bytes=MB)
-    return content if isinstance(content, Failure) else decode(content.data, RULES)
+    return content if isinstance(content, Failure) else decode(content.data, RULES, frame=content.frame)
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_a_page_has_views(scans):
 
     content = read_image(manifest.source, path, max_bytes=MB)
 
-    assert np.array_equal(decode(content.data, RULES, view=content.view), pages(3)[1][:, ::-1])
+    assert np.array_equal(decode(content.data, RULES, frame=content.frame, view=content.view), pages(3)[1][:, ::-1])
     assert stat_image(manifest.source, path) == stat_image(manifest.source, "a/scan.tif")
     assert content.sha256 != read_image(manifest.source, "a/scan.tif#2", max_bytes=MB).sha256
 
@@ -243,8 +243,8 @@ def test_each_page_has_its_own_size_and_limit(tmp_path):
     first.save(tmp_path / "x.tif", save_all=True, append_images=[second])
     content = read_image(FolderSource(tmp_path), "x.tif#2", max_bytes=MB)
 
-    assert decode(content.data, DecodeRules((8, 8), max_pixels=8000)).code == "too_many_pixels"
-    assert shrink(content.data, 100).shape == (90, 90, 3)
+    assert decode(content.data, DecodeRules((8, 8), max_pixels=8000), frame=content.frame).code == "too_many_pixels"
+    assert shrink(content.data, 100, frame=content.frame).shape == (90, 90, 3)
 
 
 def test_samples_of_a_later_page_are_scaled_by_its_own_depth(tmp_path):
@@ -253,7 +253,7 @@ def test_samples_of_a_later_page_are_scaled_by_its_own_depth(tmp_path):
     content = read_image(FolderSource(tmp_path), "x.tif#2", max_bytes=MB)
     dark = []
 
-    assert (decode(content.data, RULES, on_dark=lambda: dark.append(1)) == 3).all()
+    assert (decode(content.data, RULES, frame=content.frame, on_dark=lambda: dark.append(1)) == 3).all()
     assert dark == [1]
 
 
