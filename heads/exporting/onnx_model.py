@@ -18,6 +18,7 @@ import numpy as np
 from featurecache.backbones.keras_runtime import fixed_settings, load_keras, placed, without_chatter
 from featurecache.backbones.network import from_pixels
 from featurecache.backbones.openvino_network import core, load_openvino
+from featurecache.memory import free_memory
 from featurecache.storage.external_writers import publish_written
 from featurecache.text import in_short
 from heads.each_label import learned_models
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from heads.artifact import TrainedHead
 
 _ROWS = "n"  # the name of the first dimension of all inputs and outputs
+_COPIES = 60  # of the weights, in memory while tf2onnx converts; 49 were measured
 _LARGEST = 2_000_000_000  # bytes; a file of ONNX, a protocol buffer, has at most 2 GiB
 
 
@@ -118,8 +120,7 @@ def _network(row: NetworkSpec, weights: Weights, tap: str) -> Any:  # noqa: ANN4
     """Return a network as an ONNX model from images to the activations of a tap."""
     with fixed_settings(), placed("cpu"), TemporaryDirectory() as folder, without_chatter():
         model = from_pixels(row, weights, tap)
-        if 4 * model.count_params() > _LARGEST:
-            raise HeadError(f"{row.name} takes more than the 2 GB that a .onnx file can have")
+        _require_room(row.name, 4 * model.count_params())
         images = load_keras().InputSpec(shape=model.input.shape, dtype="uint8", name="images")
         path = Path(folder, "network.onnx")
         with warnings.catch_warnings():
@@ -129,6 +130,18 @@ def _network(row: NetworkSpec, weights: Weights, tap: str) -> Any:  # noqa: ANN4
             except Exception as e:
                 raise HeadError(f"Keras cannot convert {row.name} to ONNX ({in_short(e)})") from e
         return load_onnx().load(path)
+
+
+def _require_room(name: str, size: int) -> None:
+    """Raise `HeadError` unless a network with so many bytes of weights can be converted here."""
+    if size > _LARGEST:
+        raise HeadError(f"{name} takes more than the 2 GB that a .onnx file can have")
+    needed, free = _COPIES * size, free_memory()
+    if needed > free:
+        raise HeadError(
+            f"tf2onnx takes about {needed / 1e9:.1f} GB of memory to convert {name}, and {free / 1e9:.1f} GB are free; "
+            "export the head alone (--head-only), or the network elsewhere"
+        )
 
 
 def _finished(model: Any, head: TrainedHead, features: str) -> Any:  # noqa: ANN401 - onnx's types are not used

@@ -213,6 +213,25 @@ def test_a_missing_package_is_named_before_any_work(head, tmp_path, monkeypatch,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("memory", "largest", "words"),
+    [
+        (
+            10_000,
+            2e9,
+            r"tf2onnx takes about 0\.0 GB of memory to convert .*, and 0\.0 GB are free; export the head alone",
+        ),
+        (1e12, 1_000, r"takes more than the 2 GB that a \.onnx file can have"),
+    ],
+)
+def test_a_network_that_is_too_large_is_refused(head, tmp_path, monkeypatch, memory, largest, words):
+    monkeypatch.setattr(onnx_model, "free_memory", lambda: memory)
+    monkeypatch.setattr(onnx_model, "_LARGEST", largest)
+    with pytest.raises(HeadError, match=words):
+        export(head, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("suffix", "form"), [(".onnx", "ONNX"), (".tflite", "LiteRT")])
 def test_keras_converts_on_tensorflow_alone(head, tmp_path, monkeypatch, suffix, form):
     monkeypatch.setattr(keras_model.load_keras().backend, "backend", lambda: "jax")
