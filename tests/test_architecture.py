@@ -130,6 +130,24 @@ def test_images_are_read_through_their_source_alone(package):
             assert not by_hand.search(path.read_text("utf-8")), path
 
 
+SYSTEM_CALLS = re.compile(
+    r"\b(import|from) (fcntl|msvcrt|resource|pwd|grp|termios|pty)\b|\bfcntl\.|\bmsvcrt\.|pthread_sigmask|\bmadvise\b"
+    r"|\bos\.(link|fsync|p(read|write)v?|posix_\w+|memfd_create|getppid|getuid|geteuid|setpriority|fork|mkfifo|O_\w+)\b"
+)
+
+
+@pytest.mark.parametrize("package", ["featurecache", "heads"])
+def test_calls_that_some_systems_lack_are_in_one_module(package):
+    for path in (ROOT / package).rglob("*.py"):
+        if path != ROOT / "featurecache" / "storage" / "platform.py":
+            assert not SYSTEM_CALLS.search(path.read_text("utf-8")), path
+
+
+@pytest.mark.parametrize("code", ["import fcntl", "os.pread(1, 2, 3)", "os.open(path, os.O_RDONLY)", "os.link(a, b)"])
+def test_a_call_that_some_systems_lack_is_found(code):
+    assert SYSTEM_CALLS.search(code)
+
+
 OPENERS = {
     "featurecache/backbones/model_file.py": "the members of a model file, in its archive",
     "featurecache/control_groups.py": "control groups",
