@@ -122,8 +122,9 @@ class RemoteSource(ImageSource):
         try:
             found = store.find(folder)
         except UnusableImageError as e:
+            what = "does not exist" if e.failure.code == "not_found" else "cannot be listed"
             reason = e.failure.reason + _REMEDIES.get(e.failure.code, "")
-            raise ManifestError(f"{self.address} cannot be listed: {reason}") from e
+            raise ManifestError(f"{self.address} {what}: {reason}") from e
         if not found and "/" in folder:
             what = "is one object, not a folder" if store.stat(folder) else "does not exist: no name begins with it"
             raise ManifestError(f"{self.address} {what}; expected a folder of images in a bucket")

@@ -6,10 +6,8 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
-import fsspec
 import numpy as np
 import pytest
-from fsspec.asyn import AsyncFileSystem
 from PIL import Image
 
 import heads
@@ -31,6 +29,11 @@ from featurecache.images.addresses import address_of
 from featurecache.images.remote import RemoteSource
 from tests.featurecache.conftest import CountingBackbone, write_image
 from tests.featurecache.images.web import s3, serving
+
+fsspec = pytest.importorskip("fsspec.asyn")  # the extra `remote`
+registry = pytest.importorskip("fsspec.registry")
+for package in ("s3fs", "moto", "flask"):
+    pytest.importorskip(package)
 
 LIMIT = 1 << 20
 
@@ -435,7 +438,7 @@ def test_a_bucket_that_cannot_be_listed_says_why(bucket, photos, monkeypatch):
     client, faults = bucket
     upload(client, photos)
     for address, words in {
-        "s3://nowhere": "s3://nowhere cannot be listed: there is no such bucket$",
+        "s3://nowhere": "s3://nowhere does not exist: there is no such bucket$",
         "s3://photos/typo": "s3://photos/typo does not exist: no name begins with it",
         "s3://photos/train/cats/0.png": "0.png is one object, not a folder; expected a folder",
     }.items():
@@ -521,7 +524,7 @@ def test_sources_travel_to_workers_without_what_they_have_listed(bucket, photos)
     assert there.read("cats/0.png", max_bytes=LIMIT).data == (photos / "train/cats/0.png").read_bytes()
 
 
-class FakeGoogle(AsyncFileSystem):
+class FakeGoogle(fsspec.AsyncFileSystem):
     """Objects in memory in the place of Google's, with generations."""
 
     protocol = "gs"
@@ -548,7 +551,7 @@ class FakeGoogle(AsyncFileSystem):
 
 
 def test_other_buckets_are_read_by_what_fsspec_knows_of_them(new_stores, pauses, photos, monkeypatch, tmp_path):
-    fsspec.register_implementation("gs", FakeGoogle, clobber=True)
+    registry.register_implementation("gs", FakeGoogle, clobber=True)
     monkeypatch.setattr(FakeGoogle, "files", {f"photos/{path}": data for path, data in files_of(photos).items()})
     cache = extract("gs://photos", tmp_path / "c.h5", backbone=FakeBackbone())
     assert same_features(cache, extract(photos, tmp_path / "d.h5", backbone=FakeBackbone()))
