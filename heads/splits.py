@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.errors import UnknownNameError
+from featurecache.images.names import split_frame
 from featurecache.images.splits import SPLITS, split_named
 from featurecache.text import counted
 from heads.errors import EvaluationError, ParameterError
@@ -240,6 +241,29 @@ def torn_groups(
     message = (
         f"{count:,} of the {len(groups):,} {which} are of {counted(len(both), 'group')} with training rows as well: "
         "the given splits tear groups, so the accuracy is optimistic"
+    )
+    return [Notice(Code.TORN_GROUPS, message)]
+
+
+def torn_files(valid: FeatureSet, train: FeatureSet) -> list[Notice]:
+    """Return a warning if frames of one file, such as pages of a scan, are on both sides of rows without groups.
+
+    Parameters
+    ----------
+    valid, train
+        The rows that did not train a head, and those that did.
+    """
+    if valid.groups is not None:
+        return []
+    found = [[split_frame(path) for path in rows.paths] for rows in (valid, train)]
+    framed = {file for frames in found for file, frame in frames if frame > 1}
+    both = framed.intersection(*([file for file, _ in frames] for frames in found))
+    count = sum(file in both for file, _ in found[0])
+    if not count:
+        return []
+    message = (
+        f"{count:,} of the {len(valid):,} valid rows are frames of {counted(len(both), 'file')} with training rows as well, so the "
+        "accuracy is optimistic: keep files together with --group file"
     )
     return [Notice(Code.TORN_GROUPS, message)]
 

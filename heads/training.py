@@ -48,6 +48,7 @@ from heads.splits import (
     rows_digest,
     same_content,
     take_rows,
+    torn_files,
     torn_groups,
     training_rows,
 )
@@ -377,6 +378,7 @@ def _trained(
                 *(grown.notices if grown else ()),
                 *same_content(valid_rows, train_rows),
                 *torn_groups(valid_rows.groups, train_rows.groups),
+                *torn_files(valid_rows, train_rows),
                 *class_warnings(features.classes),
                 *_notices(features, rule, (own_train, own_valid), (train_rows, valid_rows), spec),
             ),

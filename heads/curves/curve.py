@@ -22,6 +22,7 @@ from heads.splits import (
     Holdout,
     kept_together,
     same_content,
+    torn_files,
     torn_groups,
     training_rows,
     without_views,
@@ -379,6 +380,7 @@ def _notes(
         yield Notice(Code.CLASS_NOT_EVALUATED, f"no valid row is of the class {', '.join(unvalidated)}")
     yield from same_content(valid, train)
     yield from torn_groups(valid.groups, train.groups)
+    yield from torn_files(valid, train)
     yield from few_groups(valid.groups)
     if repeats == 1:
         message = "with one run, the intervals leave out the variation between draws of training rows; use more repeats"

@@ -1,6 +1,7 @@
 """Which rows train and which judge: by split, and by content where there is no valid split."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ from hypothesis import strategies as st
 
 from featurecache.errors import UnknownNameError
 from heads.errors import EvaluationError, ParameterError
-from heads.splits import Holdout, count_text, folds_of, has_valid_split, roles, rows_of_role, training_rows
+from heads.splits import (
+    Holdout,
+    count_text,
+    folds_of,
+    has_valid_split,
+    roles,
+    rows_of_role,
+    torn_files,
+    training_rows,
+)
 
 RULE = Holdout(0.25, seed=3)
 
@@ -178,3 +188,16 @@ def test_a_class_of_two_groups_is_in_two_folds():
     y = np.repeat([0, 1], [100, 2])
     dealt = folds_of(y, np.arange(102), _sha256(range(102)), folds=5, seed=0)
     assert len(set(dealt[y == 1])) == 2
+
+
+def test_frames_of_a_file_on_both_sides_are_said(make_features):
+    rows = make_features(np.zeros((6, 1)), [0, 1, 0, 1, 0, 1])
+    paths = np.array(["a.tif", "b.tif", "c.tif", "a.tif#2", "a.tif#3", "d.tif"], dtype=object)
+    rows = replace(rows, paths=paths)
+    train, valid = rows.take(slice(0, 3)), rows.take(slice(3, 6))
+    [notice] = torn_files(valid, train)
+    assert str(notice).startswith("2 of the 3 valid rows are frames of 1 file with training rows as well")
+    assert torn_files(valid.take(slice(2, 3)), train) == []
+    assert torn_files(replace(valid, groups=paths[3:]), train) == []
+    same = replace(valid, paths=train.paths)  # rows that a head kept may have one name
+    assert torn_files(same, train) == []
