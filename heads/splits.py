@@ -262,8 +262,8 @@ def torn_files(valid: FeatureSet, train: FeatureSet) -> list[Notice]:
     if not count:
         return []
     message = (
-        f"{count:,} of the {len(valid):,} valid rows are frames of {counted(len(both), 'file')} with training rows as well, so the "
-        "accuracy is optimistic: keep files together with --group file"
+        f"{count:,} of the {len(valid):,} valid rows are frames of {counted(len(both), 'file')} with training rows "
+        "as well, so the accuracy is optimistic: keep files together with --group file"
     )
     return [Notice(Code.TORN_GROUPS, message)]
 
