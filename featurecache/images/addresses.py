@@ -4,7 +4,7 @@ import os
 import posixpath
 import re
 from pathlib import PurePath
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from featurecache.errors import ManifestError
 
@@ -15,9 +15,12 @@ EXPECTED = "s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, https://HOST/IMAGE or http:/
 
 _ADDRESS = re.compile(r"(s3|gs|https?):(?:/{1,2}(?!/)(.*))?$", re.DOTALL | re.IGNORECASE)
 _SECRET = re.compile(
-    r"sig|key|pwd|pass|.*(signature|token|secret|passw|credential|access.?key|api.?key|subscription.?key|auth).*",
+    r"sig|sas|jwt|hm|hmac|code|policy|key|pwd|pass|(.*[\W_])?(o?auth|authorization)([\W_].*)?"
+    r"|.*(signature|token|secret|passw|credential|access.?key|api.?key|subscription.?key).*",
     re.IGNORECASE,
 )
+
+_OF_FILE = re.compile(r"[0-9]{1,9}(:[a-z,]+)?")  # what may follow #: a frame or a view of a file
 
 
 def is_address(text: str) -> bool:
@@ -48,49 +51,57 @@ def address_of(location: str | os.PathLike[str]) -> str | None:
     """
     text = location.as_posix() if isinstance(location, PurePath) else os.fspath(location)
     found = _ADDRESS.match(text)
-    return checked(f"{found[1].lower()}://{(found[2] or '').rstrip('/')}") if found else None
+    return checked(f"{found[1]}://{(found[2] or '').rstrip('/')}") if found else None
 
 
 def checked(address: str) -> str:
-    """Return an address without credentials in it: names of images are stored in caches and shown.
+    """Return an address with its scheme in small letters, and no credentials in it: caches and reports show addresses.
+
+    Credentials in a query are known by common names alone.
 
     Raises
     ------
     ManifestError
-        If it has some; the message does not show them.
+        If it has some, or is on the web and has a ``#`` with more than the number of a frame or a view; the message
+        does not show what it has.
 
     Examples
     --------
-    >>> checked("https://host/1.jpg?size=large")
+    >>> checked("HTTPS://host/1.jpg?size=large")
     'https://host/1.jpg?size=large'
     >>> checked("https://host/1.jpg?size=large&X-Amz-Signature=6a70")
     Traceback (most recent call last):
     featurecache.errors.ManifestError: an address at host has 'X-Amz-Signature' in its query, ...
     """
-    authority = address.split("://", 1)[1].partition("/")[0]
+    scheme, _, place = address.partition("://")
+    scheme, authority = scheme.lower(), place.partition("/")[0]
+    host = re.split("[?#]", authority.rpartition("@")[2])[0]
     if "@" in authority:
         raise ManifestError(
-            f"an address at {authority.rpartition('@')[2]} has a user or password in it, which would be stored; leave "
+            f"an address at {host} has a user or password in it, which would be stored; leave "
             "them out: keep them where the libraries look for them, such as ~/.netrc or ~/.aws/credentials"
         )
-    if address.startswith(WEB):
-        names = [name for name, _ in parse_qsl(_query(address), keep_blank_values=True)]
+    if scheme in WEB:
+        place_of_file, *parts = place.split("#")
+        if not all(map(_OF_FILE.fullmatch, parts)):
+            raise ManifestError(
+                f"an address at {host} has a #; what follows reaches no server, but would be stored; leave it out, or "
+                "write %23 for a # in a name"
+            )
+        query = "".join(place_of_file.partition("?")[2].split()).replace(";", "&")
+        names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
         secret = next((name for name in names if _SECRET.fullmatch(name)), None)
         if secret is not None:
             raise ManifestError(
-                f"an address at {authority} has {secret!r} in its query, which reads like a credential and would be "
+                f"an address at {host} has {secret!r} in its query, which reads like a credential and would be "
                 "stored; give addresses without it, s3:// or gs:// with credentials of your own, or copy the files"
             )
-    return address
-
-
-def _query(address: str) -> str:
-    try:
-        return urlsplit(address).query
-    except ValueError:  # an address that no library reads, either
-        return address.partition("?")[2]
+    return f"{scheme}://{place}"
 
 
 def normal_path(text: str) -> str:
-    """Return a path in the form in which rows have it: an address as it is, other paths without ``.`` and ``//``."""
-    return text.strip() if is_address(text.strip()) else posixpath.normpath(text)
+    """Return a path as rows have it: an address with its scheme in small letters, others without ``.`` and ``//``."""
+    if not is_address(text.strip()):
+        return posixpath.normpath(text)
+    scheme, _, place = text.strip().partition("://")
+    return f"{scheme.lower()}://{place}"

@@ -58,7 +58,7 @@ class RemoteSource(ImageSource):
     @classmethod
     def of_addresses(cls, addresses: Sequence[str]) -> Self:
         """Return the source whose paths are addresses themselves."""
-        return cls(min(address.partition("://")[0] for address in addresses) + "://")
+        return cls(min(address.partition("://")[0].lower() for address in addresses) + "://")
 
     @property
     def at_once(self) -> int:
@@ -175,11 +175,11 @@ class RemoteSource(ImageSource):
             return store_of(scheme), f"{root}/{quote(name) if scheme in WEB else name}"
         if not is_address(name):
             raise UnusableImageError("bad_name", f"not an address; expected {EXPECTED}")
+        scheme = name.partition("://")[0].lower()
+        if scheme in WEB and "#" in name:
+            raise UnusableImageError("not_found", "no such file: what follows # reaches no server")
         try:
-            scheme, _, place = checked(name).partition("://")
+            place = checked(name).partition("://")[2]
         except ManifestError as e:
             raise UnusableImageError("bad_name", "the address has credentials in it") from e
-        scheme = scheme.lower()
-        if scheme in WEB and "#" in place:
-            raise UnusableImageError("not_found", "no such file: what follows # reaches no server")
         return store_of(scheme), place

@@ -288,6 +288,13 @@ CREDENTIALS = [
     ("https://host/a.png?AWSAccessKeyId=hush", "host has 'AWSAccessKeyId' in its query"),
     ("https://host/a.png?access_token=hush", "host has 'access_token' in its query"),
     ("https://[host/a.png?key=hush", "has 'key' in its query"),
+    ("HTTP://host/a.png?X-Amz-Signature=hush", "host has 'X-Amz-Signature' in its query"),
+    ("Https://host?token=hush", "an address at host has 'token' in its query"),
+    ("HTTPS://user:hush@host/a.png", "host has a user or password in it"),
+    ("https://host/a.png?sas=hush", "host has 'sas' in its query"),
+    ("https://host/a.png?jwt=hush", "host has 'jwt' in its query"),
+    ("https://host/a.png?x;sig=hush", "host has 'sig' in its query"),
+    ("https://host/a.png?oauth=hush", "host has 'oauth' in its query"),
 ]
 
 
@@ -301,7 +308,25 @@ def test_addresses_with_credentials_are_refused_without_showing_them(address, wo
         assert "hush" not in str(error.value)
     failure = RemoteSource("https://").read(address, max_bytes=LIMIT)
     assert (failure.code, failure.reason) == ("bad_name", "the address has credentials in it")
-    assert address_of("https://host/a.png?size=large&monkey=1") == "https://host/a.png?size=large&monkey=1"
+
+
+@pytest.mark.parametrize("end", ["#access_token=hush", "#", "#2#token", "?page=1#2#sig=hush"])
+def test_what_reaches_no_server_is_not_recorded(end, tmp_path):
+    (tmp_path / "list.txt").write_text(f"https://host/a.png{end}\n")
+    with pytest.raises(ManifestError, match=r"an address at host has a #; what follows reaches no server") as error:
+        read_manifest(tmp_path / "list.txt")
+    assert "hush" not in str(error.value)
+    assert RemoteSource("https://").read(f"https://host/a.png{end}", max_bytes=LIMIT).code == "not_found"
+
+
+def test_addresses_without_credentials_are_taken_as_they_are_but_for_the_case_of_the_scheme(tmp_path):
+    place = "://Host/a.png?size=large&monkey=1&author=bob"
+    assert address_of("https" + place) == address_of("HTTPS" + place) == "https" + place
+    (tmp_path / "list.txt").write_text(f"Https{place}\n")
+    assert [entry.path for entry in read_manifest(tmp_path / "list.txt").entries] == ["https" + place]
+    assert address_of("https://host/scan.tif#2#1:flip,crop") == "https://host/scan.tif#2#1:flip,crop"
+    (tmp_path / "labels.csv").write_text(f"path,label\nHTTPS{place},bob\n")
+    assert read_labels(tmp_path / "labels.csv") == {"https" + place: "bob"}
 
 
 @pytest.mark.parametrize(
