@@ -1,15 +1,21 @@
 """The gate and the wheel: real data is never left out silently, and only the two packages are installed."""
 
+import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 WITHOUT = {"CI": "", "FEATURECACHE_REAL_DATA": ""}
@@ -105,6 +111,76 @@ def test_tests_of_real_data_are_skipped_at_home_and_fail_in_ci_unless_a_variable
 def test_the_hosted_workflow_runs_the_gate_and_says_that_it_has_no_real_data():
     text = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
     assert re.search(r"run: \.ci/run\n +env:\n +FEATURECACHE_REAL_DATA: absent", text)
+
+
+def installed(requirements):
+    """Return the names of the packages that come with these, as far as they are installed here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    own = project["dependencies"] + [
+        f"{text} ; extra == '{extra}'" for extra, texts in project["optional-dependencies"].items() for text in texts
+    ]
+    found, left = set(), list(requirements)
+    while left:
+        requirement = Requirement(left.pop())
+        name = canonicalize_name(requirement.name)
+        for extra in ("", *requirement.extras):
+            if (name, extra) not in found:
+                found.add((name, extra))
+                try:
+                    needed = map(Requirement, own if name == project["name"] else requires(name) or [])
+                except PackageNotFoundError:
+                    continue
+                left += [
+                    str(each).partition(";")[0]
+                    for each in needed
+                    if each.marker is None or each.marker.evaluate({"extra": extra})
+                ]
+    return {name for name, _ in found}
+
+
+def imported(paths):
+    """Return the packages of others that test modules import at their top, and one of the modules for each."""
+    folders = {module.stem for module in (ROOT / "tests").rglob("*.py")} | {path.name for path in ROOT.iterdir()}
+    found = {name: path for path in paths for name in imported_by(path)}
+    return {name: path for name, path in found.items() if name not in folders | sys.stdlib_module_names}
+
+
+@cache
+def imported_by(path):
+    names = []
+    for statement in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(statement, ast.Import):
+            names += [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom):
+            names.append(statement.module)
+    return [name.partition(".")[0] for name in names]
+
+
+def test_the_jobs_of_other_systems_and_of_the_oldest_versions_install_what_their_tests_import():
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    oldest = (ROOT / ".ci" / "oldest").read_text("utf-8")
+    (extras,) = re.findall(r"pip install -e '\.\[(.*)\]'", workflow)
+    (folders,) = re.findall(r"python -m pytest (tests.*)", workflow)
+    tools = [tool for line in re.findall(r"tools\+?=\((.*)\)", oldest) for tool in shlex.split(line)]
+    (arguments,) = re.findall(r"set -- (tests.*)", oldest)
+    asked = ",".join(re.findall(r"--extra (\w+)", oldest))
+    some, *without = arguments.split(" --ignore ")
+    of_packages = packages_distributions()
+    for run, left_out, requirements in (
+        (folders, [], [f"featurecache[{extras}]"]),
+        (some, without, [f"featurecache[{asked}]", *tools]),
+    ):
+        modules = [
+            ROOT / "tests" / "conftest.py",
+            *(path for name in run.split() for path in (ROOT / name).rglob("*.py")),
+        ]
+        ignored = [ROOT / name for name in left_out]
+        modules = [path for path in modules if not {path, *path.parents}.intersection(ignored)]
+        assert len(modules) > 100
+        there = installed(requirements)
+        for name, path in imported(modules).items():
+            packages = {canonicalize_name(package) for package in of_packages.get(name, ())}
+            assert packages & there, f"{path} imports {name}, which is not installed"
 
 
 def test_the_wheel_holds_both_packages_whole_and_nothing_else(tmp_path):
