@@ -1,17 +1,19 @@
 """Chooses and starts the engine that runs a network; loads no other engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from math import prod
 
+import numpy as np
+
 from featurecache.backbones.batch_size import Resizable, find_batch_size
 from featurecache.backbones.catalog import NetworkSpec
 from featurecache.backbones.device_group import DeviceGroup
-from featurecache.backbones.keras_runtime import find_devices, may_have_gpu
+from featurecache.backbones.keras_runtime import find_devices, is_out_of_memory, may_have_gpu
 from featurecache.backbones.protocol import Backbone, EngineFault
 from featurecache.backbones.weights import Weights
-from featurecache.errors import EngineError, UnknownNameError
+from featurecache.errors import DeviceError, EngineError, UnknownNameError
 from featurecache.options import ENGINES
 from featurecache.processors import processor_class
 from featurecache.text import in_short
@@ -86,7 +88,7 @@ def start_engine(
     """Start a network on an engine that `choose_engine` returned for it.
 
     If ``batch_size`` is None, sizes are measured and the fastest for ``images`` images is used. Where there are several
-    GPUs of one model, Keras uses one for every `IMAGES_PER_DEVICE` images.
+    GPUs of one model, Keras uses one for every `IMAGES_PER_DEVICE` images, without those that lack the memory.
 
     Raises
     ------
@@ -140,17 +142,51 @@ def _start(
         )
     from featurecache.backbones.keras_engine import KerasBackbone
 
-    devices = find_devices(device)[: max(1, images // IMAGES_PER_DEVICE)]
-    members = [
-        KerasBackbone(
-            network_spec, weights, taps=taps, batch_size=batch_size, precision=precision, device=name, notify=notify
+    def start(name: str, size: int) -> Resizable:
+        return KerasBackbone(
+            network_spec, weights, taps=taps, batch_size=size, precision=precision, device=name, notify=notify
         )
-        for name in devices
-    ]
+
+    first, *others = find_devices(device)[: max(1, images // IMAGES_PER_DEVICE)]
+    backbone = start(first, batch_size)
+    return _with_others(backbone, others, start, notify) if others else backbone
+
+
+def _with_others(
+    first: Resizable, devices: Sequence[str], start: Callable[[str, int], Resizable], notify: Callable[[str], None]
+) -> Resizable:
+    """Return a backbone and those of other devices as one, without devices that have not the memory for its batches.
+
+    All devices have one batch size: one that other programs use would make the batches of all smaller. So each makes a
+    pass first.
+    """
+    _try(first)
+    members = [first]
+    for name in devices:
+        try:
+            member = start(name, first.batch_size)
+            _try(member)
+        except Exception as e:
+            if not (isinstance(e, DeviceError) or is_out_of_memory(e)):
+                raise
+            is_left_out = True
+        else:
+            is_left_out = member.batch_size < first.batch_size
+        if is_left_out:
+            notify(
+                f"computing without {name}: its free memory does not suffice for batches of {first.batch_size} images"
+            )
+        else:
+            members.append(member)
     if len(members) == 1:
-        return members[0]
+        return first
     notify(f"computing on {len(members)} GPUs")
     return DeviceGroup(members)
+
+
+def _try(backbone: Backbone) -> None:
+    """Make a pass over blank images, after which the batch size is one that the device's memory allows."""
+    backbone.forward(np.zeros((backbone.batch_size, *backbone.spec.input_size, 3), np.uint8))
 
 
 def _obstacle(engine: str, network_spec: NetworkSpec, device: str, precision: str) -> str:

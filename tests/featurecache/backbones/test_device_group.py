@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ from featurecache import extract
 from featurecache.backbones import engines, keras_engine, keras_runtime
 from featurecache.backbones.device_group import DeviceGroup
 from featurecache.backbones.fake import FakeBackbone
+from featurecache.errors import DeviceError
 
 SECONDS = 60  # after which a test that waits has failed
 BATCH = 3  # 20 photographs make 7 batches
@@ -121,6 +124,42 @@ def test_when_one_device_has_not_the_memory_all_make_smaller_batches():
     assert group.batch_size == 2
 
 
+def test_the_batches_of_a_device_become_smaller_once_and_when_no_pass_runs_there():
+    began, may_end, running, resized = threading.Event(), threading.Event(), [], []
+
+    class Busy(Device):
+        def resize(self, batch_size):
+            assert running == []
+            resized.append((self.batch_size, batch_size))
+            super().resize(batch_size)
+
+        def forward(self, images):
+            running.append(images)
+            began.set()
+            try:
+                assert may_end.wait(SECONDS)
+                return super().forward(images)
+            finally:
+                running.pop()
+
+    members = [Busy(), Device(holds=1)]
+    for member in members:
+        member.passes_at_once = 3
+    group, images = DeviceGroup(members), np.zeros((BATCH, 32, 32, 3), np.uint8)
+    with ThreadPoolExecutor() as pool:
+        passes = [pool.submit(group.forward, images)]
+        assert began.wait(SECONDS)
+        group.forward(images)  # on the other device, which has not the memory
+        assert group.batch_size == 1
+        passes += [pool.submit(group.forward, images) for _ in range(4)]
+        while group._free.qsize() > 3:  # two more passes are on the first device
+            time.sleep(0.001)
+        may_end.set()
+        for each in passes:
+            each.result(SECONDS)
+    assert resized == [(BATCH, 1)]
+
+
 def test_the_cache_says_how_many_devices_computed_it_but_its_recipe_does_not(photos, tmp_path, expected):
     cache = extract(photos, tmp_path / "x.h5", backbone=DeviceGroup([Device(), Device()]), batch_size=BATCH)
     assert cache.provenance["engine"]["devices"] == "2"
@@ -207,6 +246,67 @@ def test_a_run_of_many_images_starts_more_devices(gpus, monkeypatch, images, dev
     assert started == expected
     assert isinstance(backbone, DeviceGroup) == (len(expected) > 1)
     assert said == ([f"computing on {len(expected)} GPUs"] if len(expected) > 1 else [])
+
+
+def start_on_three(gpus, monkeypatch, make):
+    """Start Keras on three GPUs; return the backbone and the messages."""
+    said = []
+    gpus("torch", ["A", "A", "A"])
+    monkeypatch.setattr(keras_engine, "KerasBackbone", lambda *_, device, batch_size, **__: make(device, batch_size))
+    options = {"taps": (), "batch_size": BATCH, "precision": "float32", "device": "auto", "images": 10**6}
+    return engines.start_engine("keras", None, None, **options, notify=said.append), said
+
+
+def fail_with(error):
+    raise error
+
+
+class ResourceExhaustedError(Exception):
+    """As TensorFlow's."""
+
+
+@pytest.mark.parametrize("error", [ResourceExhaustedError("OOM"), DeviceError("not one image"), None])
+@pytest.mark.parametrize("when", ["at the start", "in a pass"])
+def test_a_device_without_free_memory_takes_no_part(gpus, monkeypatch, error, when):
+    def make(device, batch_size):
+        if device != "gpu:1":
+            return Device()
+        if error is None:
+            return Device(holds=2)
+        return fail_with(error) if when == "at the start" else Device(lambda _: fail_with(error))
+
+    backbone, said = start_on_three(gpus, monkeypatch, make)
+    assert backbone.provenance["devices"] == "2"
+    assert backbone.batch_size == BATCH
+    assert said == [
+        "computing without gpu:1: its free memory does not suffice for batches of 3 images",
+        "computing on 2 GPUs",
+    ]
+
+
+def test_other_errors_of_a_device_end_the_start(gpus, monkeypatch):
+    with pytest.raises(ZeroDivisionError):
+        start_on_three(gpus, monkeypatch, lambda *_: Device(lambda _: fail_with(ZeroDivisionError())))
+
+
+def test_without_the_others_the_first_device_is_alone(gpus, monkeypatch):
+    def make(device, batch_size):
+        return Device() if device == "gpu:0" else fail_with(ResourceExhaustedError("OOM"))
+
+    backbone, said = start_on_three(gpus, monkeypatch, make)
+    assert isinstance(backbone, Device)
+    assert len(said) == 2
+
+
+def test_batches_that_no_device_has_memory_for_leave_none_out(gpus, monkeypatch):
+    def make(device, batch_size):
+        backbone = Device(holds=1)
+        backbone.resize(batch_size)
+        return backbone
+
+    backbone, said = start_on_three(gpus, monkeypatch, make)
+    assert (backbone.provenance["devices"], backbone.batch_size) == ("3", 1)
+    assert said == ["computing on 3 GPUs"]
 
 
 MADE_UP = """
