@@ -139,7 +139,9 @@ def convolve(
 
 
 def load() -> None:
-    """Load the machine code of `convolve` and `pool`, or compile it if there is none on disk or it is damaged.
+    """Load the machine code of `convolve` and `pool`, or compile it if there is none on disk or it cannot be read.
+
+    Other damage is not found: numba keeps no digest of its files.
 
     Raises
     ------
@@ -148,11 +150,15 @@ def load() -> None:
     """
     try:
         _call()
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - numba unpickles files, so that a damaged one may raise anything
         try:
             for function in _COMPILED:
                 function._cache.flush()
             _call()
+        except MemoryError:
+            raise
         except Exception as e:
             raise EngineFault(
                 f"numba can neither load nor compile its code ({in_short(e)})",

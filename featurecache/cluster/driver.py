@@ -361,7 +361,10 @@ def _difference(reference: Environment, found: Environment) -> str:
     ours, theirs = _fields(reference), _fields(found)
     for name in {**ours, **theirs}:
         if ours.get(name) != theirs.get(name):
-            return f"its {name} is {theirs.get(name)!r}, and the other workers have {ours.get(name)!r}"
+            is_package = name in {**(reference.versions or {}), **(found.versions or {})}
+            lacking = "not installed" if is_package else "not known"
+            its, others = (repr(fields[name]) if name in fields else lacking for fields in (theirs, ours))
+            return f"its {name} is {its}, and that of the other workers is {others}"
     return ""
 
 

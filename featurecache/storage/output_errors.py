@@ -76,7 +76,10 @@ def output_error(path: Path, cause: OSError, size: int = 0) -> OutputError:
     reason = (cause.strerror or str(cause)).lower()
     remedy = remedies.get(cause.errno or 0, "")
     if is_open_elsewhere(cause):
-        remedy = "; a program has it open, perhaps this one: close it there and run the same command again"
+        remedy = (
+            "; a program has it open, perhaps this one, or you may not write there: close it there, or choose another "
+            "folder, and run the same command again"
+        )
     elif is_too_long(path, cause):
         remedy = f"; the path has {len(str(path.absolute()))} characters, too many for Windows: choose a shorter one"
     if size and cause.errno in {errno.ENOSPC, errno.EDQUOT}:

@@ -200,7 +200,10 @@ def patiently(call: Callable[[], object]) -> None:
 
 
 def is_open_elsewhere(error: OSError) -> bool:
-    """Whether an error says that a program has a file open, which Windows then neither replaces nor removes."""
+    """Whether an error says that a program has a file open, which Windows then neither replaces nor removes.
+
+    Access is denied for that reason, too, so that a folder without permission cannot be told from it.
+    """
     return getattr(error, "winerror", None) in _OPEN_ELSEWHERE
 
 

@@ -15,6 +15,7 @@ from featurecache.backbones.fake import FakeBackbone
 from featurecache.cluster import driver
 from featurecache.cluster.dealing import Dealer
 from featurecache.errors import ClusterError, OptionError, OutputError
+from featurecache.provenance import Environment
 from featurecache.run.store import Store, unfinished_records
 
 BATCH = 8
@@ -183,6 +184,19 @@ def test_workers_that_differ_are_refused_by_name_of_the_field(extract_with):
     assert "--mixed-workers" in refused
 
 
+def test_a_worker_without_a_package_is_refused_with_its_name():
+    with_it, without = (
+        Environment(versions={"python": "3.11.7", **more}, processor="avx2") for more in ({"pillow-heif": "1.8.1"}, {})
+    )
+    assert driver._difference(with_it, with_it) == ""
+    assert driver._difference(with_it, without) == (
+        "its pillow-heif is not installed, and that of the other workers is '1.8.1'"
+    )
+    assert driver._difference(without, with_it) == (
+        "its pillow-heif is '1.8.1', and that of the other workers is not installed"
+    )
+
+
 def test_workers_that_differ_are_recorded_if_asked_for(extract_with):
     pool = ThreadPool(
         2, lambda order, number: ThreadWorker(order, 1, processor=f"cpu{number}", host=f"node{number}", seconds=0.02)
@@ -195,7 +209,7 @@ def test_workers_that_differ_are_recorded_if_asked_for(extract_with):
 def test_workers_must_have_the_processor_of_an_unfinished_run(extract_with, plain, tmp_path, make_backbone):
     with pytest.raises(KeyboardInterrupt):
         extract(plain[1], tmp_path / "cache.h5", backbone=make_backbone(stop_after=40), batch_size=BATCH)
-    with pytest.raises(ClusterError, match="its processor is 'other', and the other workers have"):
+    with pytest.raises(ClusterError, match="its processor is 'other', and that of the other workers is"):
         extract_with(ThreadPool(2, lambda order, _: ThreadWorker(order, 1, processor="other")))
     extract_with(ThreadPool(2))
 

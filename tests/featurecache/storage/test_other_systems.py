@@ -141,7 +141,9 @@ def test_extract_kill_resume_train_predict(system, photos, tmp_path, tmp_path_fa
     assert said["left"] == ["photos", "photos.h5"]
     assert [said[step] for step in ("again", "updated", "parts", "parts updated")] == [0, 1, 22, 1]
     if system == "windows":
-        assert "a program has it open, perhaps this one: close it there" in said["while open"]
+        assert (
+            "a program has it open, perhaps this one, or you may not write there: close it there" in said["while open"]
+        )
         assert "\n" not in said["while open"]
         assert said["afterwards"] == 0
     else:
