@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.backbones.keras_runtime import placed
-from featurecache.errors import OptionError
+from featurecache.errors import EngineError, OptionError, UnknownNameError
 from featurecache.storage.external_writers import publish_written, require_new
+from heads.errors import HeadError, MismatchError
 from heads.exporting.keras_model import (
     assemble,
     describe,
@@ -16,10 +17,9 @@ from heads.exporting.keras_model import (
     layered,
     network_of,
     notes_of,
-    require_tensorflow,
     save_model,
 )
-from heads.exporting.litert_model import save_litert
+from heads.exporting.litert_model import require_litert, save_litert
 from heads.exporting.onnx_graph import load_onnx
 from heads.exporting.onnx_head import require_rule
 from heads.exporting.onnx_model import (
@@ -86,11 +86,11 @@ def export(
     OutputError
         If the name is taken, or the file cannot be written.
     HeadError
-        If the head cannot be exported to this format, or what writes it is not installed.
+        If the head or its network cannot be exported to this format, or what writes it is not installed.
     MismatchError
         If the network's weights differ from those of the head, or the format has no heads of its target.
-    UnknownNameError, WeightsError
-        If the network is not available.
+    WeightsError
+        If the network's weights are not available.
 
     Examples
     --------
@@ -127,19 +127,27 @@ class _Export:
     head_only: bool
     notify: Notify
 
-    def network(self, *, resizes: bool = False) -> tuple[Any, Any]:
+    def network(self, *, resizes: bool = False, rounds: bool = False) -> tuple[Any, Any]:
         """Return the network with its weights, and say what the user should know of a model of it."""
-        row, found = network_of(self.head, self.weights, notify=self.notify)
-        for note in (*notes_of(self.head, resizes=resizes), f"building {row.name} with {found.source} weights"):
+        try:
+            row, found = network_of(self.head, self.weights, notify=self.notify)
+        except MismatchError:
+            raise
+        except (UnknownNameError, EngineError, HeadError) as e:  # no weights of any place would help
+            raise HeadError(f"{e}; --head-only writes the head alone to .onnx or .xml") from e
+        for note in (
+            *notes_of(self.head, resizes=resizes, rounds=rounds),
+            f"building {row.name} with {found.source} weights",
+        ):
             self.notify(note)
         return row, found
 
-    def onnx_model(self) -> Any:  # noqa: ANN401 - onnx's types are not used
-        """Return the head as an ONNX model, with or without its network."""
+    def onnx_model(self, *, rounds: bool) -> Any:  # noqa: ANN401 - onnx's types are not used
+        """Return the head as an ONNX model, with or without its network; ``rounds`` as in `notes_of`."""
         if self.head_only:
             return head_alone(self.head)
         require_tf2onnx()
-        return network_and_head(self.head, *self.network())
+        return network_and_head(self.head, *self.network(rounds=rounds))
 
 
 def _write_keras(of: _Export) -> None:
@@ -151,7 +159,7 @@ def _write_keras(of: _Export) -> None:
 
 def _write_litert(of: _Export) -> None:
     layered(of.head)
-    require_tensorflow("LiteRT")
+    require_litert()
     network = of.network()
     with placed("cpu"):
         save_litert(assemble(of.head, *network), of.path, describe(of.head))
@@ -160,7 +168,7 @@ def _write_litert(of: _Export) -> None:
 def _write_onnx(of: _Export) -> None:
     require_rule(of.head)
     load_onnx()
-    save_onnx(of.onnx_model(), of.path)
+    save_onnx(of.onnx_model(rounds=True), of.path)
 
 
 def _write_openvino(of: _Export) -> None:
@@ -168,7 +176,7 @@ def _write_openvino(of: _Export) -> None:
     require_rule(of.head)
     load_onnx()
     require_openvino(of.head)
-    save_openvino(of.onnx_model(), of.path)
+    save_openvino(of.onnx_model(rounds=False), of.path)  # OpenVINO leaves the rounding to float16 out
 
 
 def _write_estimator(of: _Export) -> None:

@@ -26,9 +26,11 @@ from heads.catalog import HEADS, model_class
 from heads.each_label import learned_models
 from heads.errors import HeadError, MismatchError
 from heads.families.affine import AffineModel, OneVsRestModel
+from heads.families.discriminant import GaussianModel
 from heads.families.keras_head import keras_layers
 from heads.families.keras_layers import LayerStack, StoredLayer
 from heads.families.layers import Layer, LayersModel
+from heads.families.trees import BoostedTreesModel, ForestModel, NumberTreesModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from featurecache.recipe import Recipe
     from heads.artifact import TrainedHead
     from heads.fitted_model import FittedModel
-    from heads.rows import Scaling
+    from heads.rows import Floats, Scaling
 
 DESCRIPTION = "featurecache.json"
 FORMAT, FORMAT_VERSION = "featurecache-model", 1
@@ -52,6 +54,7 @@ _INTERPOLATIONS = {"bilinear": "bilinear", "nearest": "nearest", "bicubic": "bic
 _NEVER = -1e9  # the score of a class without training rows: its probability is exactly 0
 _SMALLEST_DEVIATION = 1e-6  # Keras's Normalization accepts none below its epsilon, 1e-7
 _CHECKED_ROWS = 16
+_HALVINGS = 30  # of the way between rows of two classes: more than float32 tells apart
 TOLERANCE = 1e-3
 """Of probabilities in float32: a larger difference is not rounding."""
 
@@ -173,20 +176,34 @@ def for_any_size(model: Any, recipe: Recipe) -> Any:  # noqa: ANN401 - a keras.M
         return model
 
 
-def require_tensorflow(form: str) -> None:
-    """Raise `HeadError` unless Keras runs on TensorFlow, whose graphs it converts to another form."""
-    backend = load_keras().backend.backend()
+def require_conversion(form: str, since: tuple[int, int]) -> None:
+    """Raise `HeadError` unless Keras converts networks to another form here.
+
+    Parameters
+    ----------
+    form
+        The name of the form.
+    since
+        The version of Keras that can first do so, as two numbers.
+    """
+    keras = load_keras()
+    if tuple(map(int, keras.__version__.split(".")[:2])) < since:
+        least = ".".join(map(str, since))
+        raise HeadError(f"the export to {form} needs Keras {least}, found {keras.__version__}: pip install -U keras")
+    backend = keras.backend.backend()
     if backend != "tensorflow":
         raise HeadError(f"Keras converts networks to {form} on TensorFlow, and runs on {backend}; unset KERAS_BACKEND")
 
 
-def notes_of(head: TrainedHead, *, resizes: bool = True) -> list[str]:
+def notes_of(head: TrainedHead, *, resizes: bool = True, rounds: bool = False) -> list[str]:
     """Return notes for the user about a head's model, one line each.
 
     Parameters
     ----------
     resizes
         Whether the model takes images of any size, as `for_any_size` makes it.
+    rounds
+        Whether the model rounds features as the cache does.
     """
     recipe = head.recipe
     size = " x ".join(map(str, recipe.input_size))
@@ -197,7 +214,8 @@ def notes_of(head: TrainedHead, *, resizes: bool = True) -> list[str]:
         f"the model takes {takes} as the cache did ({recipe.resize}, {how}); "
         "resized in another way, as by Keras's load_img, they get other probabilities"
     ]
-    halves = {"mixed precision": recipe.precision == "mixed", "float16 features": recipe.dtype == "float16"}
+    is_rounded = recipe.dtype == "float16" and not rounds
+    halves = {"mixed precision": recipe.precision == "mixed", "float16 features": is_rounded}
     found = " and ".join(name for name, holds in halves.items() if holds)
     if found:
         notes.append(
@@ -238,10 +256,41 @@ def save_model(model: Any, path: Path, description: Mapping[str, Any]) -> None: 
 
 
 def drawn_rows(fitted: FittedModel) -> NDArray[np.float32]:
-    """Return random rows on which an exported head is compared with the head, shape (n, d)."""
-    drawn = np.random.default_rng(0).standard_normal((_CHECKED_ROWS, fitted.width))
-    scaling: Scaling | None = getattr(learned_models(fitted)[0], "scaling", None)
+    """Return random rows where a head has learned to decide, on which an exported one is compared, shape (n, d)."""
+    model, generator = learned_models(fitted)[0], np.random.default_rng(0)
+    drawn = generator.standard_normal((_CHECKED_ROWS, model.width))
+    if isinstance(model, GaussianModel):
+        return _rows_of_classes(model, drawn)
+    if isinstance(model, ForestModel | BoostedTreesModel | NumberTreesModel):
+        return _rows_of_thresholds(model, drawn, generator)
+    scaling: Scaling | None = getattr(model, "scaling", None)
     return (np.abs(drawn) if scaling is None else scaling.mean + scaling.scale * drawn).astype(np.float32)
+
+
+def _rows_of_classes(model: GaussianModel, drawn: Floats) -> NDArray[np.float32]:
+    """Return rows of the classes in turn, and as many between two of them, where neither is more probable."""
+    own = np.arange(len(drawn)) % len(model.means)
+    other, numbers = (own + 1) % len(model.means), np.arange(len(drawn))
+    start, end = (model.means[each] + np.sqrt(model.variances[each]) * drawn for each in (own, other))
+    low, high = np.zeros((len(drawn), 1)), np.ones((len(drawn), 1))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        found = model.predict_proba((start + middle * (end - start)).astype(np.float32))
+        nearer = (found[numbers, own] > found[numbers, other])[:, np.newaxis]
+        low, high = np.where(nearer, middle, low), np.where(nearer, high, middle)
+    return np.concatenate([start, start + low * (end - start)]).astype(np.float32)
+
+
+def _rows_of_thresholds(
+    model: ForestModel | BoostedTreesModel | NumberTreesModel, drawn: Floats, generator: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return rows of thresholds, and of the next numbers above them."""
+    rows = drawn.astype(np.float32)
+    for feature in np.unique(model.feature):
+        thresholds = generator.choice(model.threshold[model.feature == feature], len(rows))
+        above = np.nextafter(thresholds, np.float32(np.inf))
+        rows[:, feature] = np.where(generator.integers(2, size=len(rows)), above, thresholds)
+    return rows
 
 
 def _layers(fitted: Layered, head: TrainedHead) -> list[Any]:

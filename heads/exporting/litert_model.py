@@ -7,6 +7,7 @@ The file has ``featurecache.json`` at its end, as a ZIP archive that readers of 
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,12 +17,18 @@ from featurecache.backbones.keras_runtime import load_keras, without_chatter
 from featurecache.storage.external_writers import publish_written
 from featurecache.text import in_short
 from heads.errors import HeadError
-from heads.exporting.keras_model import DESCRIPTION
+from heads.exporting.keras_model import DESCRIPTION, require_conversion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_OF_TENSORFLOW = b"Flex"  # what the names of TensorFlow's own operations begin with, which LiteRT does not have
+_SINCE = (3, 13)  # the version of Keras that converts first
+_OF_TENSORFLOW = re.compile(rb"\0Flex[A-Z]\w*\0")  # a whole name of an operation of TensorFlow, which LiteRT lacks
+
+
+def require_litert() -> None:
+    """Raise `HeadError` unless Keras can convert networks to LiteRT here."""
+    require_conversion("LiteRT", _SINCE)
 
 
 def save_litert(model: Any, path: Path, description: Mapping[str, Any]) -> None:  # noqa: ANN401 - a keras.Model
@@ -51,8 +58,10 @@ def _converted(model: Any) -> bytes:  # noqa: ANN401 - a keras.Model
         try:
             model.export(str(path), format="litert", verbose=False, input_signature=[image])
             converted = path.read_bytes()
+        except (MemoryError, OSError):  # as of a full disk: not the network's fault
+            raise
         except Exception as e:
             raise HeadError(f"Keras cannot convert {model.name} to LiteRT ({in_short(e)})") from e
-    if _OF_TENSORFLOW in converted:
+    if _OF_TENSORFLOW.search(converted):
         raise HeadError(f"{model.name} has operations that LiteRT does not have; export it to a .onnx file")
     return converted

@@ -56,13 +56,13 @@ def add_head(graph: Graph, head: TrainedHead, features: str) -> dict[str, type[n
     -------
     dict
         ``probabilities``, shape (n, k), and ``class``, the index of the most probable class, shape (n,); of several
-        labels ``probabilities`` and ``labels``, shape (n, k); of numbers ``number``, shape (n,).
+        labels ``probabilities`` and ``labels``, shape (n, k); of numbers ``number``, shape (n,), float64, since float32
+        would round large ones, such as times in seconds.
     """
     found = _of_model(graph, head.model, graph.cast(features, np.float64))
     if head.target == "number":
-        number = graph.add("Squeeze", found, np.array([1]))
-        graph.output(graph.cast(number, np.float32), "number")
-        return {"number": np.float32}
+        graph.output(graph.add("Squeeze", found, np.array([1])), "number")
+        return {"number": np.float64}
     if head.target == "labels":
         graph.output(graph.cast(found, np.float32), "probabilities")
         graph.output(graph.add("GreaterOrEqual", found, np.array(head.thresholds)), "labels")
@@ -283,8 +283,7 @@ def _boosted(graph: Graph, model: BoostedTreesModel, x: str) -> str:
 
 def _nearest(graph: Graph, model: NeighborsModel, x: str) -> tuple[str, str]:
     """Return how much the vote of each of the nearest rows counts, by distance, and the rows' positions, (n, m)."""
-    rows = model.rows.astype(np.float64)
-    own = np.square(rows).sum(axis=1)[np.newaxis]
+    own = model.squares[np.newaxis]
     x = _scaled(graph, x, model.mean, model.scale)
     products = graph.add("MatMul", x, graph.cast(model.rows.T, np.float64))  # a file with float32 is half as large
     squares = graph.add("ReduceSum", graph.add("Mul", x, x), np.array([1]))
@@ -300,7 +299,7 @@ def _nearest(graph: Graph, model: NeighborsModel, x: str) -> tuple[str, str]:
     distances = graph.add("Where", none, 0.0, distances)
     split = graph.add("Mul", distances, ROUNDING)
     rounded = graph.add("Sub", split, graph.add("Sub", split, distances))
-    count = min(model.n_neighbors, len(rows))
+    count = min(model.n_neighbors, len(model.rows))
     nearest, positions = graph.add_with_outputs(2, "TopK", rounded, np.array([count]), largest=0)
     if model.weights == "uniform":
         return _repeated(graph, np.ones(count), x), positions

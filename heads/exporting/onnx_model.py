@@ -23,7 +23,7 @@ from featurecache.storage.external_writers import publish_written
 from featurecache.text import in_short
 from heads.each_label import learned_models
 from heads.errors import HeadError, MismatchError
-from heads.exporting.keras_model import DESCRIPTION, TOLERANCE, describe, drawn_rows, require_tensorflow
+from heads.exporting.keras_model import DESCRIPTION, TOLERANCE, describe, drawn_rows, require_conversion
 from heads.exporting.onnx_graph import OPSET, Graph, element_type, load_onnx, new_model
 from heads.exporting.onnx_head import add_head
 from heads.families.neighbors import NeighborsModel, NeighborsNumberModel
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from featurecache.backbones.weights import Weights
     from heads.artifact import TrainedHead
 
+_SINCE = (3, 12)  # the version of Keras that lets one choose the version of ONNX's operators first
 _ROWS = "n"  # the name of the first dimension of all inputs and outputs
 _COPIES = 60  # of the weights, in memory while tf2onnx converts; 49 were measured
 _LARGEST = 2_000_000_000  # bytes; a file of ONNX, a protocol buffer, has at most 2 GiB
@@ -62,7 +63,7 @@ def network_and_head(head: TrainedHead, row: NetworkSpec, weights: Weights) -> A
             value.type.tensor_type.shape.dim[0].dim_param = _ROWS
     name = features.name
     del model.graph.output[:]
-    return _finished(model, head, name)
+    return _finished(model, head, name, rounded=head.recipe.stored_dtype(head.tap) == np.float16)
 
 
 def require_openvino(head: TrainedHead) -> None:
@@ -83,7 +84,7 @@ def require_tf2onnx() -> None:
         raise HeadError(
             "tf2onnx, with which Keras converts networks to ONNX, is not installed: pip install 'featurecache[onnx]'"
         )
-    require_tensorflow("ONNX")
+    require_conversion("ONNX", _SINCE)
 
 
 def save_onnx(model: Any, path: Path) -> None:  # noqa: ANN401 - onnx's types are not used
@@ -127,6 +128,8 @@ def _network(row: NetworkSpec, weights: Weights, tap: str) -> Any:  # noqa: ANN4
             warnings.simplefilter("ignore")  # of tf2onnx, about NumPy
             try:
                 model.export(str(path), format="onnx", verbose=False, input_signature=[images], opset_version=OPSET)
+            except (MemoryError, OSError):  # as of a full disk: not the network's fault
+                raise
             except Exception as e:
                 raise HeadError(f"Keras cannot convert {row.name} to ONNX ({in_short(e)})") from e
         return load_onnx().load(path)
@@ -135,7 +138,7 @@ def _network(row: NetworkSpec, weights: Weights, tap: str) -> Any:  # noqa: ANN4
 def _require_room(name: str, size: int) -> None:
     """Raise `HeadError` unless a network with so many bytes of weights can be converted here."""
     if size > _LARGEST:
-        raise HeadError(f"{name} takes more than the 2 GB that a .onnx file can have")
+        raise _too_large(name, size)
     needed, free = _COPIES * size, free_memory()
     if needed > free:
         raise HeadError(
@@ -144,10 +147,22 @@ def _require_room(name: str, size: int) -> None:
         )
 
 
-def _finished(model: Any, head: TrainedHead, features: str) -> Any:  # noqa: ANN401 - onnx's types are not used
-    """Return a model with a head added that takes the value of this name, with outputs and metadata."""
+def _too_large(name: str, size: int) -> HeadError:
+    return HeadError(f"{name} takes {size / 1e9:.1f} GB, more than the 2 GB that a .onnx file can have")
+
+
+def _finished(model: Any, head: TrainedHead, features: str, *, rounded: bool = False) -> Any:  # noqa: ANN401
+    """Return a model with a head added that takes the value of this name, with outputs and metadata.
+
+    Features may be rounded to float16 first, as a cache of this type has them.
+    """
     onnx, graph = load_onnx(), Graph()
+    if rounded:
+        features = graph.cast(graph.cast(features, np.float16), np.float32)
     outputs = add_head(graph, head, features)
+    size = model.ByteSize() + sum(len(each.raw_data) for each in graph.constants)
+    if size > _LARGEST:
+        raise _too_large(f"the model of the head {head.name}", size)
     model.graph.node.extend(graph.nodes)
     model.graph.initializer.extend(graph.constants)
     for name, dtype in outputs.items():
@@ -169,7 +184,8 @@ def _require_same(head: TrainedHead) -> None:
     found = compiled([rows])
     if head.target == "number":
         expected = head.predict_numbers(rows)
-        error = (np.abs(found["number"] - expected) / np.maximum(1, np.abs(expected))).max()
+        range_of = np.ptp(expected) or np.abs(expected).max() or 1.0  # large numbers may differ by little
+        error = np.abs(found["number"] - expected).max() / range_of
     else:
         error = np.abs(found["probabilities"] - head.predict_proba(rows)).max()
     if not error <= TOLERANCE:

@@ -60,6 +60,8 @@ class NeighborsModel:
         ``cosine`` or ``euclidean``.
     weights
         ``uniform``, or ``distance``: votes are divided by the distance. If rows are at distance 0, only they vote.
+    squares
+        The squared lengths of the rows, shape (n,), float64; computed from them.
     """
 
     rows: NDArray[np.float32]
@@ -70,7 +72,7 @@ class NeighborsModel:
     n_neighbors: int
     metric: str
     weights: str
-    _squares: Floats = field(init=False, repr=False)
+    squares: Floats = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         squares = np.empty(len(self.rows))
@@ -87,7 +89,7 @@ class NeighborsModel:
         }
         if any(faults.values()):
             raise ValueError("; ".join(fault for fault, found in faults.items() if found))
-        object.__setattr__(self, "_squares", squares)
+        object.__setattr__(self, "squares", squares)
 
     @classmethod
     def from_arrays(
@@ -173,10 +175,10 @@ class NeighborsModel:
         products = queries @ self.rows[rows].astype(np.float64).T
         if self.metric == "cosine":
             whole = np.ones_like(products)
-            lengths = np.sqrt(squares) * np.sqrt(self._squares[rows])
+            lengths = np.sqrt(squares) * np.sqrt(self.squares[rows])
             distances = whole - np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
         else:
-            whole = squares + self._squares[rows]
+            whole = squares + self.squares[rows]
             distances = whole - 2 * products
         distances[distances < RESOLUTION * whole] = 0
         split = distances * ROUNDING

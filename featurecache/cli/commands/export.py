@@ -25,7 +25,7 @@ def export(
         ),
     ],
     head_only: Annotated[
-        bool, typer.Option("--head-only", help="Write the head alone, from features (.onnx and .xml).")
+        bool, typer.Option("--head-only", help="Write the head alone, from features (.onnx, .xml and .joblib).")
     ] = False,
     weights: MovedWeights = None,
     json: Json = False,

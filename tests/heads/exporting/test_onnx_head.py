@@ -10,9 +10,10 @@ import pytest
 from featurecache.backbones.openvino_network import core
 from heads import HEADS, head_targets, train
 from heads.errors import HeadError, MismatchError
-from heads.exporting.onnx_graph import Graph
+from heads.exporting import onnx_model
+from heads.exporting.onnx_graph import Graph, load_onnx, new_model
 from heads.exporting.onnx_head import require_rule
-from heads.exporting.onnx_model import head_alone, require_openvino
+from heads.exporting.onnx_model import head_alone, network_and_head, require_openvino
 from heads.families.affine import AffineModel
 from heads.families.keras_layers import ACTIVATIONS, LayerStack, StoredLayer
 from heads.rows import Scaling
@@ -44,6 +45,7 @@ NUMBERS = [
 ]
 # a head for each rule that OpenVINO has, which computes in float32
 OPENVINO = {"softmax", "mlp", "svm", "naive_bayes", "extra_trees", "hist_gradient_boosting", "imagenet_map"}
+LABELS = ("softmax", "svm", "naive_bayes", "extra_trees", "hist_gradient_boosting")
 CLOSE = 1e-6  # the first two probabilities: in float32 either may be the larger one
 
 
@@ -64,12 +66,15 @@ def cache(rows, make_cache, make_features):
 
 def onnx_says(head, X):
     """Return what ONNX Runtime says of rows, by the names of outputs."""
+    return model_says(head_alone(head), X)
+
+
+def model_says(model, X):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    model = head_alone(head).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"features": X}), strict=True))
+    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: X}), strict=True))
 
 
 def openvino_says(head, X):
@@ -104,8 +109,7 @@ def test_onnx_says_of_features_what_the_head_says(rows, cache, name, params):
 
 @pytest.mark.parametrize("name", sorted(OPENVINO))
 def test_openvino_says_of_features_what_the_head_says(rows, cache, name):
-    if len(set(rows.y)) > 2:
-        assert_same(train(cache, name, tap=tap_of(name), params=QUICK.get(name), holdout=0), rows.new, openvino_says)
+    assert_same(train(cache, name, tap=tap_of(name), params=QUICK.get(name), holdout=0), rows.new, openvino_says)
 
 
 @pytest.mark.parametrize("method", ["temperature", "isotonic"])
@@ -129,11 +133,14 @@ def others(blobs):
     return X, X[:, :3] - X[:, 3:] + np.random.default_rng(0).standard_normal((len(X), 3))
 
 
-@pytest.mark.parametrize("name", ["softmax", "svm", "naive_bayes", "knn", "extra_trees", "hist_gradient_boosting"])
-@pytest.mark.parametrize("says", [onnx_says, openvino_says])
+@pytest.mark.parametrize(
+    ("says", "name"),
+    [
+        *((onnx_says, name) for name in (*LABELS, "knn")),
+        *((openvino_says, name) for name in LABELS),
+    ],
+)
 def test_several_labels_with_their_thresholds(others, make_cache, make_features, name, says):
-    if name == "knn" and says is openvino_says:
-        return
     X, scores = others
     has = np.column_stack([scores > 0.5, np.zeros(len(X)), np.ones(len(X))])  # no row has d, all have e
     texts = ["|".join(np.array(NAMES)[row.astype(bool)]) for row in has]
@@ -158,10 +165,28 @@ def test_numbers(others, make_cache, make_features, name, params):
     rows = make_features(X, [classes.index(text) for text in texts], classes=classes)
     head = train(make_cache(rows), name, params=params, target="number", holdout=0)
     expected, found = head.predict_numbers(X), onnx_says(head, X)
-    assert list(found) == ["number"]
+    assert [(key, value.dtype) for key, value in found.items()] == [("number", np.float64)]
     np.testing.assert_allclose(found["number"], expected, rtol=1e-6, atol=1e-6)
     if name not in {"knn", "extra_trees"}:
         np.testing.assert_allclose(openvino_says(head, X)["number"], expected, rtol=1e-5, atol=1e-5)
+
+
+def times(X):
+    """Return times in seconds, as numbers of classes; float32 would be wrong by up to 64."""
+    return 1.7e9 + np.rint(100 * X[:, 0]) + 0.25
+
+
+@pytest.mark.parametrize("name", ["ridge", "knn"])
+def test_large_numbers_are_not_rounded(others, make_cache, make_features, name):
+    X, _ = others
+    texts = [repr(each) for each in times(X).tolist()]
+    classes = tuple(sorted(set(texts)))
+    rows = make_features(X, [classes.index(text) for text in texts], classes=classes)
+    head = train(make_cache(rows), name, params=QUICK.get(name), target="number", holdout=0)
+    np.testing.assert_allclose(onnx_says(head, X)["number"], head.predict_numbers(X), rtol=0, atol=1e-3)
+    if name != "knn":
+        with pytest.raises(MismatchError, match=r"is not precise enough in float32, in which OpenVINO computes"):
+            require_openvino(head)
 
 
 def test_layers_of_ones_own_with_every_activation(rows, cache):
@@ -211,6 +236,65 @@ def test_openvino_does_not_take_what_float32_cannot_compute(cache):
     head = replace(head, model=AffineModel(**head.model.arrays | {"coef": head.model.coef + large}))
     with pytest.raises(MismatchError, match=r"is not precise enough in float32, in which OpenVINO computes"):
         require_openvino(head)
+
+
+@pytest.mark.parametrize(
+    ("name", "far", "other"),
+    [
+        (
+            "naive_bayes",
+            lambda model: {"means": model.means + 1000},
+            lambda model: {"variances": model.variances * 1.1},
+        ),
+        (
+            "hist_gradient_boosting",
+            lambda model: {"threshold": model.threshold + 1000},
+            lambda model: {"threshold": model.threshold + np.float32(0.001)},
+        ),
+    ],
+)
+def test_openvino_is_compared_where_heads_decide(cache, monkeypatch, name, far, other):
+    """A slightly different model is noticed, wherever the features are."""
+
+    def changed(head, change):
+        width = {"width": D} if name == "hist_gradient_boosting" else {}
+        return replace(head, model=type(head.model)(**head.model.arrays | change(head.model) | width))
+
+    head = changed(train(cache, name, tap="fc2", params=QUICK.get(name), holdout=0), far)
+    require_openvino(head)
+    monkeypatch.setattr(onnx_model, "head_alone", lambda head: head_alone(changed(head, other)))
+    with pytest.raises(MismatchError, match="is not precise enough in float32"):
+        require_openvino(head)
+
+
+def test_features_are_rounded_as_the_cache_has_them(rows, cache, monkeypatch):
+    head = train(cache, "logreg", tap="fc2", holdout=0)
+    head = replace(head, recipe=replace(head.recipe, dtype="float16"))
+
+    def network(*_):
+        value, onnx = load_onnx().helper.make_tensor_value_info, load_onnx()
+        model = new_model([value("images", onnx.TensorProto.FLOAT, ["n", D])])
+        model.graph.node.append(onnx.helper.make_node("Identity", ["images"], ["activations"]))
+        model.graph.output.append(value("activations", onnx.TensorProto.FLOAT, ["n", D]))
+        return model
+
+    monkeypatch.setattr(onnx_model, "_network", network)
+    exact = head.predict_proba(rows.new)
+    rounded = head.predict_proba(rows.new.astype(np.float16).astype(np.float32))
+    assert np.abs(exact - rounded).max() > 1e-5
+    for tap, expected in (("fc2", rounded), ("predictions", exact)):  # predictions are float32 in every cache
+        found = model_says(network_and_head(replace(head, tap=tap), None, None), rows.new)
+        np.testing.assert_allclose(found["probabilities"], expected, rtol=0, atol=1e-6)
+
+
+def test_a_head_that_is_too_large_for_a_file_is_refused(cache, monkeypatch):
+    head = train(cache, "knn", tap="fc2", holdout=0)
+    size = head_alone(head).ByteSize()
+    monkeypatch.setattr(onnx_model, "_LARGEST", size // 2)
+    with pytest.raises(
+        HeadError, match=r"the model of the head knn takes 0\.0 GB, more than the 2 GB that a \.onnx file"
+    ):
+        head_alone(head)
 
 
 def test_equal_constants_and_computations_are_there_once():

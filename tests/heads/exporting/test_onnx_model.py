@@ -221,7 +221,7 @@ def test_a_missing_package_is_named_before_any_work(head, tmp_path, monkeypatch,
             2e9,
             r"tf2onnx takes about 0\.0 GB of memory to convert .*, and 0\.0 GB are free; export the head alone",
         ),
-        (1e12, 1_000, r"takes more than the 2 GB that a \.onnx file can have"),
+        (1e12, 1_000, r"takes 0\.0 GB, more than the 2 GB that a \.onnx file can have"),
     ],
 )
 def test_a_network_that_is_too_large_is_refused(head, tmp_path, monkeypatch, memory, largest, words):
@@ -237,6 +237,38 @@ def test_keras_converts_on_tensorflow_alone(head, tmp_path, monkeypatch, suffix,
     monkeypatch.setattr(keras_model.load_keras().backend, "backend", lambda: "jax")
     with pytest.raises(HeadError, match=f"Keras converts networks to {form} on TensorFlow, and runs on jax"):
         export(head, tmp_path / f"m{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "form", "old", "needed"), [(".onnx", "ONNX", "3.11.3", "3.12"), (".tflite", "LiteRT", "3.12.0", "3.13")]
+)
+def test_an_old_keras_is_named(head, tmp_path, monkeypatch, suffix, form, old, needed):
+    monkeypatch.setattr(keras_model.load_keras(), "__version__", old)
+    with pytest.raises(
+        HeadError, match=f"^the export to {form} needs Keras {needed}, found {old}: pip install -U keras$"
+    ):
+        export(head, tmp_path / f"m{suffix}")
+
+
+@pytest.mark.parametrize(("suffix", "error"), [(".onnx", MemoryError()), (".tflite", OSError(28, "No space left"))])
+def test_a_full_disk_is_not_the_networks_fault(head, tmp_path, monkeypatch, suffix, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(keras_model.load_keras().Model, "export", fail)
+    with pytest.raises(type(error)):
+        export(head, tmp_path / f"m{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_operations_that_litert_lacks_are_refused(head, tmp_path, monkeypatch):
+    converted = [b"TFL3 Flex\x08\0\0\0FlexNet/kernel\0", b"TFL3\x07\0\0\0FlexErf\0"]
+    monkeypatch.setattr(
+        keras_model.load_keras().Model, "export", lambda _, path, **__: Path(path).write_bytes(converted.pop(0))
+    )
+    assert export(head, tmp_path / "m.tflite").is_file()  # a layer may have such a name
+    with pytest.raises(HeadError, match=r"has operations that LiteRT does not have; export it to a \.onnx file"):
+        export(head, tmp_path / "n.tflite")
 
 
 def test_options_that_do_not_fit_are_refused(head, tmp_path):
