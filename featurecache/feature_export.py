@@ -19,7 +19,7 @@ from featurecache.images.decode import byte_limit, shrink
 from featurecache.images.failures import Failure
 from featurecache.images.frames import read_image
 from featurecache.images.image_source import ImageSource
-from featurecache.images.sources import open_source
+from featurecache.images.sources import open_source, recorded_source
 from featurecache.storage.output_errors import require_place
 from featurecache.storage.publish import Draft, publish_directory, publishing, remove_files
 
@@ -247,11 +247,11 @@ def _write_projector(
         "metadata.tsv": "\n".join(lines).encode(),
     }
     side = min(_SPRITE_SIDE, _SPRITES_SIDE // max(1, math.isqrt(max(0, count - 1)) + 1))
-    place = cache.made_by.images if images is None else images
-    if place is not None and side >= _SMALLEST_SPRITE:
-        thumbnails = _sprites(cache, rows, open_source(place), side, progress)
+    source = recorded_source(cache.made_by.images) if images is None else open_source(images)
+    if source is not None and side >= _SMALLEST_SPRITE:
+        thumbnails = _sprites(cache, rows, source, side, progress)
         if thumbnails is None and images is not None:
-            raise ManifestError(f"no image of the cache is in {place}; give the folder that holds them")
+            raise ManifestError(f"no image of the cache is in {images}; give the folder that holds them")
         if thumbnails is not None:
             files["sprites.png"] = thumbnails
             settings.append(f'sprite {{ image_path: "sprites.png" single_image_dim: {side} single_image_dim: {side} }}')

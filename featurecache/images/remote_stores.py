@@ -8,22 +8,23 @@ import hashlib
 import os
 import ssl
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, closing
 from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
 from featurecache.errors import ManifestError
 from featurecache.images.addresses import WEB
-from featurecache.images.failures import UnusableImageError, check_bytes
+from featurecache.images.failures import Failure, UnusableImageError, check_bytes
 from featurecache.images.files import Stat
+from featurecache.prefetch import ahead, pause
 
 AT_ONCE = 32
 """Requests at the same time: most of the time of each is waiting."""
 
+_ANSWERED = "the server answered"
 _NEXT_RUN = "; it is tried again in the next run"
 
 _INSTALL = "pip install 'featurecache[remote]'"
@@ -33,7 +34,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0  # seconds; each is twice the one befo
 _CONNECT_SECONDS, _SILENT_SECONDS, _WHOLE_SECONDS = 10, 30, 600
 _LEVELS = 2  # of folders that are listed one by one at the same time: splits and classes
 _MOST_FOLDERS = 1000  # below a folder, to be listed one by one: a request gives as many names
-_SILENT_IMAGES = 50  # images one after another without an answer, after which a bucket is taken to be out of reach
+_SILENT_IMAGES = 50  # images one after another that do not come, after which a bucket or host is out of reach
 _CHUNK = 1 << 18
 
 _NO_PERMISSION, _NOT_FOUND = frozenset({401, 403, 407}), frozenset({404, 410})
@@ -54,7 +55,7 @@ _NO_CREDENTIALS = frozenset(
     }
 )
 
-_pause: Callable[[float], None] = time.sleep  # tests do not wait
+_pause: Callable[[float], bool] = pause  # tests do not wait
 
 Answer = TypeVar("Answer")
 Found = tuple[str, Stat | None]
@@ -68,6 +69,10 @@ class _TryAgainError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.pause = pause  # seconds that the server asks for
+
+
+class _NoCredentialsError(UnusableImageError):
+    """A library found no credentials, or could not renew them; so it is for all images."""
 
 
 def stat_of(size: object, tag: object) -> Stat | None:
@@ -92,6 +97,7 @@ class Store(ABC):
     def __init__(self, fs: Any, tries: int = _TRIES) -> None:  # noqa: ANN401 - fsspec has no types
         self._fs = fs
         self._tries = tries
+        self._silent: dict[str, int] = {}  # images one after another that did not come, by bucket or host
 
     def stat(self, place: str) -> Stat | None:
         """Return size and tag of a file; None if there is none, or they are not known."""
@@ -107,8 +113,32 @@ class Store(ABC):
         ------
         UnusableImageError
             If it cannot be read, or is larger than ``max_bytes``.
+        ManifestError
+            If it is to be expected that no image can be read any more.
         """
-        return self._tried(partial(self._read, place, max_bytes), _NEXT_RUN)
+        host = place.partition("/")[0]
+        try:
+            answer = self._tried(partial(self._read, place, max_bytes), _NEXT_RUN)
+        except _NoCredentialsError as e:
+            raise ManifestError(
+                f"{e.failure.reason}; what is finished is kept: run the same command again with credentials"
+            ) from e
+        except UnusableImageError as e:
+            count = self._silent.pop(host, 0) + 1 if self._may_be_all(e.failure) else 0
+            if count >= _SILENT_IMAGES:
+                raise ManifestError(
+                    f"{_SILENT_IMAGES} images of {host} one after another could not be read ({e.failure.reason}); what "
+                    "is finished is kept: run the same command again when they can be read"
+                ) from e
+            if count:
+                self._silent[host] = count
+            raise
+        self._silent.pop(host, None)
+        return answer
+
+    def _may_be_all(self, failure: Failure) -> bool:
+        """Return whether a failure may be one of all images of a host, for now; hosts that are gone are not meant."""
+        return failure.reason.startswith(_ANSWERED) and failure.reason.endswith(_NEXT_RUN)
 
     def find(self, folder: str) -> list[Found]:
         """Return everything below a folder of a bucket, many requests at a time.
@@ -120,19 +150,21 @@ class Store(ABC):
         """
         found: list[Found] = []
         folders = [folder]
-        with ThreadPoolExecutor(AT_ONCE, "list") as pool:
-            for _ in range(_LEVELS):
-                if not folders or len(folders) >= AT_ONCE:
-                    break
-                levels = list(pool.map(partial(self._below, deep=False), folders))
-                below = [name for _, names in levels for name in names]
-                if len(below) > _MOST_FOLDERS:
-                    break
-                folders = below
-                found += [item for items, _ in levels for item in items]
-            for items, _ in pool.map(partial(self._below, deep=True), folders):
-                found += items
-        return found
+        for _ in range(_LEVELS):
+            if not folders or len(folders) >= AT_ONCE:
+                break
+            levels = self._listed(folders, deep=False)
+            below = [name for _, names in levels for name in names]
+            if len(below) > _MOST_FOLDERS:
+                break
+            folders = below
+            found += [item for items, _ in levels for item in items]
+        return found + [item for items, _ in self._listed(folders, deep=True) for item in items]
+
+    def _listed(self, folders: list[str], *, deep: bool) -> list[tuple[list[Found], list[str]]]:
+        listing = ahead(partial(self._below, deep=deep), folders, workers=AT_ONCE, window=2 * AT_ONCE)
+        with closing(listing):
+            return list(listing)
 
     def has_folder(self, folder: str) -> bool:
         """Return whether there is something in a folder of a bucket; True if that cannot be told."""
@@ -166,7 +198,8 @@ class Store(ABC):
                 if number == self._tries:
                     reason = f"{error.reason}, {self._tries} times{remark}"
                     raise UnusableImageError("unreadable", reason) from e
-                _pause(min(max(error.pause, _FIRST_PAUSE * 2 ** (number - 1)), _LONGEST_PAUSE))
+                if _pause(min(max(error.pause, _FIRST_PAUSE * 2 ** (number - 1)), _LONGEST_PAUSE)):
+                    raise UnusableImageError("unreadable", f"{error.reason}, and the run ended{remark}") from e
         raise AssertionError("unreachable")
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - what it returns
@@ -176,6 +209,20 @@ class Store(ABC):
         return sync(self._fs.loop, function, *arguments)
 
 
+@asynccontextmanager
+async def _whole_time() -> AsyncIterator[None]:
+    """Bound the time of a request; another try would take as long."""
+    import asyncio
+
+    try:
+        async with asyncio.timeout(_WHOLE_SECONDS) as limit:
+            yield
+    except TimeoutError as e:
+        if limit.expired():
+            raise UnusableImageError("unreadable", f"it did not come within {_WHOLE_SECONDS} s{_NEXT_RUN}") from e
+        raise
+
+
 def _understood(error: BaseException) -> UnusableImageError | _TryAgainError:
     """Return what an error of a library means; it shows no address and no text of a server."""
     if isinstance(error, UnusableImageError | _TryAgainError):
@@ -183,7 +230,7 @@ def _understood(error: BaseException) -> UnusableImageError | _TryAgainError:
     status, code, headers = _answer_of(error)
     if status is None:
         return _without_answer(error)
-    said = f"the server answered {status}" + (f" ({code})" if code and not code.isdecimal() else "")
+    said = f"{_ANSWERED} {status}" + (f" ({code})" if code and not code.isdecimal() else "")
     if status in _AGAIN or status >= 500 or code in _AGAIN_CODES:  # noqa: PLR2004 - errors of the server
         return _TryAgainError(said, _seconds(headers))
     if status in _NOT_FOUND:
@@ -203,7 +250,7 @@ def _without_answer(error: BaseException) -> UnusableImageError | _TryAgainError
     elif isinstance(error, PermissionError):
         found = UnusableImageError("no_permission", "no permission to read the file")
     elif kind in _NO_CREDENTIALS:
-        found = UnusableImageError("no_permission", f"no credentials were found ({kind})")
+        found = _NoCredentialsError("no_permission", f"no credentials were found ({kind})")
     elif any(isinstance(each, ssl.SSLCertVerificationError) for each in _causes(error)):
         found = UnusableImageError("unreadable", "the certificate of the server is not valid")
     elif isinstance(error, ValueError) or "Validation" in kind or "Url" in kind:
@@ -243,23 +290,8 @@ def _seconds(headers: Mapping[str, str]) -> float:
 class _Bucket(Store):
     """The buckets of a file system that fsspec knows."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._silent = 0
-
-    def read(self, place: str, max_bytes: int) -> tuple[bytes, Stat | None]:
-        try:
-            answer = super().read(place, max_bytes)
-        except UnusableImageError as e:
-            self._silent = self._silent + 1 if e.failure.code == "unreadable" else 0
-            if self._silent >= _SILENT_IMAGES:
-                raise ManifestError(
-                    f"{_SILENT_IMAGES} images one after another could not be read ({e.failure.reason}); what is "
-                    "finished is kept: run the same command again when the bucket answers"
-                ) from e
-            raise
-        self._silent = 0
-        return answer
+    def _may_be_all(self, failure: Failure) -> bool:
+        return failure.code in {"unreadable", "no_permission"}
 
     def _stat(self, place: str) -> Stat | None:
         info = self._fs.info(place)
@@ -303,10 +335,8 @@ class _S3(_Bucket):
         return self._run(self._get, place, max_bytes)  # type: ignore[no-any-return]
 
     async def _get(self, place: str, max_bytes: int) -> tuple[bytes, Stat | None]:
-        import asyncio
-
         bucket, _, key = place.partition("/")
-        async with asyncio.timeout(_WHOLE_SECONDS):
+        async with _whole_time():
             answer = await self._fs._call_s3("get_object", Bucket=bucket, Key=key)
             async with answer["Body"] as body:
                 check_bytes(answer["ContentLength"], max_bytes)
@@ -351,9 +381,7 @@ class _Web(Store):
             return stat_of(response.content_length, _tag(response.headers))
 
     async def _get(self, place: str, max_bytes: int) -> tuple[bytes, Stat | None]:
-        import asyncio
-
-        async with asyncio.timeout(_WHOLE_SECONDS), self._session.get(self._url(place)) as response:
+        async with _whole_time(), self._session.get(self._url(place)) as response:
             response.raise_for_status()
             if response.content_length is not None:
                 check_bytes(response.content_length, max_bytes)

@@ -119,6 +119,15 @@ def read_named_file(path: str | os.PathLike[str], *, max_bytes: int) -> FileCont
     return read_image(FolderSource(Path(), confined=False), encode_name(os.fsencode(path)), max_bytes=max_bytes)
 
 
+def recorded_source(location: str | None) -> ImageSource | None:
+    """Return the source that a cache records, to show its images; None if there is none, or it is at an address.
+
+    Who made the cache chose the address: it is asked only if the user names it.
+    """
+    source = None if location is None else open_source(location)
+    return None if isinstance(source, RemoteSource) else source
+
+
 _SOURCES: dict[str, Callable[[Path], ImageSource]] = {
     **dict.fromkeys(archives.SUFFIXES, ArchiveSource),
     **dict.fromkeys(arrow_files.SUFFIXES, ArrowSource),

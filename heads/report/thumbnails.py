@@ -12,7 +12,7 @@ from featurecache.images.failures import Failure
 from featurecache.images.files import FileContent
 from featurecache.images.frames import read_image
 from featurecache.images.names import encode_name
-from featurecache.images.sources import open_source
+from featurecache.images.sources import open_source, recorded_source
 from featurecache.options import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _QUALITIES: Final = (80, 60, 40, 20)
 _CHANGED = "the file has changed since it was looked at"
 _GONE = "the file is not there"
 _UNKNOWN = "the cache knows no image of this name"
-_UNKNOWN_SOURCE = "the folder of the images is not known"
+_UNKNOWN_SOURCE = "the folder of the images is not known, or is an address, which is asked if it is given"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,14 @@ class Originals:
 
     @classmethod
     def from_cache(cls, cache: FeatureCache, images: str | os.PathLike[str] | ImageSource | None = None) -> Self:
-        """Return the images of a cache: in the folder or source ``images``, or where they lay when it was made."""
-        if images is None:
-            images = cache.made_by.images
+        """Return the images of a cache: in the folder or source ``images``, or where they lay when it was made.
+
+        An address is asked only if it is given: a cache of somebody else may record any.
+        """
+        source = recorded_source(cache.made_by.images) if images is None else open_source(images)
         rows = cache.features(min(cache.taps, key=lambda tap: cache.taps[tap]))  # any tap has all images
         contents = dict(zip(rows.paths, rows.sha256, strict=True))
-        return cls(None if images is None else open_source(images), contents, cache.made_by.pixel_limit)
+        return cls(source, contents, cache.made_by.pixel_limit)
 
     def thumbnail(self, path: str, side: int = SIDE) -> Thumbnail:
         """Return an image made small, or the reason why there is none; no file makes it raise.

@@ -118,7 +118,7 @@ def test_the_projector_reads_its_folder_and_shows_the_images(cache, tmp_path):
 def test_a_projector_without_images_has_no_thumbnails(cache, tmp_path, monkeypatch):
     with pytest.raises(ManifestError, match=r"no image of the cache is in .*; give the folder that holds them"):
         featurecache.export_features(cache, tmp_path / "logs", form="projector", tap="features", images=tmp_path)
-    monkeypatch.setattr(feature_export, "open_source", lambda _: featurecache.FolderSource(tmp_path))  # all are gone
+    monkeypatch.setattr(feature_export, "recorded_source", lambda _: featurecache.FolderSource(tmp_path))
     [folder] = featurecache.export_features(cache, tmp_path / "logs", form="projector", tap="features")
     assert {path.name for path in folder.iterdir()} == {"tensors.tsv", "metadata.tsv", "projector_config.pbtxt"}
 

@@ -1,6 +1,5 @@
 """``featurecache predict``: predicts new images with a head."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,6 +8,7 @@ from featurecache.cli.console.options import HeadDir, MovedWeights, with_options
 from featurecache.cli.console.output import Json, print_failures, print_json, print_table, say, show
 from featurecache.cli.console.predictions_file import Predictions, require_table, write_table
 from featurecache.cli.console.progress import progress
+from featurecache.images.addresses import place_of
 from featurecache.options import DecodeOptions, RunOptions
 from featurecache.text import number
 
@@ -24,9 +24,7 @@ _BEST = 3  # classes per image that are shown otherwise
 @with_options(DecodeOptions, RunOptions, only=("max_pixels", "batch_size", "workers", "device", "engine"))
 def predict(
     head_dir: HeadDir,
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE", readable=False, help="Image files, or folders of images.")
-    ],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, folders of images, or addresses.")],
     top: Annotated[
         int | None, typer.Option(min=1, help="Show only this number of most probable classes per image.")
     ] = None,
@@ -48,8 +46,9 @@ def predict(
         "labels": predict_labels,
         "number": predict_numbers,
     }
+    places = [place_of(image) for image in images]
     with progress("predicting", "image") as update:
-        prediction = functions[head.target](head, images, weights=weights, progress=update, notify=say, **options)
+        prediction = functions[head.target](head, places, weights=weights, progress=update, notify=say, **options)
     write_table(predictions, prediction.table)
     print_failures({path: failure.reason for path, failure in prediction.failures.items()}, "--json lists all")
     for warning in prediction.warnings:

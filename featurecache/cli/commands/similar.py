@@ -10,6 +10,7 @@ from featurecache.cli.console.options import CacheFile, MovedWeights, Tap, with_
 from featurecache.cli.console.output import Json, print_failures, print_table, say, show
 from featurecache.cli.console.progress import progress
 from featurecache.cli.console.reports import Format, ImageRoot, ReportFile, ReportPath, Thumbnails, tell
+from featurecache.images.addresses import place_of
 from featurecache.options import RunOptions
 from featurecache.text import number
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 def similar(
     cache: CacheFile,
     images: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[IMAGE]...", readable=False, help="Image files, or folders of images."),
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE]...", help="Image files, folders of images, or addresses."),
     ] = None,
     row: Annotated[
         list[str] | None, typer.Option(metavar="PATH", help="A row of the cache, by its path, in place of an image.")
@@ -47,9 +48,10 @@ def similar(
         raise typer.BadParameter("give image files, or rows of the cache with --row PATH")
     opened = FeatureCache.open(cache)
     given = {name: value for name, value in options.items() if value is not None}
+    places = [place_of(image) for image in images or ()]
     with progress("comparing", "image") as update:
         found = find(
-            opened, images or (), rows=row or (), k=k, tap=tap, weights=weights, progress=update, notify=say, **given
+            opened, places, rows=row or (), k=k, tap=tap, weights=weights, progress=update, notify=say, **given
         )
     print_failures({path: failure.reason for path, failure in found.failures.items()}, "--json lists all")
     tell(

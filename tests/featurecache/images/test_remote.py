@@ -3,6 +3,7 @@
 import json
 import pickle
 import sys
+import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from PIL import Image
 import heads
 from featurecache import (
     Failure,
+    FeatureCache,
     extract,
     features_of,
     from_source,
@@ -27,6 +29,7 @@ from featurecache.errors import ManifestError, NoImagesError
 from featurecache.images import remote_stores
 from featurecache.images.addresses import address_of
 from featurecache.images.remote import RemoteSource
+from featurecache.prefetch import ahead, pause
 from tests.featurecache.conftest import CountingBackbone, write_image
 from tests.featurecache.images.web import s3, serving
 
@@ -74,6 +77,7 @@ def server():
     """Return a client of an S3 server with the bucket "photos", and the faults of the server."""
     remote_stores._made.cache_clear()
     with pytest.MonkeyPatch.context() as environment, s3(environment) as (client, faults):
+        environment.setenv("NO_PROXY", "127.0.0.1")
         client.create_bucket(Bucket="photos")
         yield client, faults
         client.delete_bucket(Bucket="photos")
@@ -262,7 +266,10 @@ def test_labels_and_corrections_know_addresses(web, listed, tmp_path):
 def test_reports_verify_and_predict_read_addresses(web, listed, monkeypatch, tmp_path):
     cache = extract(listed, tmp_path / "c.h5", backbone=FakeBackbone())
     path = f"{web.address}/train/cats/0.png"
-    originals = heads.Originals.from_cache(cache)
+    web.requests.clear()
+    assert "is an address" in heads.Originals.from_cache(cache).thumbnail(path).missing
+    assert web.requests == []  # nobody has named the host
+    originals = heads.Originals.from_cache(cache, "http://")
     assert originals.thumbnail(path).jpeg is not None
     with monkeypatch.context() as patched:
         patched.setattr(RemoteSource, "_place", lambda *_: remote_stores.store_of("gopher"))
@@ -420,13 +427,80 @@ def test_a_bucket_that_does_not_answer_ends_the_run_and_what_is_finished_is_kept
     upload(client, photos)
     monkeypatch.setattr(remote_stores, "_SILENT_IMAGES", 2)
     faults.always = {f"/photos/valid/dogs/{number}.png": 500 for number in range(2)}
-    with pytest.raises(ManifestError, match=r"2 images one after another could not be read \(the server answered 500"):
+    with pytest.raises(
+        ManifestError, match=r"2 images of photos one after another could not be read \(the server answered 500"
+    ):
         extract("s3://photos", tmp_path / "c.h5", backbone=FakeBackbone(), batch_size=2, workers=1)
     faults.always = {}
     backbone = CountingBackbone()
     cache = extract("s3://photos", tmp_path / "c.h5", backbone=backbone, batch_size=2)
     assert (len(cache), cache.failures) == (8, {})
     assert backbone.seen < 8
+
+
+@pytest.mark.parametrize("name", ["NoCredentialsError", "RefreshError"])
+def test_credentials_that_end_in_a_run_end_it_and_no_row_is_lost(bucket, photos, monkeypatch, tmp_path, name):
+    upload(bucket[0], photos / "train")
+    cache = extract("s3://photos", tmp_path / "c.h5", backbone=FakeBackbone())
+    upload(bucket[0], photos / "valid")
+
+    async def ended(*_):
+        raise type(name, (Exception,), {})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(remote_stores.store_of("s3"), "_get", ended)
+        with pytest.raises(ManifestError, match=rf"no credentials were found \({name}\); what is finished is kept"):
+            extract("s3://photos", tmp_path / "c.h5", backbone=FakeBackbone())
+    assert len(FeatureCache.open(tmp_path / "c.h5")) == len(cache) == 4
+
+
+def test_a_bucket_without_permission_ends_the_run(bucket, photos, monkeypatch, tmp_path):
+    client, faults = bucket
+    upload(client, photos)
+    monkeypatch.setattr(remote_stores, "_SILENT_IMAGES", 4)
+    faults.always = {f"/photos/{path}": 403 for path in files_of(photos)}
+    with pytest.raises(ManifestError, match=r"4 images of photos one after another .*answered 403"):
+        extract("s3://photos", tmp_path / "c.h5", backbone=FakeBackbone(), workers=1)
+
+
+def test_a_host_that_is_overloaded_ends_the_run_and_one_that_is_gone_does_not(web, listed, monkeypatch, tmp_path):
+    monkeypatch.setattr(remote_stores, "_SILENT_IMAGES", 4)
+    web.always = dict.fromkeys(list(web.files)[:6], "closed")
+    assert len(extract(listed, tmp_path / "c.h5", backbone=FakeBackbone(), workers=1).failures) == 6
+    web.always = dict.fromkeys(web.files, 503)
+    with pytest.raises(
+        ManifestError, match=r"4 images of 127\.0\.0\.1:[0-9]+ one after another .*answered 503, 5 times"
+    ):
+        extract(listed, tmp_path / "c.h5", backbone=FakeBackbone(), workers=1, rehash=True)
+    assert len(FeatureCache.open(tmp_path / "c.h5")) == 2
+
+
+def test_pauses_end_with_the_run(web, monkeypatch):
+    monkeypatch.setattr(remote_stores, "_pause", pause)
+    web.files = {"/a.png": b"123"}
+    web.always = {"/b.png": (429, {"Retry-After": "30"})}
+    source = open_source("http://")
+    asked = threading.Event()
+
+    def read(path):
+        if path == "/b.png":
+            asked.set()
+        return source.read(web.address + path, max_bytes=LIMIT)
+
+    results = ahead(read, ["/a.png", "/b.png"], workers=2, window=2)
+    assert next(results).data == b"123"
+    assert asked.wait(60)
+    results.close()
+    assert web.asked().count("/b.png") == 1
+
+
+def test_a_file_that_never_ends_is_not_asked_for_again(web, pauses, monkeypatch):
+    monkeypatch.setattr(remote_stores, "_WHOLE_SECONDS", 0.2)
+    web.files = {"/a.png": b"12345678"}
+    web.always = {"/a.png": "silent"}
+    failure = open_source("http://").read(f"{web.address}/a.png", max_bytes=LIMIT)
+    assert failure == Failure("unreadable", "it did not come within 0.2 s; it is tried again in the next run")
+    assert pauses == []
 
 
 def test_listing_takes_all_pages_of_all_folders(bucket, photos, monkeypatch):
@@ -597,12 +671,9 @@ def test_a_missing_package_is_named(new_stores, monkeypatch):
         read_manifest("s3://photos")
 
 
-def test_many_images_are_read_at_the_same_time(web, tmp_path):
-    from featurecache.images.image_source import threads_for
-
-    assert threads_for(open_source("http://")) == 32
-    assert threads_for(open_source("http://"), 3) == 3
-    assert threads_for(open_source(tmp_path)) < 32
+def test_many_images_are_read_at_the_same_time(web, listed, tmp_path):
+    web.barrier = threading.Barrier(8)  # no answer before all eight are asked for
+    assert extract(listed, tmp_path / "c.h5", backbone=FakeBackbone()).failures == {}
 
 
 def test_addresses_can_be_given_in_python(web):

@@ -22,6 +22,7 @@ class Web:
         self.released = threading.Event()  # ends silent answers
         self.address = ""
         self.tags = True
+        self.barrier = None  # what all GETs wait at
 
     def fault(self, path):
         """Return the next fault of a path; None if it is answered well."""
@@ -46,6 +47,8 @@ class Handler(BaseHTTPRequestHandler):
         web = self.server.web
         web.requests.append((self.command, self.path))
         web.headers.append(dict(self.headers))
+        if web.barrier and with_body:
+            web.barrier.wait(60)
         fault = web.fault(self.path)
         data = web.files.get(self.path)
         if fault == "closed":
@@ -76,6 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class QuietServer(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
 
     def handle_error(self, *_):
         """Say nothing: clients go away when they have waited long enough."""
