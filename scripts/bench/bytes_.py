@@ -68,7 +68,7 @@ def _child(engine: str, network: str, batch: int, processors: str, sizes: Sequen
 
 
 def measure(
-    engine: str, network: str, batch: int, processors: str = "all", sizes: Sequence[int] = SIZES
+    engine: str, network: str, batch: int, processors: str = "all", sizes: Sequence[int] = SIZES, device: str = "cpu"
 ) -> dict[str, Any]:
     """Return the hash of the rows of a batch and, with all processors, how rows differ from it in other batches.
 
@@ -84,7 +84,7 @@ def measure(
         taps=spec.default_taps,
         batch_size=batch,
         precision="float32",
-        device="cpu",
+        device=device,
     )
     images = _images(batch, spec.input_size)
     base = backbone.forward(images)

@@ -204,9 +204,17 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_gpu_benchmark_measures_both_precisions_on_any_device(tmp_path):
+def test_the_gpu_benchmark_measures_bytes_and_both_precisions_on_any_device(tmp_path, monkeypatch):
+    for name, value in {"BATCH_SIZES": {"mobilenet_v2": (2,)}, "BYTES_BATCH": 2, "BYTES_SIZES": (1,)}.items():
+        monkeypatch.setattr(gpu_, name, value)
+    monkeypatch.setattr(gpu_, "_FORWARD_IMAGES", 4)
     write_photographs(tmp_path / "images", 3)
-    rows = gpu_.measured(find_network("mobilenet_v2"), "cpu", (2,), 4, tmp_path)
+    found = gpu_.of_network("mobilenet_v2", "cpu", 1.0, tmp_path)
+    rows = found["runs"]
+    assert {"again", "company", "place", "batch 1"} <= found["row_differs"].keys()
+    assert found["row_differs"]["again"] == "same"
+    speed = max(row["forward_images_per_second"] for row in rows)
+    assert found["share_of_bfloat16_rate"] == pytest.approx(speed * 7.6e9 / 1e12, abs=0.001)
     assert [(row["precision"], row["batch_size"]) for row in rows] == [("float32", 2), ("mixed", 2)]
     assert all(row["forward_images_per_second"] > 0 and row["end_to_end_images_per_second"] > 0 for row in rows)
     assert not list(tmp_path.glob("*.h5"))
