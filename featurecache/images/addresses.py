@@ -3,7 +3,7 @@
 import os
 import posixpath
 import re
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from urllib.parse import parse_qsl
 
 from featurecache.errors import ManifestError
@@ -52,17 +52,6 @@ def address_of(location: str | os.PathLike[str]) -> str | None:
     text = location.as_posix() if isinstance(location, PurePath) else os.fspath(location)
     found = _ADDRESS.match(text)
     return checked(f"{found[1]}://{(found[2] or '').rstrip('/')}") if found else None
-
-
-def place_of(text: str) -> str | Path:
-    """Return an argument of a command as a path, or as it is if it is an address: a path joins slashes.
-
-    Examples
-    --------
-    >>> place_of("https://host/?from=https://other/1.jpg")
-    'https://host/?from=https://other/1.jpg'
-    """
-    return text if is_address(text) else Path(text)
 
 
 def checked(address: str) -> str:

@@ -17,14 +17,13 @@ from typing import Any, TypeVar
 
 from featurecache.errors import ManifestError
 from featurecache.images.addresses import WEB
-from featurecache.images.failures import Failure, UnusableImageError, check_bytes
+from featurecache.images.failures import UnusableImageError, check_bytes
 from featurecache.images.files import Stat
 from featurecache.prefetch import ahead, pause
 
 AT_ONCE = 32
 """Requests at the same time: most of the time of each is waiting."""
 
-_ANSWERED = "the server answered"
 _NEXT_RUN = "; it is tried again in the next run"
 
 _INSTALL = "pip install 'featurecache[remote]'"
@@ -65,10 +64,15 @@ Found = tuple[str, Stat | None]
 class _TryAgainError(Exception):
     """A request failed in a way that may be over the next time."""
 
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
+    def __init__(self, reason: str, pause: float = 0.0, *, is_busy: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.pause = pause  # seconds that the server asks for
+        self.after_all_tries = _BusyError if is_busy else UnusableImageError
+
+
+class _BusyError(UnusableImageError):
+    """A server answered each time that it cannot answer now; so it may be for all images."""
 
 
 class _NoCredentialsError(UnusableImageError):
@@ -124,7 +128,7 @@ class Store(ABC):
                 f"{e.failure.reason}; what is finished is kept: run the same command again with credentials"
             ) from e
         except UnusableImageError as e:
-            count = self._silent.pop(host, 0) + 1 if self._may_be_all(e.failure) else 0
+            count = self._silent.pop(host, 0) + 1 if self._may_be_all(e) else 0
             if count >= _SILENT_IMAGES:
                 raise ManifestError(
                     f"{_SILENT_IMAGES} images of {host} one after another could not be read ({e.failure.reason}); what "
@@ -136,9 +140,9 @@ class Store(ABC):
         self._silent.pop(host, None)
         return answer
 
-    def _may_be_all(self, failure: Failure) -> bool:
+    def _may_be_all(self, error: UnusableImageError) -> bool:
         """Return whether a failure may be one of all images of a host, for now; hosts that are gone are not meant."""
-        return failure.reason.startswith(_ANSWERED) and failure.reason.endswith(_NEXT_RUN)
+        return isinstance(error, _BusyError)
 
     def find(self, folder: str) -> list[Found]:
         """Return everything below a folder of a bucket, many requests at a time.
@@ -197,7 +201,7 @@ class Store(ABC):
                     raise error from e
                 if number == self._tries:
                     reason = f"{error.reason}, {self._tries} times{remark}"
-                    raise UnusableImageError("unreadable", reason) from e
+                    raise error.after_all_tries("unreadable", reason) from e
                 if _pause(min(max(error.pause, _FIRST_PAUSE * 2 ** (number - 1)), _LONGEST_PAUSE)):
                     raise UnusableImageError("unreadable", f"{error.reason}, and the run ended{remark}") from e
         raise AssertionError("unreachable")
@@ -230,9 +234,9 @@ def _understood(error: BaseException) -> UnusableImageError | _TryAgainError:
     status, code, headers = _answer_of(error)
     if status is None:
         return _without_answer(error)
-    said = f"{_ANSWERED} {status}" + (f" ({code})" if code and not code.isdecimal() else "")
+    said = f"the server answered {status}" + (f" ({code})" if code and not code.isdecimal() else "")
     if status in _AGAIN or status >= 500 or code in _AGAIN_CODES:  # noqa: PLR2004 - errors of the server
-        return _TryAgainError(said, _seconds(headers))
+        return _TryAgainError(said, _seconds(headers), is_busy=True)
     if status in _NOT_FOUND:
         said = "there is no such bucket" if code == "NoSuchBucket" else "no such file"
         return UnusableImageError("not_found", said)
@@ -290,8 +294,8 @@ def _seconds(headers: Mapping[str, str]) -> float:
 class _Bucket(Store):
     """The buckets of a file system that fsspec knows."""
 
-    def _may_be_all(self, failure: Failure) -> bool:
-        return failure.code in {"unreadable", "no_permission"}
+    def _may_be_all(self, error: UnusableImageError) -> bool:
+        return error.failure.code in {"unreadable", "no_permission"}
 
     def _stat(self, place: str) -> Stat | None:
         info = self._fs.info(place)

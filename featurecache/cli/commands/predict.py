@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurecache.cli.console.options import HeadDir, MovedWeights, with_options
+from featurecache.cli.console.options import HeadDir, MovedWeights, place_of, with_options
 from featurecache.cli.console.output import Json, print_failures, print_json, print_table, say, show
 from featurecache.cli.console.predictions_file import Predictions, require_table, write_table
 from featurecache.cli.console.progress import progress
-from featurecache.images.addresses import place_of
 from featurecache.options import DecodeOptions, RunOptions
 from featurecache.text import number
 

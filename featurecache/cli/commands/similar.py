@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurecache.cli.console.labels import sources
-from featurecache.cli.console.options import CacheFile, MovedWeights, Tap, with_options
+from featurecache.cli.console.options import CacheFile, MovedWeights, Tap, place_of, with_options
 from featurecache.cli.console.output import Json, print_failures, print_table, say, show
 from featurecache.cli.console.progress import progress
 from featurecache.cli.console.reports import Format, ImageRoot, ReportFile, ReportPath, Thumbnails, tell
-from featurecache.images.addresses import place_of
 from featurecache.options import RunOptions
 from featurecache.text import number
 

@@ -125,3 +125,14 @@ def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
 def tap_names(text: str) -> list[str]:
     """Return the names in ``--taps``."""
     return [name.strip() for name in text.split(",")]
+
+
+def place_of(text: str) -> str | Path:
+    """Return an argument as a path, or as it is if it is an address: a path joins slashes.
+
+    Examples
+    --------
+    >>> place_of("https://host/?from=https://other/1.jpg")
+    'https://host/?from=https://other/1.jpg'
+    """
+    return text if "://" in text else Path(text)
