@@ -168,10 +168,8 @@ def find_devices(asked: str) -> tuple[str, ...]:
 
     Raises
     ------
-    UnknownNameError
-        If there is no such device.
-    DeviceError
-        If a GPU is requested and there is none.
+    UnknownNameError, DeviceError
+        As `find_device`.
     """
     device = find_device(asked)
     if device != "gpu":

@@ -400,7 +400,7 @@ class _Web(Store):
         return self._fs.encode_url(f"{self._scheme}://{place}")
 
     def _below(self, folder: str, *, deep: bool) -> tuple[list[Found], list[str]]:
-        raise NotImplementedError
+        raise UnusableImageError("unreadable", "nothing on the web can be listed")
 
 
 def _tag(headers: Mapping[str, str]) -> str:

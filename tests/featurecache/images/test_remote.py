@@ -28,6 +28,7 @@ from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import ManifestError, NoImagesError
 from featurecache.images import remote_stores
 from featurecache.images.addresses import address_of
+from featurecache.images.failures import UnusableImageError
 from featurecache.images.remote import RemoteSource
 from featurecache.prefetch import ahead, pause
 from tests.featurecache.conftest import CountingBackbone, write_image
@@ -692,3 +693,9 @@ def test_frames_of_a_file_on_the_web_are_images_of_their_own(web, tmp_path):
     assert (len(cache), len(set(cache.features("features").sha256)), cache.failures) == (3, 3, {})
     again = CountingBackbone(stop_after=0)
     assert len(extract(tmp_path / "list.txt", tmp_path / "c.h5", backbone=again, frames="all")) == 3
+
+
+def test_a_store_of_the_web_says_that_it_has_no_list():
+    with pytest.raises(UnusableImageError) as error:
+        remote_stores.store_of("http").find("host/folder")
+    assert error.value.failure.reason == "nothing on the web can be listed"
