@@ -68,8 +68,7 @@ class View:
         A crop has a quarter of the area or more, and sides that are stretched by at most 4 to 3 against those of the
         image. This is the crop of Szegedy et al., "Going deeper with convolutions" (2015), with a larger smallest area:
         each view is computed once, and not anew in every epoch. Views of odd numbers are mirrored. Brightness, contrast
-        and saturation change by factors from 0.6 to 1.4, as in Howard, "Some improvements on deep convolutional neural
-        network based image classification" (2013).
+        and saturation change by factors from 0.6 to 1.4, as in the training of residual networks in fb.resnet.torch.
         """
         text = f"featurecache view {_VERSION}\n{sha256}\n{self}".encode()
         digest = hashlib.sha256(text).digest()
