@@ -1,5 +1,7 @@
 import hashlib
+import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +66,20 @@ def test_a_damaged_memory_is_forgotten(weights, text):
     memory_file().write_text(text)
     assert digests(weights).sha256 == hashlib.sha256(b"weights").hexdigest()
     assert "weights.h5" in memory_file().read_text()
+
+
+def test_the_latest_files_are_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_REMEMBERED", 3)
+    for name in "abcdb":
+        (tmp_path / name).write_text(name)
+        digests(tmp_path / name, rehash=True)
+    assert [Path(key.split(":")[0]).name for key in json.loads(memory_file().read_text())] == ["b", "d", "c"]
+
+
+def test_a_file_larger_than_what_is_read_at_once_is_read_whole(weights):
+    data = os.urandom((1 << 20) + 7)
+    weights.write_bytes(data)
+    assert digests(weights).sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_a_memory_that_cannot_be_written_is_done_without(weights, tmp_path):
