@@ -165,6 +165,12 @@ def test_a_failure_that_is_forgotten_is_decoded_again(known, folder):
     assert read.data == b"no image"
 
 
+def test_a_content_that_is_now_decoded_has_no_reason(known, folder):
+    record = known.file_records["train/cats/bad.png"]
+    known.add_file_record(replace(record, reason=""))
+    assert known.reasons == {}
+
+
 def test_images_of_another_part_are_settled(known, folder):
     path = "new.png"
     (folder.root / path).write_bytes(b"other bytes")
