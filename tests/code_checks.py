@@ -34,7 +34,10 @@ def prints_or_exits(node):
 
 
 def opens_files(node):
-    """Whether an expression joins a path to a root, or opens or reads a file; opening a cache does not count."""
+    """Whether an expression joins a path to a root, or opens or reads a file.
+
+    Opening a cache, or an object of an open HDF5 file, does not count.
+    """
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
         return ast.unparse(node.left).rpartition(".")[2].strip("_").lower() == "root"
     if not isinstance(node, ast.Call):
@@ -45,5 +48,5 @@ def opens_files(node):
         return False
     owner = ast.unparse(node.func.value).rpartition(".")[2]
     if node.func.attr == "open":
-        return owner not in {"FeatureCache", "cache_rows"}
+        return owner not in {"FeatureCache", "cache_rows", "h5o"}
     return node.func.attr in {"read_bytes", "read_text"} or (node.func.attr == "joinpath" and owner == "root")

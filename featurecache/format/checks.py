@@ -94,30 +94,43 @@ class Checks:
         """Check that a group has exactly these members, and that all are hard links."""
         self.that(isinstance(group, h5py.Group), "a dataset is in the place of a group")
         found = set(group)
+        self.that(all(isinstance(name, str) for name in found), f"{group.name} has a name that is not UTF-8")
         self.that(found == names, f"{group.name} holds {sorted(found)}, expected {sorted(names)}")
+        links = group.id.links
         for name in names:
-            link = group.get(name, getlink=True)
-            self.that(isinstance(link, h5py.HardLink), f"{group.name}/{name} is a soft or external link")
+            is_hard = links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD
+            self.that(is_hard, f"{group.name}/{name} is a soft or external link")
 
-    def dataset(self, file: h5py.File, name: str, shape: tuple[int, ...] | None, dtype: np.dtype[Any]) -> h5py.Dataset:
-        """Check the storage, type and shape of a dataset before it is read; ``shape`` None means any length."""
-        data = file[name]
-        self.that(isinstance(data, h5py.Dataset), f"{name} is not a dataset")
-        properties = data.id.get_create_plist()
+    def dataset(
+        self, file: h5py.File, name: str, shape: tuple[int, ...] | None, dtype: np.dtype[Any]
+    ) -> h5py.h5d.DatasetID:
+        """Check the storage, type and shape of a dataset before it is read; ``shape`` None means any length.
+
+        Returns HDF5's own object: h5py's `Dataset` takes three times as long to open.
+        """
+        data = h5py.h5o.open(file.id, name.encode())
+        self.that(isinstance(data, h5py.h5d.DatasetID), f"{name} is not a dataset")
+        properties = data.get_create_plist()
         self.that(
             properties.get_layout() == h5py.h5d.CONTIGUOUS
             and properties.get_external_count() == 0
             and properties.get_nfilters() == 0,
             f"{name} is not contiguous and uncompressed in this file",
         )
-        same = h5py.check_string_dtype(data.dtype) == h5py.check_string_dtype(dtype)
-        self.that(data.dtype == dtype and same, f"{name} is of type {data.dtype}, expected {dtype}")
-        self.that(len(data.shape) == 1 if shape is None else data.shape == shape, f"{name} has the shape {data.shape}")
-        stored, offset = data.id.get_storage_size(), data.id.get_offset()
+        found = data.dtype
+        if found != dtype or h5py.check_string_dtype(found) != h5py.check_string_dtype(dtype):
+            raise CacheFormatError(f"{name} is of type {found}, expected {dtype}")
+        space = data.get_space()
+        size = space.get_simple_extent_npoints()
+        self.that(space.get_simple_extent_type() != h5py.h5s.NULL, f"{name} has no shape")
+        self.that(
+            len(space.shape) == 1 if shape is None else space.shape == shape, f"{name} has the shape {space.shape}"
+        )
+        stored, offset = data.get_storage_size(), data.get_offset()
         value_size = _TEXT_REFERENCE if dtype is TEXT else dtype.itemsize
         self.that(
-            stored == data.size * value_size,
-            f"{name} declares {data.size} values, and {stored // value_size} are stored",
+            stored == size * value_size,
+            f"{name} declares {size} values, and {stored // value_size} are stored",
         )
         self.that(stored == 0 or offset is not None, f"{name} has no place in the file")
         self.that((offset or 0) + stored <= self._size, f"{name} extends beyond the end of the file")
@@ -129,16 +142,17 @@ class Checks:
 
     def text(self, file: h5py.File, name: str) -> str:
         """Check and read a dataset with one text."""
-        return str(self.dataset(file, name, (), TEXT).asstr()[()])
+        return str(h5py.Dataset(self.dataset(file, name, (), TEXT)).asstr()[()])
 
     def column(self, file: h5py.File, name: str, dtype: np.dtype[Any], rows: int | None) -> NDArray[Any]:
         """Check and read a column of so many rows, or of any length if None."""
         data = self.dataset(file, name, None if rows is None else (rows,), dtype)
         if dtype is not TEXT:
-            values: NDArray[Any] = data[()]
+            values: NDArray[Any] = np.empty(data.shape, dtype)
+            data.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
             return values
-        text, texts = data.asstr(), np.empty(len(data), dtype=object)
-        for start in range(0, len(data), _READ_ROWS):  # h5py needs as much memory again for what it reads at a time
+        text, texts = h5py.Dataset(data).asstr(), np.empty(data.shape, dtype=object)
+        for start in range(0, len(texts), _READ_ROWS):  # h5py needs as much memory again for what it reads at a time
             texts[start : start + _READ_ROWS] = text[start : start + _READ_ROWS]
         return texts
 
@@ -158,4 +172,4 @@ class Checks:
     def block(self, file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureBlock:
         """Check a dataset and return its place; none of its rows is read."""
         data = self.dataset(file, name, shape, dtype)
-        return FeatureBlock(data.id.get_offset() or 0, shape[0], shape[1] if len(shape) > 1 else 1, dtype)
+        return FeatureBlock(data.get_offset() or 0, shape[0], shape[1] if len(shape) > 1 else 1, dtype)

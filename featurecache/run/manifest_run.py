@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic
@@ -357,6 +358,7 @@ def environment_of(
     )
 
 
+@cache
 def _version(package: str) -> tuple[str, str] | None:
     """Return the name and the version of a package; None if it is not installed."""
     try:

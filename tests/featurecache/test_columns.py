@@ -337,6 +337,16 @@ def link(file):
     file["columns/other"] = h5py.SoftLink("/columns/breed")
 
 
+def name_in_latin_1(file):
+    remove_all(file)
+    file.create_group("columns/gr\xf6\xdfe".encode("latin-1"))
+
+
+def shape_by_nothing(file):
+    del file["columns/breed/codes"]
+    file.create_dataset("columns/breed/codes", data=h5py.Empty("<i4"))
+
+
 def remove_all(file):
     for name in [*file["columns"]]:
         del file["columns"][name]
@@ -362,6 +372,8 @@ FORGERIES = {
     add: r"/columns/breed holds \['codes', 'extra', 'values'\]",
     put_a_dataset: "a dataset is in the place of a group",
     link: "/columns/other is a soft or external link",
+    name_in_latin_1: "/columns has a name that is not UTF-8",
+    shape_by_nothing: "columns/breed/codes has no shape",
     remove_all: "columns is empty",
     remove_the_group: "/ holds .*, expected .*'columns'",
     replace_the_group: "columns is not a group",

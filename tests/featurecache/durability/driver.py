@@ -1,9 +1,9 @@
 """Runs extractions in separate processes, which may be killed; each prints acknowledged rows at once.
 
 Reads the arguments of one extraction a line, as a JSON list, from standard input, and forks a process for each: a
-fresh process without the time that imports take. Lines of JSON on standard output: ``{"pid": …}``; ``{"committed":
-[hashes]}`` when a commit was acknowledged; ``{"packing": true}``; at the end ``{"ledger": …}`` or ``{"error": …}``,
-then ``{"status": …}``.
+fresh process without the time that imports take, since this one has made a cache of one image before. Lines of JSON on
+standard output: ``{"pid": …}``; ``{"committed": [hashes]}`` when a commit was acknowledged; ``{"packing": true}``; at
+the end ``{"ledger": …}`` or ``{"error": …}``, then ``{"status": …}``.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -107,14 +108,22 @@ def say(**what):
     os.write(1, json.dumps(what).encode() + b"\n")
 
 
+def import_all():
+    """Import what runs import, once, so that every run starts at once: make a cache of one image."""
+    from PIL import Image
+
+    from featurecache import extract
+    from featurecache.backbones.fake import FakeBackbone
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "images").mkdir()
+        Image.new("RGB", (8, 8)).save(Path(folder) / "images" / "one.png")
+        extract(Path(folder) / "images", Path(folder) / "c.h5", backbone=FakeBackbone())
+    assert threading.active_count() == 1
+
+
 def main():
-    import h5py  # noqa: F401 - imported once, here, so that every run starts at once
-    import PIL.Image
-
-    import featurecache.backbones.fake
-    import featurecache.extraction  # noqa: F401
-
-    PIL.Image.init()
+    import_all()
     for line in sys.stdin:
         options = options_of(json.loads(line))
         pid = os.fork()
