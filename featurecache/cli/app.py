@@ -4,7 +4,9 @@ Exit codes: 0 done, 1 an error with one line that names the remedy, 2 wrong usag
 SIGTERM, 129 by SIGHUP. Commands import their libraries when they run, so that ``--help`` is fast.
 """
 
+import atexit
 import errno
+import gc
 import io
 import logging
 import os
@@ -221,6 +223,7 @@ def main() -> None:
     """Run the command line as the main program."""
     _quieten_libraries()
     start_keras_quickly()
+    atexit.register(gc.freeze)  # a million objects of Keras are not looked through once more: the system frees them
     for number, handler in _SIGNALS.items():
         if signal.getsignal(number) == handler:
             signal.signal(number, _interrupt)

@@ -102,6 +102,17 @@ for name in ("keras.src.wrappers", "keras.src.backend.jax", "tensorflow.lite", "
 """
 
 
+def test_no_time_is_spent_at_the_end_on_garbage():
+    program = """
+import atexit, gc
+atexit.register(lambda: print(gc.get_freeze_count() > 0))  # the first that is registered runs last
+from featurecache.cli.app import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
 def test_others_import_what_is_left_out_for_keras(tmp_path, monkeypatch):
     for name in ("sklearn", "jax"):
         (tmp_path / f"{name}.py").write_text("")
