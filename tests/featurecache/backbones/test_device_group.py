@@ -311,6 +311,8 @@ def test_batches_that_no_device_has_memory_for_leave_none_out(gpus, monkeypatch)
 
 MADE_UP = """
 import json, sys
+from featurecache.cli.console.quick_keras import start_keras_quickly
+start_keras_quickly()  # as in commands
 import keras, numpy as np
 import featurecache
 from featurecache.backbones import engines

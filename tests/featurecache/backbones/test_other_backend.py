@@ -12,6 +12,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("jax") is None, rea
 PROGRAM = """
 import json, sys, warnings
 import numpy as np
+from featurecache.cli.console.quick_keras import start_keras_quickly
+start_keras_quickly()  # as in commands
 from featurecache.backbones.catalog import find_network
 from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.weights import resolve_weights

@@ -85,6 +85,9 @@ def extract_and_say(options):
     if options.backbone == "fake":
         network = {"backbone": SlowBackbone()}
     else:
+        from featurecache.cli.console.quick_keras import start_keras_quickly
+
+        start_keras_quickly()
         network = {"backbone": options.backbone, "weights": "random:0", "taps": ["avg_pool"]}
     ledger = []
     try:
