@@ -13,10 +13,10 @@ from featurecache.cluster.driver import ClusterRun
 from featurecache.cluster.ray_workers import RayPool
 from featurecache.errors import OptionError
 from featurecache.images.image_source import threads_for
-from featurecache.images.manifest import Images, manifest_of
+from featurecache.images.manifest import Images
 from featurecache.named_backbone import NamedBackbone
 from featurecache.options import FRAMES, ClusterOptions, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
-from featurecache.preparation import find, open_store, prepare, with_views
+from featurecache.preparation import find, open_store, prepare, read_images
 from featurecache.rows import parts_folder
 from featurecache.run.manifest_run import ManifestRun
 from featurecache.run.progress import Progress
@@ -220,9 +220,7 @@ def extract(
         class_order=class_order,
     )
     found = None if replace else find(cache_path)
-    manifest = with_views(
-        manifest_of(images, options, known_classes=found.classes if found else (), notify=notify), views, found, notify
-    )
+    manifest = read_images(images, options, views, found, notify)
     with ExitStack() as stack:
         pool: RayPool | None = None
         if cluster:

@@ -12,13 +12,13 @@ from featurecache.errors import RecipeError
 from featurecache.format.file_records import FileRecord
 from featurecache.images.decode import DecodeRules
 from featurecache.images.image_source import threads_for
-from featurecache.images.manifest import ImageEntry, Images, Manifest, manifest_of
+from featurecache.images.manifest import ImageEntry, Images, Manifest
 from featurecache.images.names import shown_name
 from featurecache.images.sources import example_of
 from featurecache.notices import Notice, to_dicts
 from featurecache.options import FRAMES, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
 from featurecache.prefetch import ahead
-from featurecache.preparation import find, open_store, prepare, with_views
+from featurecache.preparation import find, open_store, prepare, read_images
 from featurecache.recipe import Difference
 from featurecache.run.known_images import KnownImages
 
@@ -177,9 +177,7 @@ def why(
         class_order=class_order,
     )
     found = None if replace else find(cache_path)
-    manifest = with_views(
-        manifest_of(images, options, known_classes=found.classes if found else (), notify=notify), views, found, notify
-    )
+    manifest = read_images(images, options, views, found, notify)
     try:
         prepared = prepare(found, backbone=backbone, network=network, decode=decode, run=run, download=False)
         known = open_store(cache_path, prepared, run, read_only=True).known
@@ -195,7 +193,8 @@ def why(
     gone = sorted(path for path in known.file_records if path not in present)
     shown = {reason: [shown_name(path) for path in paths] for reason, paths in reasons.items()}
     columns = _changed_columns(manifest, prepared.found.cache if prepared.found else None)
-    return Plan(shown, [shown_name(path) for path in gone], [], manifest.warnings, columns)
+    warnings = (*manifest.warnings, *known.warnings)
+    return Plan(shown, [shown_name(path) for path in gone], [], warnings, columns)
 
 
 def _reasons(manifest: Manifest, known: KnownImages, rules: DecodeRules, run: RunOptions) -> dict[str, list[str]]:

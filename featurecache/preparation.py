@@ -11,12 +11,13 @@ from featurecache.backbones.weights import resolve_weights
 from featurecache.cache import FeatureCache, work_directory
 from featurecache.errors import OptionError, RecipeError, UnknownNameError, WeightsError
 from featurecache.images.decode import DecodeRules
-from featurecache.images.manifest import Manifest
+from featurecache.images.manifest import Images, Manifest, manifest_of
 from featurecache.named_backbone import NamedBackbone, network_of, own_model_path, recipe_of, source_of
 from featurecache.options import (
     MAX_PIXELS,
     NO_VIEWS,
     DecodeOptions,
+    ImageOptions,
     ImagePart,
     NetworkOptions,
     RunOptions,
@@ -96,6 +97,11 @@ class Found:
         """The classes of the cache, in order; none for an unfinished run."""
         return () if self.cache is None else self.cache.classes
 
+    @property
+    def paths(self) -> Iterable[str]:
+        """The paths of the rows of the cache; none for an unfinished run."""
+        return () if self.cache is None else self.cache.index.images["path"]
+
 
 def find(cache_path: Path) -> Found | None:
     """Return the cache at a path, or else its unfinished run; None if there is neither.
@@ -126,18 +132,20 @@ def _found(
     return Found(place, recipe, _weights_of(recipe, environments), limit, part, views, engine, records, cache)
 
 
-def with_views(
-    manifest: Manifest, views: str | None, existing: Found | None, notify: Callable[[str], None]
+def read_images(
+    images: Images, options: ImageOptions, views: str | None, existing: Found | None, notify: Callable[[str], None]
 ) -> Manifest:
-    """Return a manifest with the views that are asked for, or else with those of the cache or unfinished run.
+    """Return the manifest of images, with the views that are asked for, or else those of the cache or unfinished run.
 
     A manifest that has views already keeps them.
 
     Raises
     ------
-    OptionError, ManifestError
-        As `Manifest.with_views`.
+    OptionError, ManifestError, NoImagesError
+        As `manifest_of` and `Manifest.with_views`.
     """
+    known_classes, known_paths = (existing.classes, existing.paths) if existing else ((), ())
+    manifest = manifest_of(images, options, known_classes=known_classes, known_paths=known_paths, notify=notify)
     if views is None:
         views = NO_VIEWS if manifest.views or existing is None else existing.views or NO_VIEWS
         if views != NO_VIEWS and manifest.training_split is None:

@@ -62,6 +62,8 @@ class Code(StrEnum):
     # Images
     DARK_IMAGES = "dark_images"
     """Samples of more than 8 bits use the low bits alone, so that the images become nearly black."""
+    UNREAD_IMAGES = "unread_images"
+    """Images of a cache could not be read for now; they stay as an earlier run found them."""
 
     # An evaluation
     UNDEFINED_SCORE = "undefined_score"

@@ -106,7 +106,7 @@ class ClusterRun(ManifestRun[str]):
         self._committer.wait()
         self._wait_for_records()
         self._add_failures()
-        self._progress.warnings = dark_images(set(self._dark))
+        self._progress.warnings = (*dark_images(set(self._dark)), *self._known.warnings)
         self._measure()
 
     def _inspect(self, entry: ImageEntry) -> tuple[FileRecord, str, str | None]:

@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Final
@@ -71,11 +71,18 @@ def _read_frame(source: ImageSource, path: str, *, max_bytes: int) -> FileConten
 
 
 def with_frames(
-    source: ImageSource, found: Sequence[Found], columns: Mapping[str, Sequence[str]]
+    source: ImageSource, found: Sequence[Found], columns: Mapping[str, Sequence[str]], known: Iterable[str] = ()
 ) -> tuple[list[Found], dict[str, list[str]], list[Ignored]]:
     """Return the images with a row for each further frame, their columns, and what is left out.
 
     The first frame is the row of its file. All columns are repeated; the column `FILE_COLUMN` is added.
+
+    Parameters
+    ----------
+    source, found, columns
+        The images, and their further columns.
+    known
+        The paths of an existing cache. A file that a disk, network or server does not give now has its frames there.
 
     Raises
     ------
@@ -86,16 +93,17 @@ def with_frames(
         raise ManifestError(
             f"the column {taken[0]!r} has the name of the one that frames={FRAMES[1]!r} adds; give it another name"
         )
-    known = {item.path for item in found}
+    listed = {item.path for item in found}
+    counts = _counts(source, [item.path for item in found], _most_frames(known))
     rows: list[Found] = []
     origin: list[int] = []
     files: list[str] = []
     ignored: list[Ignored] = []
-    for number, (item, count) in enumerate(zip(found, _counts(source, [item.path for item in found]), strict=True)):
+    for number, (item, count) in enumerate(zip(found, counts, strict=True)):
         if isinstance(count, str):
             ignored.append(Ignored(item.path, count))
         frames = range(2, 1 + (count if isinstance(count, int) else 1))
-        further = [path for frame in frames[: FRAME_LIMIT - 1] if (path := f"{item.path}#{frame}") not in known]
+        further = [path for frame in frames[: FRAME_LIMIT - 1] if (path := f"{item.path}#{frame}") not in listed]
         if len(frames) >= FRAME_LIMIT:
             ignored.append(Ignored(item.path, f"frames after the first {FRAME_LIMIT:,}"))
         rows += [item, *(item._replace(path=path) for path in further)]
@@ -109,7 +117,16 @@ def _file_of(source: ImageSource, path: str) -> str:
     return path if frame == 1 or source.stat(path) is not None else file
 
 
-def _counts(source: ImageSource, paths: Sequence[str]) -> Iterator[int | str]:
+def _most_frames(paths: Iterable[str]) -> dict[str, int]:
+    """Return the largest number of a frame of each file of which there are several."""
+    most: dict[str, int] = {}
+    for file, frame in map(split_frame, paths):
+        if frame > 1:
+            most[file] = max(frame, most.get(file, 1))
+    return most
+
+
+def _counts(source: ImageSource, paths: Sequence[str], known: Mapping[str, int]) -> Iterator[int | str]:
     """Yield the number of frames of each file, 1 for one that cannot be read, or why they are not counted."""
 
     def count(path: str) -> int | str:
@@ -118,6 +135,8 @@ def _counts(source: ImageSource, paths: Sequence[str]) -> Iterator[int | str]:
         content = source.read(path, max_bytes=byte_limit(MAX_PIXELS))
         if not isinstance(content, Failure):
             return frame_count(content.data, FRAME_LIMIT + 1)
+        if content.code == "unreadable":
+            return known.get(path, 1)
         too_large = content.code == "too_many_bytes"
         return f"further frames of a file above {byte_limit(MAX_PIXELS):,} bytes" if too_large else 1
 

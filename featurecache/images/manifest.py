@@ -227,6 +227,7 @@ def manifest_of(
     options: ImageOptions | None = None,
     *,
     known_classes: Sequence[str] = (),
+    known_paths: Iterable[str] = (),
     notify: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Return a given manifest, or read images as `read_manifest` does; say what was understood.
@@ -237,6 +238,8 @@ def manifest_of(
         How images are read.
     known_classes
         The classes of an existing cache or head, whose order holds if no other is given.
+    known_paths
+        The paths of the rows of an existing cache; see `featurecache.images.frames.with_frames`.
     notify
         Called with one line on the images, and one for each reason why files were left out and for each warning.
 
@@ -250,7 +253,11 @@ def manifest_of(
         If there are no images.
     """
     options = options or ImageOptions()
-    manifest = _checked(images, options) if isinstance(images, Manifest) else _read(images, options, known_classes)
+    manifest = (
+        _checked(images, options)
+        if isinstance(images, Manifest)
+        else _read(images, options, known_classes, known_paths)
+    )
     for line in _said_of(manifest):
         notify(line)
     return manifest
@@ -399,7 +406,10 @@ def read_manifest(
 
 
 def _read(
-    images: str | os.PathLike[str] | DataFrame, options: ImageOptions, known_classes: Sequence[str] = ()
+    images: str | os.PathLike[str] | DataFrame,
+    options: ImageOptions,
+    known_classes: Sequence[str] = (),
+    known_paths: Iterable[str] = (),
 ) -> Manifest:
     """Make the manifest of a folder, archive, table or list, or of files that hold images in a table."""
     ignored: list[Ignored] = []
@@ -421,7 +431,7 @@ def _read(
         found = _label_from_names(name, found)
     if options.frames != FRAMES[0]:
         files = len(found)
-        found, further, left_out = with_frames(source, found, further)
+        found, further, left_out = with_frames(source, found, further, known_paths)
         ignored += left_out
         notes = [*notes, f"{counted(len(found) - files, 'further frame')}"]
     return _number(source, found, ignored, notes, further, class_order=options.class_order, known_classes=known_classes)

@@ -20,12 +20,15 @@ from featurecache.images.failures import Failure
 from featurecache.images.files import FileContent
 from featurecache.images.frames import read_image, stat_image
 from featurecache.images.image_source import ImageSource
+from featurecache.images.names import shown_name
+from featurecache.notices import Notice
 from featurecache.options import ImagePart
 from featurecache.recipe import Recipe
 from featurecache.rows import PartFile
 from featurecache.run.commit_records import CommitRecord
 from featurecache.run.content_set import ContentSet
 from featurecache.storage.files import open_regular
+from featurecache.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class KnownImages:
         self.reasons: dict[str, str] = {}
         self.file_records: dict[str, FileRecord] = {}
         self.part: ImagePart | None = None
+        self._unreached: dict[str, str] = {}  # path to why it could not be read, of images that are known all the same
         self._cached_reasons: frozenset[str] = frozenset()
         self._cached_sources = 0  # the first sources of the places
 
@@ -136,6 +140,8 @@ class KnownImages:
     ) -> tuple[FileRecord, FileContent | None]:
         """Return the file record of an image, and what was read if its content is new and of this part.
 
+        An image that is known stays as it is while a disk, network or server does not answer; see `warnings`.
+
         Parameters
         ----------
         path, source
@@ -145,16 +151,34 @@ class KnownImages:
         rehash
             Read the file even if its size and modification time have not changed.
         """
-        before = self.file_records.get(path)
-        if before and not rehash and self._is_settled(before) and before.still_holds(stat_image(source, path)):
+        before = self.file_records.get(path) if self.has_path(path) else None
+        stat = stat_image(source, path) if before and not rehash else None
+        if before and before.still_holds(stat):
             return before, None
         read = read_image(source, path, max_bytes=max_bytes)
         if isinstance(read, Failure):
+            if before and stat is None and read.code == "unreadable":
+                self._unreached[path] = read.reason
+                return before, None
             return FileRecord(path, UNKNOWN, UNKNOWN, "", read.reason), None
         is_known = read.sha256 in self.places
         reason = "" if is_known else self.reasons.get(read.sha256, "")
         file_record = FileRecord(path, read.size, read.mtime_ns, read.sha256, reason)
         return file_record, None if is_known or reason or self.is_elsewhere(read.sha256) else read
+
+    @property
+    def warnings(self) -> tuple[Notice, ...]:
+        """A warning about images that could not be read and stay as they are; none without such images."""
+        if not self._unreached:
+            return ()
+        first = min(self._unreached)
+        return (
+            Notice(
+                "unread_images",
+                f"{counted(len(self._unreached), 'known image')} could not be read, the first {shown_name(first)} "
+                f"({self._unreached[first]}), and stay as an earlier run found them",
+            ),
+        )
 
     def has_path(self, path: str) -> bool:
         """Whether the content last found at a path has features or is known to fail."""

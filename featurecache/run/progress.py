@@ -74,7 +74,7 @@ class Progress:
     waiting, computing
         Seconds that the network was idle and busy since it was started.
     warnings
-        Warnings about images that were decoded in this run; complete at the end.
+        Warnings about images of this run; complete at the end.
     workers
         The workers of a run with a cluster, those that have ended first.
 

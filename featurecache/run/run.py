@@ -49,7 +49,7 @@ class Run(ManifestRun[NDArray[np.uint8]]):
             for batch in self._batches(inspected):
                 passes.submit(batch)  # an empty one commits what was found at the paths of many known images
             passes.finish()
-        self._progress.warnings = dark_images(self._dark)
+        self._progress.warnings = (*dark_images(self._dark), *self._known.warnings)
         self._measure()
 
     def _count(self, file_record: FileRecord, *, is_new: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from featurecache import FolderSource, Manifest, extract, extraction, planning, read_manifest
+from featurecache import FolderSource, Manifest, extract, extraction, planning, preparation, read_manifest
 from featurecache.cli.app import app
 from featurecache.errors import OptionError, UnknownNameError
 from featurecache.images import decode
@@ -94,7 +94,7 @@ def test_every_option_reaches_the_preparation(monkeypatch, tmp_path, module, use
     assert all(value != DECLARED[name] for name, value in OTHER_VALUES.items())
     groups = []
 
-    def read_options(images, options, *, known_classes, notify):
+    def read_options(images, options, **others):
         groups.append(options)
         return Manifest(FolderSource(images), (ImageEntry("a.png", -1, "train"),), ())
 
@@ -102,7 +102,7 @@ def test_every_option_reaches_the_preparation(monkeypatch, tmp_path, module, use
         groups.extend([network, decode, run])
         raise ReachedError
 
-    monkeypatch.setattr(module, "manifest_of", read_options)
+    monkeypatch.setattr(preparation, "manifest_of", read_options)
     monkeypatch.setattr(module, "prepare", stop)
     with pytest.raises(ReachedError):
         use_case(tmp_path, tmp_path / "c.h5", **OTHER_VALUES)

@@ -215,6 +215,25 @@ def test_unchanged_files_are_read_to_count_frames_alone(scans, tmp_path, monkeyp
     assert sorted(reads) == ["a/one.png", "a/scan.tif", "b/film.webp"]
 
 
+def test_frames_stay_while_their_file_is_out_of_reach(scans, tmp_path, monkeypatch):
+    path, stat, read = tmp_path / "c.h5", FolderSource.stat, FolderSource.read
+    extract(scans, path, backbone=FakeBackbone(), frames="all")
+    before = path.read_bytes()
+    fault = Failure("unreadable", "the disk or network reports a read error")
+
+    def is_lost(name):
+        return name.startswith("a/scan.tif")
+
+    monkeypatch.setattr(FolderSource, "stat", lambda self, name: None if is_lost(name) else stat(self, name))
+    monkeypatch.setattr(
+        FolderSource, "read", lambda self, name, **options: fault if is_lost(name) else read(self, name, **options)
+    )
+    cache = extract(scans, path, backbone=FakeBackbone(), frames="all")
+
+    assert list(cache.paths) == ROWS
+    assert (cache.failures, path.read_bytes()) == ({}, before)
+
+
 def test_a_page_has_views(scans):
     manifest = read_manifest(scans, frames="all").with_views("1:flip")
     path = "a/scan.tif#2#1:flip"

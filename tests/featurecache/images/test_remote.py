@@ -214,6 +214,42 @@ def test_what_failed_is_tried_again_in_the_next_run(web, listed, tmp_path):
     assert web.asked() == ["/train/cats/0.png"]
 
 
+@pytest.mark.parametrize("rehash", [False, True])
+def test_no_row_is_lost_while_a_host_is_out_of_reach(web, listed, rehash, tmp_path):
+    path = tmp_path / "c.h5"
+    extract(listed, path, backbone=FakeBackbone())
+    before = path.read_bytes()
+    web.always = dict.fromkeys(web.files, "closed")
+    assert why(listed, path, backbone=FakeBackbone(), rehash=rehash).to_dict()["reasons"] == {"unchanged": 8}
+
+    cache = extract(listed, path, backbone=FakeBackbone(), rehash=rehash, progress=(found := []).append)
+
+    assert (len(cache), cache.failures, path.read_bytes()) == (8, {}, before)
+    [warning] = found[-1].warnings
+    assert warning.code == "unread_images"
+    assert str(warning) == (
+        f"8 known images could not be read, the first {web.address}{min(web.files)} (the connection failed "
+        "(ServerDisconnectedError), 5 times; it is tried again in the next run), and stay as an earlier run found them"
+    )
+    web.always = {}
+    assert not extract(listed, path, backbone=FakeBackbone(), rehash=rehash).failures
+
+
+def test_a_host_that_is_out_of_reach_gives_failures_for_what_is_new_or_has_changed(web, listed, photos, tmp_path):
+    write_image(photos / "new.png", 50)
+    path, names = tmp_path / "c.h5", sorted(web.files)
+    extract(listed, path, backbone=FakeBackbone())
+    listed.write_text(listed.read_text() + f"{web.address}/new.png cats\n")
+    web.files[names[0]] = (photos / "new.png").read_bytes()
+    web.always = dict.fromkeys([*names, "/new.png"], "closed")
+    web.faults[names[0]] = [None]  # the server gives another tag, but not the file
+
+    cache = extract(listed, path, backbone=FakeBackbone())
+
+    assert sorted(cache.failures) == sorted([web.address + names[0], f"{web.address}/new.png"])
+    assert len(cache) == 7
+
+
 def test_redirects_are_followed(web):
     web.files = {"/b.png": b"123"}
     web.always = {"/a.png": (302, {"Location": "/b.png"}), "/circle.png": (302, {"Location": "/circle.png"})}
