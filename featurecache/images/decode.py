@@ -372,10 +372,11 @@ def _read(data: bytes, wanted: _Wanted) -> Image.Image:
 def _upright(data: bytes, kind: str, wanted: _Wanted) -> Image.Image:
     """Return the whole upright image in mode RGB, without another attempt; ``kind`` is its format."""
     image = _READERS[kind](io.BytesIO(data), "")
-    _check_pixels(image.size, wanted.max_pixels)
+    if kind != "TIFF":  # later frames are drawn on the first one; a page stands alone
+        _check_pixels(image.size, wanted.max_pixels)
     if wanted.frame > 1:
         _seek(image, kind, wanted.frame)
-        _check_pixels(image.size, wanted.max_pixels)
+    _check_pixels(image.size, wanted.max_pixels)
     if wanted.draft and kind == "JPEG":
         image.draft(None, (wanted.draft, wanted.draft))
     rgb = _to_rgb(image, data, wanted.on_dark)

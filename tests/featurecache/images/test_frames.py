@@ -266,6 +266,17 @@ def test_each_page_has_its_own_size_and_limit(tmp_path):
     assert shrink(content.data, 100, frame=content.frame).shape == (90, 90, 3)
 
 
+def test_a_page_has_pixels_whatever_the_size_of_the_first(tmp_path):
+    first, second = Image.new("L", (90, 90)), Image.new("L", (9, 9))
+    first.save(tmp_path / "x.tif", save_all=True, append_images=[second])
+    rules = DecodeRules((8, 8), max_pixels=8000)
+    content = read_image(FolderSource(tmp_path), "x.tif#2", max_bytes=MB)
+
+    assert decode(content.data, rules, frame=content.frame).shape == (8, 8, 3)
+    assert decode(content.data, rules).code == "too_many_pixels"
+    assert decode(saved(pages(2), "GIF"), DecodeRules((8, 8), max_pixels=9), frame=2).code == "too_many_pixels"
+
+
 def test_samples_of_a_later_page_are_scaled_by_its_own_depth(tmp_path):
     first, second = Image.new("L", (SIDE, SIDE)), Image.fromarray(np.full((SIDE, SIDE), 3 << 8, np.uint16))
     first.save(tmp_path / "x.tif", save_all=True, append_images=[second])
