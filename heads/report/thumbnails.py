@@ -66,7 +66,7 @@ class Originals:
         What the images are read from; None if that is not known.
     sha256
         Path (the file's name, or its form of `featurecache.encode_name`) to the SHA-256 of the file's bytes, 64
-        hexadecimal digits.
+        hexadecimal digits; of a frame or a view to its own.
     max_pixels
         A larger image has no thumbnail; that of a cache is the limit of its extraction.
 
@@ -88,9 +88,8 @@ class Originals:
         An address is asked only if it is given: a cache of somebody else may record any.
         """
         source = recorded_source(cache.made_by.images) if images is None else open_source(images)
-        rows = cache.features(min(cache.taps, key=lambda tap: cache.taps[tap]))  # any tap has all images
-        contents = dict(zip(rows.paths, rows.sha256, strict=True))
-        return cls(source, contents, cache.made_by.pixel_limit)
+        contents = cache.index.images["sha256"].astype(str).tolist()
+        return cls(source, dict(zip(cache.paths.tolist(), contents, strict=True)), cache.made_by.pixel_limit)
 
     def thumbnail(self, path: str, side: int = SIDE) -> Thumbnail:
         """Return an image made small, or the reason why there is none; no file makes it raise.
@@ -111,7 +110,7 @@ class Originals:
         pixels = (
             content
             if isinstance(content, Failure)
-            else shrink(content.data, side, max_pixels=self.max_pixels, frame=content.frame)
+            else shrink(content.data, side, max_pixels=self.max_pixels, frame=content.frame, view=content.view)
         )
         if isinstance(pixels, Failure):
             return Thumbnail(None, 0, 0, pixels.reason)

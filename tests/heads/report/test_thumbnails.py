@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featurecache import extract
+from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import OptionError
 from featurecache.images.decode import shrink
 from featurecache.images.sources import FolderSource
@@ -164,3 +166,16 @@ def test_a_cache_knows_where_its_images_lay(make_cache, make_features, blobs, tm
     assert Originals.from_cache(cache, tmp_path / "moved").source == FolderSource(tmp_path / "moved")
     assert Originals.from_cache(cache, str(tmp_path / "moved")).source == FolderSource(tmp_path / "moved")
     assert Originals.from_cache(make_cache(wide)).source is None
+
+
+def test_a_view_is_shown_as_the_network_saw_it(tmp_path):
+    sides = np.zeros((8, 8, 3), np.uint8)
+    sides[:, :4] = 255
+    Image.fromarray(sides).save(tmp_path / "a.png")
+    cache = extract(tmp_path, tmp_path / "c.h5", backbone=FakeBackbone(), views="1:flip")
+    originals = Originals.from_cache(cache)
+
+    image, view = (np.asarray(opened(originals.thumbnail(path))) for path in ("a.png", "a.png#1:flip"))
+
+    assert image[4, 1].min() > 150 + int(image[4, 6].max())
+    assert view[4, 6].min() > 150 + int(view[4, 1].max())
