@@ -18,7 +18,7 @@ from featurecache.images.failures import Ignored
 from featurecache.images.folder import TABLE_REMEDY, arrange, is_folder, nothing_in, walk, why_ignored
 from featurecache.images.frames import with_frames
 from featurecache.images.image_source import ImageSource
-from featurecache.images.names import encode_name, shown_name
+from featurecache.images.names import encode_name, shown_name, split_frame
 from featurecache.images.remote import RemoteSource
 from featurecache.images.sources import FolderSource, open_source
 from featurecache.images.splits import SPLITS
@@ -459,7 +459,8 @@ def _opened(
     source = open_source(address_of(str(images)) or location)
     table = source.table()
     if options.root is not None:
-        raise ManifestError(f"the images of {images} are in it; leave out the root {options.root}")
+        root = address_of(options.root) or options.root
+        raise ManifestError(f"the images of {images} are in it; leave out the root {root}")
     if table is not None and options.path_column:
         raise ManifestError(f"paths in {location} are the numbers of its rows; leave out {options.path_column!r}")
     return table, location, source
@@ -532,7 +533,8 @@ def _at_addresses(addresses: Sequence[str]) -> Manifest:
     ignored: list[Ignored] = []
     for address in addresses:
         name = encode_name(address.encode("utf-8", "surrogateescape"))
-        if address.startswith(WEB) or not why_ignored(posixpath.basename(address).encode()):
+        file, _ = split_frame(View.split_path(address)[0])
+        if address.startswith(WEB) or not why_ignored(posixpath.basename(file).encode()):
             shown[name] = None
             continue
         inside, left_out = RemoteSource(address).list_images()

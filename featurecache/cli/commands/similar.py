@@ -71,10 +71,12 @@ def similar(
 
 def _given(found: "Similar") -> "Originals":
     """Return access to the images that were given."""
-    from featurecache import FolderSource
+    from featurecache import FolderSource, open_source
     from heads import Originals
 
-    return Originals(FolderSource(Path(), confined=False), found.given)
+    scheme, mark, _ = next(iter(found.given), "").partition("://")  # all are at addresses, or none
+    source = open_source(scheme + mark) if mark else FolderSource(Path(), confined=False)
+    return Originals(source, found.given)
 
 
 def print_similar(found: "Similar") -> None:

@@ -25,6 +25,7 @@ from featurecache import (
     why,
 )
 from featurecache.backbones.fake import FakeBackbone
+from featurecache.cli.commands.similar import _given
 from featurecache.errors import ManifestError, NoImagesError
 from featurecache.images import remote_stores
 from featurecache.images.addresses import address_of
@@ -306,6 +307,9 @@ def test_reports_verify_and_predict_read_addresses(web, listed, monkeypatch, tmp
     web.requests.clear()
     assert "is an address" in heads.Originals.from_cache(cache).thumbnail(path).missing
     assert web.requests == []  # nobody has named the host
+    found = heads.similar(cache, path, tap="features", backbone=FakeBackbone())
+    assert _given(found).thumbnail(path).jpeg
+    web.requests.clear()
     originals = heads.Originals.from_cache(cache, "http://")
     assert originals.thumbnail(path).jpeg is not None
     with monkeypatch.context() as patched:
@@ -631,6 +635,20 @@ def test_predict_takes_objects_and_folders_of_buckets(bucket, photos, tmp_path):
     places = ["s3://photos/cats", "s3://photos/dogs/0.png"]
     rows, failures = features_of(cache, places, "features", backbone=CountingBackbone(stop_after=0))
     assert rows.paths.tolist() == [*(f"s3://photos/cats/{n}.png" for n in range(2)), "s3://photos/dogs/0.png"]
+    assert failures == {}
+
+
+def test_predict_takes_frames_of_objects(bucket, photos, tmp_path):
+    client, _ = bucket
+    upload(client, photos / "train")
+    pages = [Image.new("RGB", (8, 8), (40 * n, 0, 0)) for n in range(2)]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    client.upload_file(str(tmp_path / "scan.tif"), "photos", "scan.tif")
+    cache = extract("s3://photos/cats", tmp_path / "c.h5", backbone=FakeBackbone())
+
+    rows, failures = features_of(cache, ["s3://photos/scan.tif#2"], "features", backbone=FakeBackbone())
+
+    assert rows.paths.tolist() == ["s3://photos/scan.tif#2"]
     assert failures == {}
 
 
