@@ -1,9 +1,10 @@
 """Images in buckets and on the web as a source: folders of buckets, and addresses that a table lists."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from featurecache.errors import ManifestError
@@ -14,6 +15,8 @@ from featurecache.images.folder import why_ignored
 from featurecache.images.image_source import ImageSource
 from featurecache.images.names import decode_name, encode_name, shown_name
 from featurecache.images.remote_stores import AT_ONCE, Store, store_of
+
+Answer = TypeVar("Answer")
 
 _NO_FOLDER = "a name with an empty part, . or .., which no folder can have"
 _WHOLE_FILES = (".zip", ".tar", ".gz", ".tgz", ".parquet", ".arrow", ".csv", ".tsv", ".txt")
@@ -37,7 +40,8 @@ class RemoteSource(ImageSource):
     """Images at addresses.
 
     An unchanged image is known by its size and its entity tag: `stat` gives a number of the tag in the place of the
-    time.
+    time. Threads that ask for one image at the same time, as for the frames of a file and the views of an image, share one
+    request.
 
     Parameters
     ----------
@@ -54,6 +58,7 @@ class RemoteSource(ImageSource):
 
     address: str
     _listing: _Listing = field(default_factory=_Listing, repr=False, compare=False)
+    _asking: dict[object, Future[Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of_addresses(cls, addresses: Sequence[str]) -> Self:
@@ -78,11 +83,7 @@ class RemoteSource(ImageSource):
         """Return the size and a number of the entity tag: soon after listing as listed, then as the server has them."""
         if (listed := self._listing.images.get(path)) and time.monotonic() < self._listing.until:
             return listed
-        try:
-            store, place = self._place(path)
-            return store.stat(place)
-        except UnusableImageError:
-            return None
+        return self._shared(path, lambda: self._stat(path))
 
     def read(self, path: str, *, max_bytes: int) -> FileContent | Failure:
         """Read an image, or return a failure.
@@ -92,12 +93,7 @@ class RemoteSource(ImageSource):
         ManifestError
             If a bucket does not answer any more, or a package is missing.
         """
-        try:
-            store, place = self._place(path)
-            data, stat = store.read(place, max_bytes)
-        except UnusableImageError as e:
-            return e.failure
-        return content_of(data, max_bytes=max_bytes, mtime_ns=stat.mtime_ns if stat else -1)
+        return self._shared((path, max_bytes), lambda: self._read(path, max_bytes))
 
     def list_images(self) -> tuple[list[str], list[Ignored]]:
         """Return the paths of the images in a folder of a bucket, and of ignored objects.
@@ -157,6 +153,34 @@ class RemoteSource(ImageSource):
     def locate(self, path: str) -> str:
         """Return the address of an image."""
         return f"{self.address}/{shown_name(path)}" if self._is_root else shown_name(path)
+
+    def _shared(self, key: object, request: Callable[[], Answer]) -> Answer:
+        """Return the answer of a request, or that of the same one which another thread is waiting for."""
+        own: Future[Answer] = Future()
+        first = self._asking.setdefault(key, own)
+        if first is own:
+            try:
+                own.set_result(request())
+            except BaseException as e:  # noqa: BLE001 - each thread that waits raises it
+                own.set_exception(e)
+            finally:
+                del self._asking[key]
+        return first.result()
+
+    def _stat(self, path: str) -> Stat | None:
+        try:
+            store, place = self._place(path)
+            return store.stat(place)
+        except UnusableImageError:
+            return None
+
+    def _read(self, path: str, max_bytes: int) -> FileContent | Failure:
+        try:
+            store, place = self._place(path)
+            data, stat = store.read(place, max_bytes)
+        except UnusableImageError as e:
+            return e.failure
+        return content_of(data, max_bytes=max_bytes, mtime_ns=stat.mtime_ns if stat else -1)
 
     @property
     def _is_root(self) -> bool:

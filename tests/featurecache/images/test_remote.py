@@ -4,6 +4,7 @@ import json
 import pickle
 import sys
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -729,6 +730,31 @@ def test_a_missing_package_is_named(new_stores, monkeypatch):
 def test_many_images_are_read_at_the_same_time(web, listed, tmp_path):
     web.barrier = threading.Barrier(8)  # no answer before all eight are asked for
     assert extract(listed, tmp_path / "c.h5", backbone=FakeBackbone()).failures == {}
+
+
+def test_threads_that_want_one_image_share_a_request(web, monkeypatch):
+    web.files = {"/a.png": b"1"}
+    source, address, read = open_source("http://"), f"{web.address}/a.png", remote_stores.Store.read
+    waiting = threading.Event()
+    result = Future.result
+
+    def read_once_another_waits(store, *arguments):
+        others.append(pool.submit(source.read, address, max_bytes=LIMIT))
+        assert waiting.wait(60)
+        return read(store, *arguments)
+
+    def wait(future):
+        waiting.set()
+        return result(future)
+
+    others = []
+    monkeypatch.setattr(remote_stores.Store, "read", read_once_another_waits)
+    monkeypatch.setattr("featurecache.images.remote.Future.result", wait)
+    with ThreadPoolExecutor(2) as pool:
+        content = result(pool.submit(source.read, address, max_bytes=LIMIT))
+        assert result(others[0]) is content
+    assert web.asked() == ["/a.png"]
+    assert len(others) == 1
 
 
 def test_addresses_can_be_given_in_python(web):
