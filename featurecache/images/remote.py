@@ -40,8 +40,8 @@ class RemoteSource(ImageSource):
     """Images at addresses.
 
     An unchanged image is known by its size and its entity tag: `stat` gives a number of the tag in the place of the
-    time. Threads that ask for one image at the same time, as for the frames of a file and the views of an image, share one
-    request.
+    time. Threads that ask for one image at the same time, as for the frames of a file and the views of an image, share
+    one request.
 
     Parameters
     ----------
