@@ -157,7 +157,7 @@ class RemoteSource(ImageSource):
     def _shared(self, key: object, request: Callable[[], Answer]) -> Answer:
         """Return the answer of a request, or that of the same one which another thread is waiting for."""
         own: Future[Answer] = Future()
-        first = self._asking.setdefault(key, own)
+        first: Future[Answer] = self._asking.setdefault(key, own)
         if first is own:
             try:
                 own.set_result(request())
