@@ -263,7 +263,7 @@ def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
         FILE_SYSTEM.make_directory(temporary)
         try:
             for name, data in files.items():
-                publish(temporary / name, data)
+                _publish_in(temporary, name, data, path)
             name_directory(temporary, path)
         except BaseException:
             with suppress(OSError):
@@ -273,6 +273,16 @@ def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
         raise
     except OSError as e:
         raise output_error(path, e) from e
+
+
+def _publish_in(temporary: Path, name: str, data: bytes, path: Path) -> None:
+    """Publish a file in a directory that will have another path; errors name that."""
+    try:
+        publish(temporary / name, data)
+    except OutputError as e:
+        if isinstance(e.__cause__, OSError):
+            raise output_error(path / name, e.__cause__, len(data)) from e.__cause__
+        raise
 
 
 def name_directory(made: Path, path: Path) -> None:
