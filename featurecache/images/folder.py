@@ -153,7 +153,12 @@ def arrange(root: Path | str, images: Collection[str]) -> tuple[list[Found], lis
     shown = dict(zip(names, shown_names(names), strict=True))
     if any(name != other for name, other in shown.items()):
         found = [item if item.label is None else item._replace(label=shown[item.label]) for item in found]
-    return found, spellings_read(splits)
+    notes = spellings_read(splits)
+    if len(names) == 1 and not splits:
+        below = {part[1] if len(part) > 2 else "" for part in (path.split("/", 2) for path in images)}  # noqa: PLR2004
+        if len(below) > 1 and "" not in below:  # as in archives of one folder
+            notes = [*notes, f"for the classes {listed(map(shown_name, below))} give {root}/{names[0]}"]
+    return found, notes
 
 
 def _check_splits(root: Path | str, folders: set[str], splits: dict[str, str]) -> None:

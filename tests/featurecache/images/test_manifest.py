@@ -116,6 +116,24 @@ def test_images_may_lie_deeper_in_a_class(tmp_path):
     assert rows(read_manifest(tmp_path / "two")) == [("cats/tabby/a.jpg", "cats", "")]
 
 
+@pytest.mark.parametrize(
+    ("paths", "is_said"),
+    [
+        (("pets/cats/a.jpg", "pets/dogs/b.jpg"), True),
+        (("pets/cats/a.jpg", "pets/cats/b.jpg"), False),
+        (("pets/cats/a.jpg", "pets/dogs/b.jpg", "pets/c.jpg"), False),
+        (("pets/cats/a.jpg", "pets/dogs/b.jpg", "birds/c.jpg"), False),
+        (("train/pets/cats/a.jpg", "train/pets/dogs/b.jpg"), False),
+        (("train/cats/1/a.jpg", "train/dogs/2/b.jpg"), False),
+    ],
+)
+def test_one_folder_around_the_class_folders_is_said(tmp_path, paths, is_said):
+    place = tmp_path / "photos"
+    said = read_manifest(make(place, *paths)).notes
+
+    assert said == ((f"for the classes 'cats', 'dogs' give {place}/pets",) if is_said else ())
+
+
 @pytest.mark.parametrize("spelling", ["valid", "validation", "val", "Validation", "VAL"])
 def test_spellings_of_valid(tmp_path, spelling):
     make(tmp_path, "Train/cats/a.jpg", f"{spelling}/cats/b.jpg")
