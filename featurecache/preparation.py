@@ -12,8 +12,10 @@ from featurecache.cache import FeatureCache, work_directory
 from featurecache.errors import OptionError, RecipeError, UnknownNameError, WeightsError
 from featurecache.images.decode import DecodeRules
 from featurecache.images.manifest import Images, Manifest, manifest_of
+from featurecache.images.names import split_frame
 from featurecache.named_backbone import NamedBackbone, network_of, own_model_path, recipe_of, source_of
 from featurecache.options import (
+    FRAMES,
     MAX_PIXELS,
     NO_VIEWS,
     DecodeOptions,
@@ -146,6 +148,14 @@ def read_images(
     """
     known_classes, known_paths = (existing.classes, existing.paths) if existing else ((), ())
     manifest = manifest_of(images, options, known_classes=known_classes, known_paths=known_paths, notify=notify)
+    frames = {path for path in known_paths if "#" in path and split_frame(path)[1] > 1}
+    if frames and options.frames == FRAMES[0]:
+        gone = frames.difference(entry.path for entry in manifest.entries)
+        if gone:
+            notify(
+                f"warning: the cache loses {counted(len(gone), 'row')} of further frames; frames={FRAMES[1]!r} "
+                f"(--frames {FRAMES[1]}) keeps them"
+            )
     if views is None:
         views = NO_VIEWS if manifest.views or existing is None else existing.views or NO_VIEWS
         if views != NO_VIEWS and manifest.training_split is None:

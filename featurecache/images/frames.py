@@ -120,7 +120,7 @@ def _file_of(source: ImageSource, path: str) -> str:
 def _most_frames(paths: Iterable[str]) -> dict[str, int]:
     """Return the largest number of a frame of each file of which there are several."""
     most: dict[str, int] = {}
-    for file, frame in map(split_frame, paths):
+    for file, frame in map(split_frame, (path for path in paths if "#" in path)):
         if frame > 1:
             most[file] = max(frame, most.get(file, 1))
     return most

@@ -215,6 +215,18 @@ def test_unchanged_files_are_read_to_count_frames_alone(scans, tmp_path, monkeyp
     assert sorted(reads) == ["a/one.png", "a/scan.tif", "b/film.webp"]
 
 
+def test_frames_that_leave_a_cache_are_said(scans, tmp_path):
+    path, said = tmp_path / "c.h5", []
+    extract(scans, path, backbone=FakeBackbone(), frames="all")
+    (scans / "b" / "film.webp").unlink()
+    extract(scans, path, backbone=FakeBackbone(), frames="all", notify=said.append)
+    assert not any("loses" in line for line in said)
+
+    assert len(extract(scans, path, backbone=FakeBackbone(), notify=said.append)) == 3
+
+    assert "warning: the cache loses 2 rows of further frames; frames='all' (--frames all) keeps them" in said
+
+
 def test_frames_stay_while_their_file_is_out_of_reach(scans, tmp_path, monkeypatch):
     path, stat, read = tmp_path / "c.h5", FolderSource.stat, FolderSource.read
     extract(scans, path, backbone=FakeBackbone(), frames="all")
