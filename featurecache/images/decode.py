@@ -8,14 +8,13 @@ An image that cannot be used is a `Failure` with a reason, never an exception. C
 
 import io
 import logging
-import math
 import re
 import warnings
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +37,8 @@ from featurecache.errors import OptionError
 from featurecache.images.failures import Failure, UnusableImageError, check_bytes, one_line
 from featurecache.images.formats import format_of, what_else
 from featurecache.images.names import shown_name
-from featurecache.images.structure import has_defined_alpha, jpeg2000_depths, what_is_missing, without_metadata
+from featurecache.images.rgb import to_rgb
+from featurecache.images.structure import what_is_missing, without_metadata
 from featurecache.images.views import DrawnView
 from featurecache.notices import Notice
 from featurecache.options import FILTERS, MAX_PIXELS, RESIZES, DecodeOptions
@@ -86,13 +86,7 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_OPAQUE = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
-_TRANSPARENT = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
-_VALUES = 256  # of an 8-bit sample
-_DARK = 64  # of these: the top two bits of all samples are 0
-_FULL_RANGE = 65_535  # the largest 16-bit sample
 _GAP = 2  # a cheap reduction may go down to this multiple of the final side; Pillow recommends 2 or 3
-_WHITE = (255, 255, 255)
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -103,9 +97,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PNG_DEPTH_OFFSET = 24  # of the byte that holds the bits per sample, in every PNG file
-_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_BANDS, _TIFF_SAMPLE_FORMAT = 258, 259, 262, 277, 339
-_TIFF_WHITE_IS_ZERO, _BIG_TIFF = 0, 43
+_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_BANDS, _TIFF_SAMPLE_FORMAT = 258, 259, 277, 339
+_BIG_TIFF = 43
 _BOMB_PIXELS = re.compile(r"Image size \((\d+) pixels\)")
 _NOT_READ = re.compile(r"cannot handle|[Uu]nsupported|not (?:yet )?supported|not installed|not available")
 _SAYS_NOTHING = re.compile(r"not identified|not an? |cannot load")
@@ -379,7 +372,7 @@ def _upright(data: bytes, kind: str, wanted: _Wanted) -> Image.Image:
     _check_pixels(image.size, wanted.max_pixels)
     if wanted.draft and kind == "JPEG":
         image.draft(None, (wanted.draft, wanted.draft))
-    rgb = _to_rgb(image, data, wanted.on_dark)
+    rgb = to_rgb(image, data, wanted.on_dark)
     if missing := what_is_missing(data, kind):
         raise UnusableImageError("damaged", f"a broken {kind} file: {missing}")
     turn = None if kind == "HEIF" else _turn(image)  # libheif turns, as the file says besides its EXIF
@@ -407,121 +400,6 @@ def _check_pixels(size: tuple[int, int], limit: int) -> None:
 
 def _too_many_pixels(pixels: int, limit: int) -> str:
     return f"{pixels:,} pixels are more than the limit of {limit:,}; --max-pixels raises it"
-
-
-def _to_rgb(image: PillowFile.ImageFile, data: bytes, on_dark: Callable[[], object]) -> Image.Image:
-    """Load all pixels and convert them to mode RGB."""
-    if isinstance(image, PpmImagePlugin.PpmImageFile) and image.tile[0].codec_name == "ppm":
-        return _scaled_to_rgb(image, data, on_dark)
-    depths = jpeg2000_depths(data) if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile) else ()
-    if depths:
-        _check_jpeg2000(image, depths, data)
-    transparency = image.info.get("transparency")  # a PNG text chunk after the pixels may overwrite it
-    image.load()
-    image.info.pop("transparency", None)
-    mode, bits = image.mode, _bits(image, data, depths)
-    if mode.startswith("I;16") or (mode == "I" and isinstance(image, PpmImagePlugin.PpmImageFile)):
-        return _grey16_to_rgb(image, bits, transparency, on_dark)
-    if mode in {"RGB", "RGBA"} and bits > 8 and 0 < np.array(image.getextrema())[:3].max() < _DARK:  # noqa: PLR2004
-        on_dark()
-    if mode == "P" and isinstance(transparency, int | bytes):
-        image.info["transparency"] = transparency
-        return _over_white(image)
-    if mode in _TRANSPARENT or (mode == "P" and image.palette is not None and image.palette.mode == "RGBA"):
-        return _over_white(image)
-    if mode not in _OPAQUE:
-        kind = {"I": "32-bit or signed integer", "F": "floating-point"}.get(mode, "unknown")
-        raise UnusableImageError(
-            "unsupported",
-            f"{kind} pixels (mode {mode}) have no defined brightness scale; convert the image to 8 bits",
-        )
-    rgb = image if mode == "RGB" else image.convert("RGB")
-    if depths and min(depths) < 8:  # noqa: PLR2004
-        rgb = _stretched(rgb, depths)
-    if mode != "P" and isinstance(transparency, int | tuple):
-        return _key_to_white(rgb, transparency, bits)
-    return rgb
-
-
-def _bits(image: PillowFile.ImageFile, data: bytes, depths: tuple[int, ...]) -> int:
-    """Return the bits per sample of a PNG or TIFF file; those of Pillow's samples for other formats.
-
-    ``depths`` are those of a JPEG 2000 file, whose grey samples Pillow scales by their depth.
-    """
-    if isinstance(image, PngImagePlugin.PngImageFile):
-        return 16 if image.mode == "I;16" else data[_PNG_DEPTH_OFFSET]
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return int(max(image.tag_v2.get(_TIFF_BITS, (1,))))
-    # Pillow has scaled samples of Netpbm, JPEG 2000 and HEIF files by the maximum or the depth that the file states.
-    return 16 if image.mode in {"I", "I;16"} else max(depths, default=8)
-
-
-def _check_jpeg2000(image: PillowFile.ImageFile, depths: tuple[int, ...], data: bytes) -> None:
-    """Raise `UnusableImageError` for samples whose meaning is not defined, or that Pillow does not scale."""
-    reason = ""
-    if min(depths, default=0) < 1:
-        reason = "signed samples"
-    elif image.mode in _TRANSPARENT and not has_defined_alpha(data, len(depths)):
-        reason = f"{counted(len(depths), 'band')}, of which none is defined as opacity"
-    elif image.mode not in {"L", "RGB"} and min(depths) < 8:  # noqa: PLR2004
-        reason = f"{min(depths)} bits with a palette, opacity or CMYK"
-    if reason:
-        raise UnusableImageError("unsupported", f"a JPEG2000 file of {reason}, which is not read; save it as 8-bit RGB")
-
-
-def _stretched(rgb: Image.Image, depths: tuple[int, ...]) -> Image.Image:
-    """Scale samples of less than 8 bits to the whole range; Pillow has shifted those of a JPEG 2000 file only."""
-    tables: list[int] = []
-    for depth in depths * (3 // len(depths)):
-        bits = min(depth, 8)
-        tables += ((value >> 8 - bits) * 255 // ((1 << bits) - 1) for value in range(_VALUES))
-    return rgb.point(tables)
-
-
-def _scaled_to_rgb(image: PillowFile.ImageFile, data: bytes, on_dark: Callable[[], object]) -> Image.Image:
-    """Scale the samples of a binary Netpbm file by the maximum that it states; Pillow takes a microsecond for each."""
-    _, _, start, description = image.tile[0]
-    mode, maximum = cast("tuple[str, int]", description)
-    shape = (image.height, image.width, len(mode))
-    samples = np.frombuffer(data, np.dtype(">u2" if maximum >= _VALUES else "u1"), math.prod(shape), start)
-    scaled = np.multiply(samples, _FULL_RANGE / maximum / _VALUES, dtype=np.float32)
-    pixels = scaled.clip(max=_VALUES - 1).astype(np.uint8)
-    if maximum == _FULL_RANGE and 0 < pixels.max() < _DARK:
-        on_dark()
-    return Image.fromarray(pixels.reshape(shape if mode == "RGB" else shape[:2])).convert("RGB")
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    """Blend an image with transparency with white."""
-    # Pillow converts premultiplied grey correctly only to grey with alpha; other conversions drop the alpha silently.
-    rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
-    canvas = Image.new("RGB", rgba.size, _WHITE)
-    canvas.paste(rgba, mask=rgba)
-    return canvas
-
-
-def _key_to_white(rgb: Image.Image, key: int | tuple[int, ...], bits: int) -> Image.Image:
-    """Make the pixels of one transparent colour white; ``key`` is given in samples of ``bits`` bits."""
-    samples = np.array(key if isinstance(key, tuple) else (key,) * 3, dtype=np.int64)
-    colour = samples >> 8 if bits == 16 else samples * 255 // ((1 << bits) - 1)  # noqa: PLR2004
-    pixels = np.array(rgb)
-    pixels[(pixels == colour).all(axis=2)] = 255
-    return Image.fromarray(pixels)
-
-
-def _grey16_to_rgb(
-    image: PillowFile.ImageFile, bits: int, transparency: object, on_dark: Callable[[], object]
-) -> Image.Image:
-    """Reduce 16-bit grey samples (in TIFF also 12-bit) to 8 bits by dropping the low bits."""
-    values: NDArray[np.integer] = np.asarray(image)
-    grey = (values >> (bits - 8)).astype(np.uint8)
-    if grey.max() < _DARK and values.any():
-        on_dark()
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO:
-        grey = 255 - grey  # Pillow applies this to 8 bits only
-    if isinstance(transparency, int):
-        grey[values == transparency] = 255
-    return Image.fromarray(grey).convert("RGB")
 
 
 def _turn(image: PillowFile.ImageFile) -> Image.Transpose | None:
