@@ -61,15 +61,35 @@ def weights_of():
     return find
 
 
+def vgg_of_size(row, side):
+    """Return the row of a VGG network for images of ``side`` x ``side`` pixels."""
+    maps = {tap: width * side**2 // 224**2 for tap, width in row.taps.items() if tap.startswith(("block", "flatten"))}
+    return replace(row, input_size=(side, side), taps=row.taps | maps)
+
+
+@pytest.fixture(scope="session")
+def smaller_vgg(weights_of):
+    """Return a function from a VGG network's name to its row for images of 64 x 64 pixels, and its weights.
+
+    Its first dense layer has a twelfth of the weights. The numba engine needs larger images.
+    """
+
+    def find(name):
+        row, weights = weights_of(name)
+        return vgg_of_size(row, 64), weights
+
+    return find
+
+
 @pytest.fixture(scope="session")
 def small_vgg16(weights_of):
     """Return VGG16 for images of 128 x 128 pixels, with few units in its dense layers, and its weights.
 
     Only the numba engine runs it: in a tenth of the time and memory, through the same code.
     """
-    vgg16, weights = weights_of("vgg16")
-    maps = {tap: width * 128**2 // 224**2 for tap, width in vgg16.taps.items() if tap.startswith(("block", "flatten"))}
-    return replace(vgg16, input_size=(128, 128), taps=vgg16.taps | maps | {"fc1": 64, "fc2": 64}), weights
+    row, weights = weights_of("vgg16")
+    row = vgg_of_size(row, 128)
+    return replace(row, taps=row.taps | {"fc1": 64, "fc2": 64}), weights
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""VGG16 with random weights against plain NumPy, and against Keras's own network."""
+"""VGG16 with random weights against plain NumPy, and against Keras's own network, on images of 64 x 64 pixels."""
 
 import numpy as np
 import pytest
@@ -53,26 +53,26 @@ def vgg16_in_numpy(images, weights):
 
 @pytest.fixture(scope="module")
 def images(photographs):
-    return photographs(3)[1:]
+    return photographs(3, (64, 64))[1:]
 
 
 @pytest.fixture(scope="module")
-def features(weights_of, images, release_memory):
-    found = KerasBackbone(*weights_of("vgg16"), taps=TAPS, batch_size=2).forward(images)
+def features(smaller_vgg, images, release_memory):
+    found = KerasBackbone(*smaller_vgg("vgg16"), taps=TAPS, batch_size=2).forward(images)
     release_memory()
     return found
 
 
 @pytest.fixture(scope="module")
-def keras_network(weights_of, tmp_path_factory, release_memory):
+def keras_network(smaller_vgg, tmp_path_factory, release_memory):
     """Keras's network with its own softmax, and the same weights; by way of a file, so that one is there at a time."""
     import keras
 
     path = tmp_path_factory.mktemp("fidelity") / "vgg16.weights.h5"
-    build(*weights_of("vgg16")).save_weights(path)
+    build(*smaller_vgg("vgg16")).save_weights(path)
     release_memory()
     with keras.utils.custom_object_scope({"glorot_uniform": keras.initializers.Zeros}):  # drawing takes 800 MB
-        network = keras.applications.VGG16(weights=str(path))
+        network = keras.applications.VGG16(weights=str(path), input_shape=(64, 64, 3))
     path.unlink()
     release_memory()
     return network

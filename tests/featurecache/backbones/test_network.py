@@ -147,8 +147,8 @@ def test_description_of_other_networks(name):
         ("mobilenet_v3_small", "predictions"),
     ],
 )
-def test_a_model_from_pixels_gives_what_the_engine_gives(name, tap, weights_of, photographs):
-    row, weights = weights_of(name)
+def test_a_model_from_pixels_gives_what_the_engine_gives(name, tap, weights_of, smaller_vgg, photographs):
+    row, weights = smaller_vgg(name) if name in LARGE else weights_of(name)
     row = of_size(row)
     images = photographs(3, row.input_size)
     expected = KerasBackbone(row, weights, taps=(tap,), batch_size=3).forward(images)[tap]

@@ -20,14 +20,17 @@ PACKING_WRITES = 8
 
 
 def steps_to_kill_at(trace):
-    """Return (step, half) for every kind of step, early and late in a run, and for every step of packing."""
+    """Return (step, half) for every kind of step, early and late in a run, and for every step of packing.
+
+    Of the writes into a file that is packed, which no run reads before it is published, at most `PACKING_WRITES` count.
+    """
     chosen, seen = set(), {}
     for step, (name, role) in enumerate(trace):
         seen.setdefault((role, name), []).append(step)
     for (role, name), steps in seen.items():
         some = steps
         if role in {"cache", "part"} and name == "write":
-            some = steps[:: max(1, len(steps) // PACKING_WRITES)]
+            some = steps[:: -(-len(steps) // PACKING_WRITES)]
         elif role in {"shards", "commits"}:
             some = [*steps[:2], steps[-1]]
         for step in some:
