@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from heads.figures.style import FAINT, INK
 
@@ -108,10 +109,12 @@ def drawing(size: tuple[float, float] = _SIZE) -> Iterator[ReportFigure]:
     What was drawn is laid out once, in the end: a layout that is made again for each resolution drifts a little.
     """
     with styled():
-        figure = ReportFigure(figsize=size, layout="constrained")
+        layout = ConstrainedLayoutEngine()
+        figure = ReportFigure(figsize=size, layout=layout)
         yield figure
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        if figure.axes:
+            layout.execute(figure)
+        figure.set_layout_engine(None)  # with "none" matplotlib would draw twice for each file
 
 
 def legend(

@@ -142,6 +142,17 @@ def test_a_figure_that_was_shown_is_still_written_the_same(hostile_pictures):
         assert figures.to_svg(figure) == before
 
 
+def test_a_figure_is_laid_out_without_drawing_and_drawn_once_for_a_file(draw_table, monkeypatch):
+    from matplotlib.figure import Figure
+
+    draw, drawn = Figure.draw, []
+    monkeypatch.setattr(Figure, "draw", lambda figure, renderer: drawn.append(figure) or draw(figure, renderer))
+    figure = figures.roc_curves(draw_table(40, 2))
+    assert drawn == []
+    figures.to_svg(figure)
+    assert drawn == [figure]
+
+
 def test_ids_of_two_figures_in_one_page_differ_and_all_that_is_referred_to_is_there(hostile_pictures):
     all_ids = []
     for figure in hostile_pictures:
