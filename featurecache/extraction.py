@@ -100,7 +100,8 @@ def extract(
     input_size
         Of a model file that takes images of any size, height and width: ``"224"`` or ``"240x320"``.
     precision
-        ``"float32"`` (the default), or ``"mixed"`` for half precision inside the network.
+        ``"float32"`` (the default), or ``"mixed"`` for half precision inside the network: float16 on a GPU, bfloat16 on
+        a CPU that computes faster in it. It is refused for a new cache on another CPU.
     dtype
         Data type of the stored features: ``"float32"`` (the default) or ``"float16"``; probabilities stay float32.
     resize, filter, max_pixels
@@ -125,8 +126,9 @@ def extract(
         ``"auto"`` (a GPU if there is one), ``"cpu"`` or ``"gpu"``.
     engine
         ``"keras"``, ``"openvino"`` (on a CPU), ``"numba"`` (VGG networks on a CPU), or ``"auto"``: Keras if there is a
-        GPU, otherwise the engine that made the cache or unfinished run, or else numba for VGG networks, and Keras for
-        others. Features of the engines agree up to rounding, so any engine can continue a run of another one.
+        GPU, otherwise the engine that made the cache or unfinished run, or else the fastest one: numba for VGG networks
+        in float32, and OpenVINO for others. It is Keras, with a message, where that one is not installed or cannot run
+        the network. Features of the engines agree up to rounding, so any engine can continue a run of another one.
     part_rows
         Make a cache in parts: ``photos.h5`` is an index, and ``photos.parts/`` holds the features in files of at most
         so many rows. An update adds parts and leaves the old ones as they are. A cache in parts stays one if None.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featurecache.backbones.catalog import OWN_MODEL, REGISTRY, ExternalNetwork, NetworkSpec
 from featurecache.backbones.catalog import find_network as find_keras_network
-from featurecache.backbones.engines import choose_engine, default_batch_size, start_engine
+from featurecache.backbones.engines import choose_engine, default_batch_size, missing_engine, start_engine
 from featurecache.backbones.protocol import Backbone, BackboneSpec
 from featurecache.backbones.weights import resolve_weights
 from featurecache.errors import EngineError, OptionError, RecipeError, UnknownNameError
@@ -59,6 +59,7 @@ def source_of(
     precision: str = "float32",
     engine: str = "auto",
     before: str = "",
+    is_new: bool = False,
     rehash: bool = False,
     download: bool = True,
     notify: Callable[[str], None] = lambda _: None,
@@ -67,7 +68,8 @@ def source_of(
 
     A model file or a preset is given by what is known of it, see `network_of`, and its path as ``weights``. The options
     are those of `featurecache.extract`; they do not apply to a given backbone. ``before`` is the engine that computed
-    the features that are there already, if any; see `choose_engine`. Engines are loaded when the network starts.
+    the features that are there already, and ``is_new`` whether there are none; see `choose_engine`. Engines are loaded
+    when the network starts.
     """
     if not isinstance(backbone, str | NetworkSpec):
         given, own = backbone, backbone.batch_size
@@ -80,13 +82,14 @@ def source_of(
         return _external_source(row, weights, taps=taps, device=device, precision=precision, engine=engine)
     if row.is_own_model and precision != PRECISIONS[0]:
         raise EngineError("a model of your own is not computed in mixed precision; leave out --precision")
-    chosen = choose_engine(engine, row, device=device, precision=precision, before=before)
+    chosen = choose_engine(engine, row, device=device, precision=precision, before=before, is_new=is_new)
+    missing = "" if engine != "auto" else missing_engine(chosen, row, device=device, precision=precision, before=before)
     found = resolve_weights(weights, row, download=download, rehash=rehash, notify=notify)
     spec = row.spec(found.identity, taps, precision)
 
     def start(batch_size: int | None, images: int) -> Backbone:
         what = f"the model {found.source}" if row.is_own_model else f"{row.name} with {found.source} weights"
-        notify(f"starting {what} on {chosen}")
+        notify(f"starting {what} on {chosen}{missing and f' ({missing})'}")
         return start_engine(
             chosen,
             row,

@@ -264,7 +264,9 @@ class NetworkOptions(OptionGroup):
     )
     precision: str | None = field(
         default=None,
-        metadata=_inherited("float32, or mixed: half precision inside the network.", PRECISIONS[0], choices=PRECISIONS),
+        metadata=_inherited(
+            "float32, or mixed: float16 on a GPU, bfloat16 on a CPU that has it.", PRECISIONS[0], choices=PRECISIONS
+        ),
     )
     dtype: str | None = field(
         default=None,
@@ -404,7 +406,7 @@ class RunOptions(OptionGroup):
     engine: str = field(
         default=ENGINES[0],
         metadata=_declare(
-            "keras, openvino (CPU), numba (VGG on a CPU), or auto: Keras on a GPU, else the cache's, numba or Keras.",
+            "keras, openvino (CPU), numba (VGG on a CPU), or auto: Keras on a GPU, else the cache's or the fastest.",
             choices=ENGINES,
         ),
     )

@@ -232,6 +232,7 @@ def prepare(
             precision=str(wanted.precision),
             engine=run.engine,
             before=found.engine if found else "",
+            is_new=found is None,
             rehash=run.rehash,
             download=may_download,
             notify=notify,

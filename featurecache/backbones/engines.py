@@ -24,9 +24,6 @@ BATCH_SIZES = {"keras": 32, "numba": 64, "openvino": 32}
 IMAGES_PER_DEVICE = 2_000
 """Images of a run for each GPU that takes part: a second one starts for seconds, in which the first computes many."""
 
-_AUTO = ("numba", "keras")
-"""The engines that ``"auto"`` takes on a CPU, the faster one first."""
-
 _BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 """Instructions of processors that compute faster in bfloat16 than in float32."""
 
@@ -38,38 +35,63 @@ def default_batch_size(engine: str, network_spec: NetworkSpec) -> int:
     return max(1, min(BATCH_SIZES[engine], _BATCH_PIXELS // prod(network_spec.input_size)))
 
 
-def choose_engine(asked: str, network_spec: NetworkSpec, *, device: str, precision: str, before: str = "") -> str:
+def choose_engine(
+    asked: str,
+    network_spec: NetworkSpec,
+    *,
+    device: str,
+    precision: str,
+    before: str = "",
+    is_new: bool = False,
+) -> str:
     """Return the name of the requested engine, or for ``"auto"`` of one that is available.
 
-    ``"auto"`` is Keras where there may be a GPU. On a CPU it is the engine ``before``, or else numba for VGG networks
-    in float32, if numba is installed, and Keras for all others.
+    ``"auto"`` is Keras where there may be a GPU. On a CPU it is the engine ``before``, or else the one that was
+    measured to be the fastest: numba for VGG networks in float32, OpenVINO for all others. It is Keras where that one
+    is not installed; see `missing_engine`.
 
     Parameters
     ----------
     before
         The engine that computed the features that are there already, on a CPU: the rows of a cache then have the bytes
         of a single run.
+    is_new
+        Whether no features are there: then another precision may be asked for.
 
     Raises
     ------
     UnknownNameError
         If there is no such engine.
     EngineError
-        If the requested engine is not installed, or cannot run the network this way.
+        If the requested engine is not installed, or cannot run the network this way, or if new features would be
+        computed in mixed precision where that takes longer than float32.
     """
     if asked not in ENGINES:
         raise UnknownNameError("engine", asked, ENGINES)
+    on_cpu = device == "cpu" or (device == "auto" and not may_have_gpu())
     if asked != "auto":
         if obstacle := _obstacle(asked, network_spec, device, precision):
             raise EngineError(obstacle)
-        return asked
-    if device == "gpu" or (device == "auto" and may_have_gpu()):
+        chosen = asked
+    elif not on_cpu:
         return "keras"
-    return next(
-        engine
-        for engine in (before, *_AUTO)
-        if engine in ENGINES[1:] and not _obstacle(engine, network_spec, device, precision)
-    )
+    else:
+        chosen = next(
+            engine
+            for engine in (before, _fastest(network_spec, precision), "keras")
+            if engine in ENGINES[1:] and not _obstacle(engine, network_spec, device, precision)
+        )
+    if is_new and on_cpu and chosen == "keras" and precision == "mixed":
+        raise EngineError(_slow_on_a_cpu())
+    return chosen
+
+
+def missing_engine(chosen: str, network_spec: NetworkSpec, *, device: str, precision: str, before: str = "") -> str:
+    """Return why ``"auto"`` chose Keras, where a faster engine is not installed; empty otherwise."""
+    if chosen != "keras" or before == "keras" or device == "gpu" or (device == "auto" and may_have_gpu()):
+        return ""
+    fastest = _fastest(network_spec, precision)
+    return f"{fastest} is not installed, which is faster: pip install {fastest}" if find_spec(fastest) is None else ""
 
 
 def start_engine(
@@ -189,6 +211,22 @@ def _try(backbone: Backbone) -> None:
     backbone.forward(np.zeros((backbone.batch_size, *backbone.spec.input_size, 3), np.uint8))
 
 
+def _fastest(network_spec: NetworkSpec, precision: str) -> str:
+    """Return the engine that was measured to be the fastest on a CPU; see ``docs/benchmarks.md``."""
+    return "numba" if network_spec.blocks and precision == "float32" else "openvino"
+
+
+def _has_bfloat16() -> bool:
+    return not _BFLOAT16.isdisjoint(processor_class().split())
+
+
+def _slow_on_a_cpu() -> str:
+    """Return why Keras does not compute new features in mixed precision on a CPU, with a remedy."""
+    what = "the engine keras computes mixed precision in float16, which is slower than float32 on a CPU"
+    others = " with --engine openvino, or" if _has_bfloat16() else ""
+    return f"{what}; leave out --precision mixed, or compute{others} on a GPU"
+
+
 def _obstacle(engine: str, network_spec: NetworkSpec, device: str, precision: str) -> str:
     """Return why an engine cannot run this network, with a remedy; empty if it can."""
     if engine == "keras":
@@ -197,10 +235,10 @@ def _obstacle(engine: str, network_spec: NetworkSpec, device: str, precision: st
         return obstacle
     if device == "gpu":
         return f"the engine {engine} runs on the CPU; use --engine keras for a GPU, or leave out --device gpu"
-    if precision == "mixed" and not _BFLOAT16.intersection(processor_class().split()):
+    if precision == "mixed" and not _has_bfloat16():
         return (
             f"the engine {engine} computes mixed precision in bfloat16, which this processor has no instructions for, "
-            "so that it would be slower than float32; leave out --precision mixed, or use --engine keras"
+            "so that it would be slower than float32; leave out --precision mixed, or compute on a GPU"
         )
     if find_spec(engine) is None:
         return f"the engine {engine} is not installed; pip install {engine}, or use --engine keras"

@@ -76,11 +76,12 @@ class KerasBackbone:
     batch_size
         Images in a forward pass; a smaller batch is padded. It is halved when the device runs out of memory.
     precision
-        ``"float32"``, or ``"mixed"`` for half precision with float32 results.
+        ``"float32"``, or ``"mixed"`` for float16 with float32 results.
     device
         ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"gpu"``, or one by number, as ``"gpu:1"``.
     notify
-        Called with a one-line message when the device runs out of memory and batches become smaller.
+        Called with a one-line message when the precision is slow on this device, and when the device runs out of memory
+        and batches become smaller.
 
     Raises
     ------
@@ -106,6 +107,8 @@ class KerasBackbone:
         self.spec = network_spec.spec(weights.identity, taps, precision)
         self._device, self._notify = find_device(device), notify
         self._kind = self._device.partition(":")[0]
+        if precision == "mixed" and self._kind == "cpu":
+            notify("computing in float16 on a CPU, which is slower than float32")
         policy = "mixed_float16" if precision == "mixed" else "float32"
         with placed(self._device), fixed_settings(policy):
             model = load_keras().Model(*tapped(network_spec, weights, self.spec.taps, dtype_policy=policy))

@@ -281,20 +281,18 @@ def traced(
     after: Callable[[Any], Mapping[str, Any]],
     shape: tuple[int, ...],
 ) -> Any:  # noqa: ANN401 - TensorFlow has no types
-    """Return ``after(model(before(images)))`` as a function of TensorFlow for one input shape.
-
-    Raises
-    ------
-    EngineFault
-        If Keras runs on another backend.
-    """
-    backend = load_keras().backend.backend()
-    if backend != "tensorflow":
-        raise EngineFault(f"Keras runs on {backend} here, and OpenVINO converts what TensorFlow runs")
+    """Return ``after(model(before(images)))`` as a function of TensorFlow for one input shape."""
     import tensorflow
 
     function = tensorflow.function(lambda images: after(model(before(images), training=False)), autograph=False)
     return function.get_concrete_function(tensorflow.TensorSpec(shape, tensorflow.uint8))
+
+
+def require_tensorflow() -> None:
+    """Raise `EngineFault` if Keras runs on another backend."""
+    backend = load_keras().backend.backend()
+    if backend != "tensorflow":
+        raise EngineFault(f"Keras runs on {backend} here, and OpenVINO converts what TensorFlow runs")
 
 
 def rows_of_pass(batch_size: int) -> int:

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.catalog import NetworkSpec
+from featurecache.backbones.keras_runtime import require_tensorflow
 from featurecache.backbones.protocol import EngineFault
 from featurecache.backbones.weights import Weights
-from featurecache.errors import OutputError
+from featurecache.errors import OutputError, WeightsError
 from featurecache.storage.files import cache_folder, open_regular
 from featurecache.storage.output_errors import output_error
 from featurecache.storage.publish import publishing, remove_files
@@ -89,16 +90,41 @@ def converted_network(
     EngineFault
         If the network cannot be converted, or computes something else then.
     """
-    key = _key(network_spec, weights, taps)
-    path = kept_folder() / f"{network_spec.name}-{key[:32]}.openvino"
-    if (kept := _read(path, key)) is not None:
-        with suppress(*_DAMAGES):
-            return _model(kept), kept
-    notify(f"converting {network_spec.name} to OpenVINO, once for these weights and taps")
-    kept = _converted(network_spec, weights, taps, key)
+    several = _taps_at_once(network_spec, taps)
+    for converted in dict.fromkeys((several, taps)):
+        key = _key(network_spec, weights, converted)
+        if (kept := _read(_path(network_spec, key), key)) is not None:
+            with suppress(*_DAMAGES):
+                return _model(kept, taps), kept
+    notify(
+        f"converting {network_spec.name} to OpenVINO, once for these weights; this takes longer than a start of Keras"
+    )
+    try:
+        key = _key(network_spec, weights, several)
+        kept = _converted(network_spec, weights, several, key)
+    except WeightsError:  # a file without the top has some of the taps
+        if several == taps:
+            raise
+        key = _key(network_spec, weights, taps)
+        kept = _converted(network_spec, weights, taps, key)
+    path = _path(network_spec, key)
     _keep(path, kept, notify)
     _make_room(path)
-    return _model(kept), kept
+    return _model(kept, taps), kept
+
+
+def _taps_at_once(network_spec: NetworkSpec, taps: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the taps to convert: all of a network whose taps lie at its end, so that heads of others find them.
+
+    VGG's dense layers are 9 tenths of its weights, and a model of a user may have thousands of taps.
+    """
+    if network_spec.is_own_model or network_spec.blocks:
+        return taps
+    return tuple(sorted(network_spec.taps))
+
+
+def _path(network_spec: NetworkSpec, key: str) -> Path:
+    return kept_folder() / f"{network_spec.name}-{key[:32]}.openvino"
 
 
 def kept_folder() -> Path:
@@ -183,22 +209,27 @@ def _packed(model: Any, key: str) -> NDArray[np.uint8]:  # noqa: ANN401 - an ope
     return kept
 
 
-def _model(kept: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - an openvino.Model
-    """Return the network in the bytes of a file; its weights stay in them."""
+def _model(kept: NDArray[np.uint8], taps: Collection[str]) -> Any:  # noqa: ANN401 - an openvino.Model
+    """Return the network in the bytes of a file, up to these taps; its weights stay in them."""
     structure, weights = json.loads(kept[:_LINE_BYTES].tobytes())["bytes"]
     description = kept[_LINE_BYTES:][:structure].tobytes()
-    return core().read_model(description, load_openvino().Tensor(kept[len(kept) - weights :], shared_memory=True))
+    model = core().read_model(description, load_openvino().Tensor(kept[len(kept) - weights :], shared_memory=True))
+    for result in model.get_results():
+        if result.input_value(0).get_names().isdisjoint(taps):
+            model.remove_result(result)
+    return model
 
 
 def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...], key: str) -> NDArray[np.uint8]:
     """Return the bytes of a converted network that computes what Keras computes."""
     from featurecache.backbones.keras_engine import KerasBackbone, trial_images
 
+    require_tensorflow()
     keras = KerasBackbone(network_spec, weights, taps=taps, batch_size=1, device="cpu")
     images = trial_images((_TRIALS, *keras.spec.input_size, 3))
     try:
         kept = _packed(_from_tensorflow(keras.graph()), key)
-        compiled = core().compile_model(_model(kept), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = core().compile_model(_model(kept, taps), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         found = [compiled([image[np.newaxis]]) for image in images]
     except Exception as e:
         raise EngineFault(f"OpenVINO cannot convert {network_spec.name} ({in_short(e)})") from e

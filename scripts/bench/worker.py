@@ -107,8 +107,8 @@ class Worker(AbstractContextManager["Worker"]):
 class Ours:
     """Featurecache: an extraction from files to a finished cache, and the network alone."""
 
-    def __init__(self, engine: str, network: str, images: int) -> None:
-        source = source_of(network, peers.WEIGHTS, engine=engine, device="cpu")
+    def __init__(self, engine: str, network: str, images: int, precision: str = "float32") -> None:
+        source = source_of(network, peers.WEIGHTS, engine=engine, device="cpu", precision=precision)
         self._backbone = source.start(min(source.batch_size, images), 0)
         made_by = self._backbone.provenance
         self.version = ", ".join(
@@ -129,6 +129,7 @@ class Ours:
 
 KINDS: dict[str, Callable[[str, int], Any]] = {
     "ours": lambda network, images: Ours("numba" if network == peers.NETWORK else "openvino", network, images),
+    "ours_bfloat16": lambda network, images: Ours("openvino", network, images, "mixed"),
     "ours_keras": lambda network, images: Ours("keras", network, images),
     "keras": lambda *_: peers.KerasByHand(),
     "pytorch": lambda *_: peers.PyTorch(),

@@ -48,7 +48,7 @@ app.main()
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended: exit code, standard output, and standard error without progress."""
+    """How a command ended: exit code, standard output, and standard error without progress and conversions."""
 
     code: int
     out: str
@@ -77,8 +77,12 @@ class Done:
 
 
 def without_progress(err):
-    """Return what stands on standard error but the lines of progress, which slow machines get after some seconds."""
-    return re.sub(r"^[a-z]+ing: .*\b(?:after \d+:\d\d:\d\d.*|so far)\n", "", err, flags=re.MULTILINE)
+    """Return what stands on standard error but some lines that not every machine gets.
+
+    Slow machines get progress after some seconds. A network is converted once on a machine.
+    """
+    progress, conversion = r"[a-z]+ing: .*\b(?:after \d+:\d\d:\d\d.*|so far)", "converting .* once for .*"
+    return re.sub(rf"^(?:{progress}|{conversion})\n", "", err, flags=re.MULTILINE)
 
 
 def said(err):

@@ -54,7 +54,7 @@ def check_extract(ledger, *, forwarded):
 def test_extract_in_a_process_of_its_own(extracted):
     _, done = extracted
     check_extract(done.json, forwarded=40)
-    assert done.err == f"{FOUND}starting mobilenet_v2 with random:0 weights on keras\n"
+    assert done.err == f"{FOUND}starting mobilenet_v2 with random:0 weights on openvino\n"
 
 
 @pytest.mark.usefixtures("fast_network")

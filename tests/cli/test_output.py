@@ -210,4 +210,4 @@ def test_predict_shows_a_line_for_each_image(invoke, real_head, images):
     assert header.split() == ["class", "blue", "red", "image"]
     assert len(lines) == 12
     assert all(re.fullmatch(r"(blue|red) +\d\.\d{4}  \d\.\d{4}  \S+\.png", line) for line in lines)
-    assert done.err == "starting mobilenet_v2 with random:0 weights on keras\n"
+    assert done.err == "starting mobilenet_v2 with random:0 weights on openvino\n"

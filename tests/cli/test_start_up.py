@@ -81,7 +81,8 @@ def test_what_needs_no_network_loads_none(images, real_cache):
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_a_network_starts_without_what_keras_would_import_and_no_command_uses(images, tmp_path, monkeypatch, backend):
     monkeypatch.setenv("KERAS_BACKEND", backend)
-    modules = loaded_by("extract", images, tmp_path / "c.h5", "--backbone", "mobilenet_v2", "--weights", "random:0")
+    options = ("--backbone", "mobilenet_v2", "--weights", "random:0", "--engine", "keras")
+    modules = loaded_by("extract", images, tmp_path / "c.h5", *options)
     assert {"keras", backend} <= modules
     left_out = {"sklearn", "pandas", "matplotlib", "IPython", "jax"} - {backend}
     assert modules.isdisjoint(left_out)

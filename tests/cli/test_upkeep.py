@@ -136,7 +136,7 @@ def test_verify_recomputes_rows(invoke, photos, real_cache):
     said = [
         line for line in done.err.splitlines() if not line.startswith("verifying: ")
     ]  # a slow machine shows progress
-    assert (done.code, said) == (0, ["starting mobilenet_v2 with random:0 weights on keras"])
+    assert (done.code, said) == (0, ["starting mobilenet_v2 with random:0 weights on openvino"])
     first, last = done.out.splitlines()
     assert re.fullmatch(r"2 rows extracted again: largest relative error \S+", first)
     assert last == f"{real_cache}: no problem"

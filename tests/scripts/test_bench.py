@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featurecache.backbones import engines
 from featurecache.backbones.catalog import find_network
 from featurecache.backbones.fake import FakeBackbone
 from heads.service.uploads import images_of
@@ -97,8 +98,10 @@ def test_a_missing_peer_is_named_and_the_others_are_compared(monkeypatch):
     assert found["ours_over_keras_documentation"] == 2
 
 
-def test_another_network_is_compared_with_its_keras_engine(monkeypatch, capsys):
-    monkeypatch.setattr(extract_, "Worker", StandIn)
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_another_network_is_compared_with_its_keras_engine(has_bfloat16, monkeypatch, capsys):
+    monkeypatch.setattr(engines, "processor_class", lambda: "x86_64 amx_bf16" if has_bfloat16 else "x86_64")
+    monkeypatch.setattr(extract_, "Worker", lambda *of: StandIn(*of, wrong="ours_bfloat16"))
     monkeypatch.setattr(
         StandIn, "seconds", lambda self, way: (0.1, 0.3) if self.version.startswith("ours_keras") else (0.05, 0.1)
     )
@@ -108,6 +111,14 @@ def test_another_network_is_compared_with_its_keras_engine(monkeypatch, capsys):
     assert found["network"].startswith("mobilenet_v2 with random weights, taps avg_pool and predictions")
     assert (found["end_to_end_over_keras"], found["end_to_end_over_keras_in_processor_time"]) == (2, 3)
     assert (found["forward_over_keras"], found["bar_end_to_end_over_keras"]) == (2, 1.25)
+    in_bfloat16 = found["contestants"][names.index("ours in bfloat16 forward")]
+    if has_bfloat16:
+        assert in_bfloat16["images_per_second"] == 80
+        assert found["end_to_end_in_bfloat16_over_keras_in_processor_time"] == 3
+        assert found["bar_end_to_end_in_bfloat16_over_keras"] == 2
+    else:
+        assert "has no instructions for" in in_bfloat16["library"]
+        assert not [name for name in found if "in_bfloat16" in name]
     assert "round 2 of 2: ours forward" in capsys.readouterr().err.splitlines()
 
 

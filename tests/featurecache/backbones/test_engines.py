@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from featurecache import extract
+from featurecache import extract, named_backbone
 from featurecache.backbones import engines, keras_runtime, network, openvino_engine
 from featurecache.backbones.catalog import NETWORKS, find_network
 from featurecache.backbones.engines import choose_engine, start_engine
@@ -43,14 +43,14 @@ def without_bfloat16(monkeypatch):
     monkeypatch.setattr(engines, "processor_class", lambda: "x86_64 avx2 avx512f")
 
 
-def chosen(asked="auto", name="vgg16", *, device="auto", precision="float32", before=""):
-    return choose_engine(asked, find_network(name), device=device, precision=precision, before=before)
+def chosen(asked="auto", name="vgg16", *, device="auto", precision="float32", **found):
+    return choose_engine(asked, find_network(name), device=device, precision=precision, **found)
 
 
 @pytest.mark.usefixtures("devices")
-def test_without_a_gpu_the_vgg_networks_run_on_numba_and_all_others_on_keras():
+def test_without_a_gpu_the_vgg_networks_run_on_numba_and_all_others_on_openvino():
     found = {name: chosen(name=name) for name in NETWORKS}
-    assert found == {name: "numba" if name in {"vgg16", "vgg19"} else "keras" for name in NETWORKS}
+    assert found == {name: "numba" if name in {"vgg16", "vgg19"} else "openvino" for name in NETWORKS}
 
 
 @pytest.mark.parametrize("name", ["nvidia0", "nvidiactl", "kfd", "dxg"])
@@ -64,18 +64,65 @@ def test_where_there_may_be_a_gpu_it_is_for_keras_to_find_out(devices, name):
 
 @pytest.mark.usefixtures("devices", "with_bfloat16")
 def test_mixed_precision_runs_on_openvino_where_the_processor_has_bfloat16():
-    assert chosen("openvino", precision="mixed") == chosen(precision="mixed", before="openvino") == "openvino"
-    assert chosen(precision="mixed") == "keras"
+    found = {chosen("openvino", precision="mixed"), *(chosen(name=name, precision="mixed") for name in NETWORKS)}
+    assert found == {"openvino"}
+    assert chosen(precision="mixed", before="keras") == "keras"
+
+
+@pytest.mark.parametrize("asked", ["auto", "keras"])
+@pytest.mark.usefixtures("devices", "without_bfloat16")
+def test_new_features_are_not_computed_in_mixed_precision_where_it_is_slower(devices, asked):
+    for device in ("auto", "cpu"):
+        with pytest.raises(EngineError, match=r"^the engine keras computes .* slower .*, or compute on a GPU$"):
+            chosen(asked, precision="mixed", device=device, is_new=True)
+    # features that are there, a head's for example, are continued
+    assert chosen(asked, precision="mixed") == "keras"
+    assert chosen(asked, precision="mixed", device="gpu", is_new=True) == "keras"
+    (devices / "nvidia0").touch()
+    assert chosen(asked, precision="mixed", is_new=True) == "keras"
+
+
+@pytest.mark.usefixtures("devices", "with_bfloat16")
+def test_mixed_precision_on_keras_is_refused_with_the_engine_that_has_bfloat16():
+    with pytest.raises(EngineError, match=r"or compute with --engine openvino, or on a GPU$"):
+        chosen("keras", precision="mixed", is_new=True)
 
 
 @pytest.mark.usefixtures("devices")
-def test_what_numba_cannot_do_runs_on_keras():
-    assert chosen(device="gpu") == chosen(precision="mixed") == "keras"
+def test_a_gpu_is_for_keras():
+    assert chosen(device="gpu") == chosen(name="resnet50", device="gpu") == "keras"
+
+
+def start_line(name, **options):
+    """Return what is said when a network starts that nothing computes."""
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(named_backbone, "start_engine", lambda *_, **__: None)
+        source_of(name, "random:0", notify=said.append, **options).start(1, 1)
+    (line,) = said
+    return line
 
 
 @pytest.mark.usefixtures("devices", "without_numba")
-def test_where_numba_is_not_installed_everything_runs_on_keras():
+def test_where_numba_is_not_installed_keras_runs_vgg_and_says_why():
     assert chosen() == chosen(device="cpu") == "keras"
+    assert start_line("vgg16") == (
+        "starting vgg16 with random:0 weights on keras (numba is not installed, which is faster: pip install numba)"
+    )
+    assert start_line("vgg16", engine="keras").endswith("on keras")
+
+
+@pytest.mark.usefixtures("devices", "without_openvino")
+def test_where_openvino_is_not_installed_keras_runs_the_others_and_says_why(devices):
+    assert {chosen(name=name) for name in set(NETWORKS) - {"vgg16", "vgg19"}} == {"keras"}
+    assert start_line("resnet50") == (
+        "starting resnet50 with random:0 weights on keras (openvino is not installed, which is faster: pip install "
+        "openvino)"
+    )
+    for options in ({"engine": "keras"}, {"before": "keras"}, {"device": "gpu"}):
+        assert start_line("resnet50", **options).endswith("on keras"), options
+    (devices / "nvidia0").touch()
+    assert start_line("resnet50").endswith("on keras")
 
 
 @pytest.mark.usefixtures("devices", "without_bfloat16")
@@ -83,7 +130,7 @@ def test_the_engine_of_the_rows_that_are_there_continues_if_it_can():
     assert {chosen(name=name, before="keras") for name in NETWORKS} == {"keras"}
     assert {chosen(name=name, before="openvino") for name in NETWORKS} == {"openvino"}
     assert chosen("openvino", before="keras") == "openvino"
-    assert chosen(name="resnet50", before="numba") == chosen(name="resnet50", before="auto") == "keras"
+    assert chosen(name="resnet50", before="numba") == chosen(name="resnet50", before="auto") == "openvino"
     assert chosen(precision="mixed", before="openvino") == "keras"
 
 
@@ -105,7 +152,7 @@ def test_keras_runs_everything_that_it_is_asked_to():
         ("numba", {"precision": "mixed"}, "computes in float32, not in mixed precision; use --engine keras"),
         ("numba", {"device": "gpu"}, "runs on the CPU; use --engine keras for a GPU"),
         ("openvino", {"device": "gpu"}, "runs on the CPU; use --engine keras for a GPU"),
-        ("openvino", {"precision": "mixed"}, "in bfloat16, .* slower than float32; leave out --precision mixed, or"),
+        ("openvino", {"precision": "mixed"}, "in bfloat16, .* slower than float32; leave out .*, or compute on a GPU"),
     ],
 )
 @pytest.mark.usefixtures("without_bfloat16")
@@ -175,6 +222,18 @@ def test_auto_runs_on_keras_where_numba_cannot_be_loaded(monkeypatch):
     assert started == "starting vgg16 with random:0 weights on numba"
     assert instead.startswith("numba cannot be loaded (")
     assert instead.endswith("); using the engine keras instead")
+
+
+@pytest.mark.usefixtures("devices", "network_that_openvino_cannot_convert")
+def test_auto_runs_on_keras_what_openvino_cannot_convert():
+    said = []
+    source = source_of("mobilenet", "random:0", notify=said.append)
+    assert source.engine == "openvino"
+    assert source.start(1, 1).provenance["engine"] == "keras"
+    assert said == [
+        "starting mobilenet with random:0 weights on openvino",
+        "OpenVINO cannot convert mobilenet (it is odd); using the engine keras instead",
+    ]
 
 
 @pytest.mark.usefixtures("network_that_openvino_cannot_convert")

@@ -65,9 +65,10 @@ def test_mixed_precision_computes_in_half_and_answers_in_full(mobilenet, weights
 
     before = keras.config.dtype_policy().name
     images = photographs(2)
-    mixed = KerasBackbone(
-        *weights_of("mobilenet_v2"), taps=("avg_pool", "predictions"), batch_size=2, precision="mixed"
-    )
+    options = {"taps": ("avg_pool", "predictions"), "batch_size": 2, "precision": "mixed", "device": "cpu"}
+    said = []
+    mixed = KerasBackbone(*weights_of("mobilenet_v2"), **options, notify=said.append)
+    assert said == ["computing in float16 on a CPU, which is slower than float32"]
     assert keras.config.dtype_policy().name == before == "float32"
     assert mixed.spec.precision == "mixed"
     for tap, values in mobilenet.forward(images).items():

@@ -89,7 +89,7 @@ def features_of_keras(path, tap, pixels):
         ("unit", lambda x: x / 255, "auto"),
         ("tf", lambda x: x / 127.5 - 1, "auto"),
         ("none", lambda x: x, "auto"),
-        ("none", lambda x: x, "openvino"),
+        ("none", lambda x: x, "keras"),
     ],
 )
 def test_every_layer_is_a_tap_and_gives_what_keras_gives(mode, arithmetic, engine, files, images, tmp_path):
@@ -98,7 +98,7 @@ def test_every_layer_is_a_tap_and_gives_what_keras_gives(mode, arithmetic, engin
     path = files / "plain.keras"
     options = {"preprocess": mode, "taps": taps, "device": "cpu", "engine": engine}
     cache = extract(folder, tmp_path / "c.h5", backbone=str(path), **options)
-    assert cache.provenance["engine"]["engine"] == {"auto": "keras"}.get(engine, engine)
+    assert cache.provenance["engine"]["engine"] == {"auto": "openvino"}.get(engine, engine)
     assert dict(cache.taps) == {"first": 22 * 30 * 5, "pooled": 5, "predictions": 4}
     assert (cache.recipe.backbone, cache.recipe.input_size, cache.recipe.preprocessing) == ("keras", SIDES, mode)
     prepared = arithmetic(pixels.astype(np.float32))

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from featurecache.backbones import openvino_engine, openvino_network
+from featurecache.backbones import keras_runtime, openvino_engine, openvino_network
 from featurecache.backbones.keras_engine import KerasBackbone
 from featurecache.backbones.openvino_engine import OpenVinoBackbone
 from featurecache.backbones.protocol import EngineFault
@@ -82,6 +82,50 @@ def assert_same(found, expected):
 def test_a_later_start_computes_the_same_bits_and_converts_nothing(start, images, converted_again):
     assert_same(start().forward(images), start.first.forward(images))
     assert converted_again == []
+
+
+@pytest.mark.parametrize("taps", [("avg_pool",), ("predictions",), TAPS])
+def test_a_start_with_other_taps_computes_the_same_bits_and_converts_nothing(start, images, converted_again, taps):
+    found, expected = start(taps=taps).forward(images), start.first.forward(images)
+    assert set(found) == set(taps)
+    assert_same(found, {tap: values for tap, values in expected.items() if tap in taps})
+    assert converted_again == []
+
+
+def test_a_weight_file_without_the_top_is_converted_for_its_own_taps(start, kept, images, monkeypatch, tmp_path):
+    data, asked = np.fromfile(kept, np.uint8), []
+
+    def converted(network_spec, weights, taps, key):
+        asked.append(taps)
+        if "logits" in taps:
+            raise WeightsError("the file lacks the top")
+        return data
+
+    monkeypatch.setattr(openvino_network, "_converted", converted)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match="lacks the top"):
+        start(taps=TAPS)
+    found = start(taps=("avg_pool",)).forward(images)
+    np.testing.assert_array_equal(found["avg_pool"], start.first.forward(images)["avg_pool"])
+    assert asked == [TAPS, TAPS, ("avg_pool",)]
+
+
+def test_of_vgg_only_the_taps_that_are_asked_for_are_converted(weights_of, monkeypatch, tmp_path):
+    def converted(network_spec, weights, taps, key):
+        raise EngineFault(f"asked for {taps}")
+
+    monkeypatch.setattr(openvino_network, "_converted", converted)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(EngineFault, match=r"^asked for \('block3_pool',\)$"):
+        OpenVinoBackbone(*weights_of("vgg16"), taps=("block3_pool",))
+
+
+def test_where_keras_runs_on_another_backend_no_network_is_built(weights_of, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(keras_runtime.load_keras().backend, "backend", lambda: "jax")
+    monkeypatch.setattr(KerasBackbone, "__init__", None)
+    with pytest.raises(EngineFault, match=r"^Keras runs on jax here, and OpenVINO converts what TensorFlow runs$"):
+        OpenVinoBackbone(*weights_of("mobilenet"))
 
 
 LATER = """
@@ -258,6 +302,7 @@ def test_mixed_precision_is_bfloat16_or_a_fault(start, images):
     for tap, values in start.first.forward(images).items():
         found = mixed.forward(images)[tap]
         assert 1e-5 < np.linalg.norm(found - values) / np.linalg.norm(values) < 0.05
+        np.testing.assert_array_equal(mixed.forward(images[[4, 1]])[tap], found[[4, 1]])
 
 
 def test_unknown_taps_and_weights_of_another_network_are_refused(start, weights_of, mobilenet_file):

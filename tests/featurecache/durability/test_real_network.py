@@ -9,24 +9,23 @@ from runs import Driver, contents, write_image
 
 from featurecache import FeatureCache
 
-NETWORK = ("--backbone", "mobilenet_v2")
 COUNT = 48
 
 
-def kill_and_go_on(images, folder):
+def kill_and_go_on(images, folder, *network):
     """Kill a run after its first features were committed, continue it, and compare with an uninterrupted run."""
     folder.mkdir()
     driver = Driver()
     try:
-        killed = driver.start(images, folder / "c.h5", *NETWORK)
+        killed = driver.start(images, folder / "c.h5", *network)
         while len(killed.acknowledged) < 24 and killed.status is None:  # the first commit may hold file records alone
             time.sleep(0.01)
         killed.kill()
         assert killed.end() < 0, killed.error
         assert not (folder / "c.h5").exists()
-        resumed = driver.start(images, folder / "c.h5", *NETWORK)
+        resumed = driver.start(images, folder / "c.h5", *network)
         assert resumed.end() == 0, resumed.error
-        whole = driver.start(images, folder / "whole.h5", *NETWORK)
+        whole = driver.start(images, folder / "whole.h5", *network)
         assert whole.end() == 0, whole.error
     finally:
         driver.close()
@@ -38,7 +37,8 @@ def kill_and_go_on(images, folder):
 
 
 @pytest.mark.slow
-def test_a_network_of_keras(shared_data, tmp_path):
+@pytest.mark.parametrize("engine", ["keras", "openvino"])
+def test_a_network_of_keras(engine, shared_data, tmp_path):
     """On photographs, where they are; they differ from other images by their sizes alone."""
     photographs = sorted((shared_data / "catsdogs").rglob("*.jpg"))
     for number in range(COUNT):
@@ -49,4 +49,5 @@ def test_a_network_of_keras(shared_data, tmp_path):
             shutil.copy(source, target)
         else:
             write_image(target, number)
-    kill_and_go_on(tmp_path / "images", tmp_path / "caches")
+    network = ("--backbone", "mobilenet_v2", "--engine", engine)
+    kill_and_go_on(tmp_path / "images", tmp_path / "caches", *network)
