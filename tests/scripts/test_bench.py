@@ -163,7 +163,7 @@ def test_listing_measures_the_files_that_it_makes():
 
 @pytest.mark.slow
 def test_the_bytes_of_a_row_do_not_depend_on_its_batch():
-    found = bytes_.measure("tensorflow", "mobilenet_v2", 4, sizes=(2,))["differences"]
+    found = bytes_.measure("tensorflow", "mobilenet", 4, sizes=(2,))["differences"]
     assert found.pop("batch 2") < 1e-5  # of two sizes, rows may be rounded otherwise
     assert found == dict.fromkeys(("again", "company", "place", "few images"), 0.0)
 
@@ -186,7 +186,7 @@ def test_a_row_that_depends_on_its_place_is_found(monkeypatch):
 
 @pytest.mark.slow
 def test_the_bytes_are_compared_in_processes_of_their_own():
-    (row,) = bytes_.run(engines=("jax",), networks=("mobilenet_v2",), batch=4, sizes=())["rows"]
+    (row,) = bytes_.run(engines=("jax",), networks=("mobilenet",), batch=4, sizes=())["rows"]
     assert {row[name] for name in ("again", "company", "place", "few images", "one processor")} == {"same"}
     assert row["version"].startswith("jax ")
 
