@@ -573,11 +573,9 @@ def test_the_page_of_routes_names_every_route(run_server):
     assert all(f"{method.upper()} {path}" in text for path, methods in document["paths"].items() for method in methods)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "least"), [(1.5, 8), pytest.param(60, 3000, marks=pytest.mark.slow)], ids=["short", "long"]
-)
-def test_a_head_is_exchanged_under_load_without_a_failure(run_server, dataset, tmp_path, png, seconds, least):
-    """A hundred requests a second, with three images each, while the head changes ten times a second."""
+@pytest.mark.parametrize("exchanges", [12, pytest.param(300, marks=pytest.mark.slow)], ids=["short", "long"])
+def test_a_head_is_exchanged_under_load_without_a_failure(run_server, dataset, tmp_path, png, exchanges):
+    """Four clients send three images at a time, a hundred times a second, while the head changes again and again."""
     folder = Path(shutil.copytree(dataset.heads, tmp_path / "heads"))
     cache = FeatureCache.open(dataset.cache)
     ready = []
@@ -585,7 +583,7 @@ def test_a_head_is_exchanged_under_load_without_a_failure(run_server, dataset, t
         head = heads.train(cache, family, tap="features", holdout=0)
         ready.append((head.save(tmp_path / f"new{seed}"), head))
     server = run_server(folder)
-    end, failures, seen, asked = time.monotonic() + seconds, [], set(), []
+    failures, seen, asked, turn = [], set(), [], 0
     exchanged, is_over = {head.identity for _, head in ready}, threading.Event()
 
     def ask():
@@ -603,17 +601,19 @@ def test_a_head_is_exchanged_under_load_without_a_failure(run_server, dataset, t
     askers = [threading.Thread(target=ask) for _ in range(4)]
     for asker in askers:
         asker.start()
-    turn = 0
-    while time.monotonic() < end or not (exchanged <= seen or time.monotonic() > end + 60):
-        directory, _ = ready[turn % 3]
-        shutil.rmtree(folder / "red")
-        shutil.copytree(directory, folder / "red")
-        assert server.client.post("/v2/repository/models/red/load").status_code == 200
-        turn += 1
-        time.sleep(0.1)
-    is_over.set()
-    for asker in askers:
-        asker.join()
+    try:
+        # counted, not timed: a busy machine takes longer
+        while not failures and (turn < exchanges or len(asked) < 3 * exchanges or not exchanged <= seen):
+            assert any(asker.is_alive() for asker in askers)
+            directory, _ = ready[turn % 3]
+            shutil.rmtree(folder / "red")
+            shutil.copytree(directory, folder / "red")
+            assert server.client.post("/v2/repository/models/red/load").status_code == 200
+            turn += 1
+            time.sleep(0.03)
+    finally:
+        is_over.set()
+        for asker in askers:
+            asker.join()
     assert failures == []
     assert exchanged <= seen
-    assert len(asked) > least
