@@ -259,7 +259,7 @@ def test_32_clients_get_nearly_the_rate_of_the_network(trained, load):
 
     def measure():
         before = _extract_rate(trained, 5)
-        asked = load(10.0, clients=32, first=1_000_000 + 10_000 * next(rounds))["rate"]
+        asked = load(4.0, clients=32, first=1_000_000 + 10_000 * next(rounds))["rate"]
         return asked, before, _extract_rate(trained, 5)
 
     in_a_quiet_moment(measure, lambda rates: rates[0] > 0.6 * min(rates[1:]))
@@ -269,7 +269,7 @@ def test_seen_images_are_answered_fast(running, load):
     """What a quiet machine does is in the docs."""
     for number in range(16):
         running.client.post("/predict", content=jpeg(500 + number))
-    in_a_quiet_moment(lambda: load(10.0, clients=16), lambda found: found["rate"] > 250 and found["p99_ms"] < 250)
+    in_a_quiet_moment(lambda: load(4.0, clients=16), lambda found: found["rate"] > 250 and found["p99_ms"] < 250)
 
 
 def test_an_idle_service_waits_at_most_five_milliseconds_for_company(trained, running):
