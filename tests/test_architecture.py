@@ -167,7 +167,7 @@ OPENERS = {
     "heads/artifact/files.py": "the files of a head",
     "heads/evaluation/imagenet.py": "the names of ImageNet's classes, in the package",
     "heads/exporting/litert_model.py": "the file that Keras has written",
-    "heads/exporting/onnx_model.py": "the file that OpenVINO has written",
+    "heads/exporting/openvino_model.py": "the file that OpenVINO has written",
     "heads/report/html.py": "templates, in the package",
     "heads/search/prepared.py": "its scratch file",
     "heads/service/app.py": "the files of the page, in the package",

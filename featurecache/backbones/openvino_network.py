@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -228,21 +228,30 @@ def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...
     keras = KerasBackbone(network_spec, weights, taps=taps, batch_size=1, device="cpu")
     images = trial_images((_TRIALS, *keras.spec.input_size, 3))
     try:
-        kept = _packed(_from_tensorflow(keras.graph()), key)
-        compiled = core().compile_model(_model(kept, taps), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        found = [compiled([image[np.newaxis]]) for image in images]
+        kept = _packed(from_tensorflow(keras.graph()), key)
+        model = _model(kept, taps)
     except Exception as e:
         raise EngineFault(f"OpenVINO cannot convert {network_spec.name} ({in_short(e)})") from e
-    for tap, expected in keras.forward(images).items():
-        values = np.concatenate([row[tap] for row in found])
-        largest = np.maximum(np.abs(expected).max(axis=1), np.finfo(np.float32).tiny)
-        error = float((np.abs(values - expected).max(axis=1) / largest).max())
-        if not error <= TOLERANCE:
-            raise EngineFault(f"OpenVINO computes {tap} of {network_spec.name} otherwise than Keras, by {error:.0e}")
+    require_same(network_spec.name, model, images, keras.forward(images))
     return kept
 
 
-def _from_tensorflow(graph: Any) -> Any:  # noqa: ANN401 - neither has types
+def require_same(name: str, model: Any, images: NDArray[np.uint8], expected: Mapping[str, NDArray[np.float32]]) -> None:  # noqa: ANN401 - OpenVINO's types are not used
+    """Raise `EngineFault` unless a converted network computes of images what Keras computes, which is ``expected``."""
+    try:
+        compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        found = [compiled([image[np.newaxis]]) for image in images]
+    except Exception as e:
+        raise EngineFault(f"OpenVINO cannot convert {name} ({in_short(e)})") from e
+    for tap, features in expected.items():
+        values = np.concatenate([row[tap] for row in found])
+        largest = np.maximum(np.abs(features).max(axis=1), np.finfo(np.float32).tiny)
+        error = float((np.abs(values - features).max(axis=1) / largest).max())
+        if not error <= TOLERANCE:
+            raise EngineFault(f"OpenVINO computes {tap} of {name} otherwise than Keras, by {error:.0e}")
+
+
+def from_tensorflow(graph: Any) -> Any:  # noqa: ANN401 - neither has types
     """Return a function of TensorFlow as an OpenVINO model, whose outputs have the names of the function's."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.tensorflow.utils import create_tf_graph_iterator

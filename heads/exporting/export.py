@@ -22,12 +22,11 @@ from heads.exporting.keras_model import (
 from heads.exporting.litert_model import require_litert, save_litert
 from heads.exporting.onnx_graph import load_onnx
 from heads.exporting.onnx_head import require_rule
-from heads.exporting.onnx_model import (
-    head_alone,
-    network_and_head,
+from heads.exporting.onnx_model import head_alone, network_and_head, require_tf2onnx, save_onnx
+from heads.exporting.openvino_model import (
+    openvino_head,
+    openvino_network_and_head,
     require_openvino,
-    require_tf2onnx,
-    save_onnx,
     save_openvino,
     weights_beside,
 )
@@ -142,13 +141,6 @@ class _Export:
             self.notify(note)
         return row, found
 
-    def onnx_model(self, *, rounds: bool) -> Any:  # noqa: ANN401 - onnx's types are not used
-        """Return the head as an ONNX model, with or without its network; ``rounds`` as in `notes_of`."""
-        if self.head_only:
-            return head_alone(self.head)
-        require_tf2onnx()
-        return network_and_head(self.head, *self.network(rounds=rounds))
-
 
 def _write_keras(of: _Export) -> None:
     layered(of.head)
@@ -168,7 +160,12 @@ def _write_litert(of: _Export) -> None:
 def _write_onnx(of: _Export) -> None:
     require_rule(of.head)
     load_onnx()
-    save_onnx(of.onnx_model(rounds=True), of.path)
+    if of.head_only:
+        model = head_alone(of.head)
+    else:
+        require_tf2onnx()
+        model = network_and_head(of.head, *of.network(rounds=True))
+    save_onnx(model, of.path)
 
 
 def _write_openvino(of: _Export) -> None:
@@ -176,7 +173,8 @@ def _write_openvino(of: _Export) -> None:
     require_rule(of.head)
     load_onnx()
     require_openvino(of.head)
-    save_openvino(of.onnx_model(rounds=False), of.path)  # OpenVINO leaves the rounding to float16 out
+    model = openvino_head(of.head) if of.head_only else openvino_network_and_head(of.head, *of.network())
+    save_openvino(model, of.path, of.head)
 
 
 def _write_estimator(of: _Export) -> None:

@@ -1,13 +1,16 @@
-"""Heads as ONNX and OpenVINO models, with their network, from images to the decision, or alone, from features.
+"""Heads as ONNX models, with their network, from images to the decision, or alone, from features.
 
-Keras converts the network; the head follows as `onnx_head` computes it. OpenVINO reads the ONNX model. A model has the
-text of ``featurecache.json`` in its metadata.
+Keras converts the network; the head follows as `onnx_head` computes it. A model has the text of ``featurecache.json``
+in its metadata.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import warnings
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,25 +20,28 @@ import numpy as np
 
 from featurecache.backbones.keras_runtime import fixed_settings, load_keras, placed, without_chatter
 from featurecache.backbones.network import from_pixels
-from featurecache.backbones.openvino_network import core, load_openvino
 from featurecache.memory import free_memory
 from featurecache.storage.external_writers import publish_written
 from featurecache.text import in_short
-from heads.each_label import learned_models
-from heads.errors import HeadError, MismatchError
-from heads.exporting.keras_model import DESCRIPTION, TOLERANCE, describe, drawn_rows, require_conversion
+from heads.errors import HeadError
+from heads.exporting.keras_model import DESCRIPTION, describe, require_conversion
 from heads.exporting.onnx_graph import OPSET, Graph, element_type, load_onnx, new_model
 from heads.exporting.onnx_head import add_head
-from heads.families.neighbors import NeighborsModel, NeighborsNumberModel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
     from featurecache.backbones.catalog import NetworkSpec
     from featurecache.backbones.weights import Weights
     from heads.artifact import TrainedHead
 
 _SINCE = (3, 12)  # the version of Keras that lets one choose the version of ONNX's operators first
 _ROWS = "n"  # the name of the first dimension of all inputs and outputs
-_COPIES = 60  # of the weights, in memory while tf2onnx converts; 49 were measured
+_LARGE = 2**14  # values; tf2onnx holds some 50 copies of a weight, so that it gets none of so many
+_WEIGHT = "weight_"  # and a number: the name of such a weight
+_COPIES = 4  # of the weights, in memory beside the network itself; 3.4 were measured
 _LARGEST = 2_000_000_000  # bytes; a file of ONNX, a protocol buffer, has at most 2 GiB
 
 
@@ -66,18 +72,6 @@ def network_and_head(head: TrainedHead, row: NetworkSpec, weights: Weights) -> A
     return _finished(model, head, name, rounded=head.recipe.stored_dtype(head.tap) == np.float16)
 
 
-def require_openvino(head: TrainedHead) -> None:
-    """Raise `HeadError` unless OpenVINO is installed and computes what a head computes."""
-    if find_spec("openvino") is None:
-        raise HeadError("OpenVINO is not installed: pip install 'featurecache[fast,onnx]'")
-    if any(isinstance(each, NeighborsModel | NeighborsNumberModel) for each in learned_models(head.model)):
-        raise HeadError(
-            f"the head {head.name} compares distances in float64, and OpenVINO computes in float32; "
-            "export it to a .onnx file"
-        )
-    _require_same(head)
-
-
 def require_tf2onnx() -> None:
     """Raise `HeadError` unless Keras can convert networks to ONNX here."""
     if find_spec("tf2onnx") is None:
@@ -92,57 +86,107 @@ def save_onnx(model: Any, path: Path) -> None:  # noqa: ANN401 - onnx's types ar
     publish_written(path, lambda place: load_onnx().save(model, place), size=model.ByteSize())
 
 
-def weights_beside(path: Path) -> Path:
-    """Return the file of weights beside an OpenVINO model, which OpenVINO looks for."""
-    return path.with_suffix(".bin")
-
-
-def save_openvino(model: Any, path: Path) -> None:  # noqa: ANN401 - onnx's types are not used
-    """Publish an ONNX model as an OpenVINO model of two files, both or none; raise `OutputError` if they cannot be."""
-    converted = _as_openvino(model)
-    for entry in model.metadata_props:
-        converted.set_rt_info(entry.value, [entry.key])
-    beside, structure = weights_beside(path), b""
-
-    def write(place: Path) -> None:
-        nonlocal structure
-        load_openvino().serialize(converted, str(place.with_suffix(".xml")), str(place))
-        structure = place.with_suffix(".xml").read_bytes()
-
-    publish_written(beside, write, size=model.ByteSize())
-    try:
-        publish_written(path, lambda place: place.write_bytes(structure), size=len(structure))
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-
-
 def _network(row: NetworkSpec, weights: Weights, tap: str) -> Any:  # noqa: ANN401 - onnx's types are not used
     """Return a network as an ONNX model from images to the activations of a tap."""
+    keras = load_keras()
     with fixed_settings(), placed("cpu"), TemporaryDirectory() as folder, without_chatter():
         model = from_pixels(row, weights, tap)
         _require_room(row.name, 4 * model.count_params())
-        images = load_keras().InputSpec(shape=model.input.shape, dtype="uint8", name="images")
+        _store_as_arrays(model)
+        large = [variable for variable in model.variables if math.prod(variable.shape) >= _LARGE]
+        inputs = [
+            keras.InputSpec(shape=model.input.shape, dtype="uint8", name="images"),
+            *(
+                keras.InputSpec(shape=variable.shape, dtype=variable.dtype, name=f"{_WEIGHT}{number}")
+                for number, variable in enumerate(large)
+            ),
+        ]
         path = Path(folder, "network.onnx")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tf2onnx, about NumPy
+        with _quiet_tf2onnx():
             try:
-                model.export(str(path), format="onnx", verbose=False, input_signature=[images], opset_version=OPSET)
+                _taking(large, model, inputs).export(
+                    str(path), format="onnx", verbose=False, input_signature=[inputs], opset_version=OPSET
+                )
+                load_onnx().checker.check_model(path)  # tf2onnx leaves operations of TensorFlow in it
             except (MemoryError, OSError):  # as of a full disk: not the network's fault
                 raise
             except Exception as e:
                 raise HeadError(f"Keras cannot convert {row.name} to ONNX ({in_short(e)})") from e
-        return load_onnx().load(path)
+        converted = load_onnx().load(path)
+        _fill(converted, {f"{_WEIGHT}{number}": variable for number, variable in enumerate(large)})
+        return converted
+
+
+@contextmanager
+def _quiet_tf2onnx() -> Iterator[None]:
+    """Leave out what tf2onnx warns of inside the block: NumPy, and operations, which an error names."""
+    logger = logging.getLogger("tf2onnx")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _store_as_arrays(model: Any) -> None:  # noqa: ANN401 - a keras.Model
+    """Make NumPy's arrays of the tensors that layers keep: Keras would make inputs of them."""
+    keras = load_keras()
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.mean, layer.variance = map(keras.ops.convert_to_numpy, (layer.mean, layer.variance))
+
+
+def _taking(variables: Sequence[Any], model: Any, inputs: Sequence[Any]) -> Any:  # noqa: ANN401 - Keras has no types
+    """Return a Keras model that takes images and the values of variables, in place of those that a model has."""
+    keras = load_keras()
+
+    class WithValues(keras.Layer):  # type: ignore[misc, name-defined]  # Keras has no types
+        """The model, called with values of its variables."""
+
+        def call(self, given: Sequence[Any]) -> Any:  # noqa: ANN401 - Keras has no types
+            images, *values = given
+            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+                return model(images, training=False)
+
+    taken = [keras.Input(batch_shape=each.shape, dtype=each.dtype, name=each.name) for each in inputs]
+    return keras.Model(taken, WithValues()(taken))
+
+
+def _fill(model: Any, weights: Mapping[str, Any]) -> None:  # noqa: ANN401 - onnx's types are not used
+    """Make inputs of an ONNX model constants, as which they are transposed where a node does so."""
+    graph = model.graph
+    nodes, inputs = list(graph.node), [each for each in graph.input if each.name not in weights]
+    used, kept = {name for node in nodes if node.op_type != "Transpose" for name in node.input}, []
+
+    def add(name: str, array: NDArray[np.float32]) -> None:
+        constant = graph.initializer.add(name=name, dims=array.shape, data_type=element_type(array.dtype.type))
+        constant.raw_data = array.tobytes()  # `onnx.numpy_helper` would copy it three times
+
+    for node in nodes:
+        if node.op_type == "Transpose" and node.input[0] in weights:
+            (axes,) = (list(each.ints) for each in node.attribute)
+            add(node.output[0], load_keras().ops.convert_to_numpy(weights[node.input[0]]).transpose(axes))
+        else:
+            kept.append(node)
+    for name, weight in weights.items():
+        if name in used:
+            add(name, load_keras().ops.convert_to_numpy(weight))
+    del graph.node[:], graph.input[:]
+    graph.node.extend(kept)
+    graph.input.extend(inputs)
 
 
 def _require_room(name: str, size: int) -> None:
-    """Raise `HeadError` unless a network with so many bytes of weights can be converted here."""
+    """Raise `HeadError` unless a network with so many bytes of weights can be exported here."""
     if size > _LARGEST:
         raise _too_large(name, size)
     needed, free = _COPIES * size, free_memory()
     if needed > free:
         raise HeadError(
-            f"tf2onnx takes about {needed / 1e9:.1f} GB of memory to convert {name}, and {free / 1e9:.1f} GB are free; "
+            f"the export of {name} takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; "
             "export the head alone (--head-only), or the network elsewhere"
         )
 
@@ -171,25 +215,3 @@ def _finished(model: Any, head: TrainedHead, features: str, *, rounded: bool = F
     model.graph.name, model.producer_name, model.producer_version = head.name, "featurecache", ""
     onnx.helper.set_model_props(model, {DESCRIPTION: json.dumps(describe(head))})
     return model
-
-
-def _as_openvino(model: Any) -> Any:  # noqa: ANN401 - neither has types
-    return core().read_model(model.SerializeToString(), b"")
-
-
-def _require_same(head: TrainedHead) -> None:
-    """Raise `MismatchError` unless OpenVINO computes what a head computes of random rows."""
-    rows = drawn_rows(head.model)
-    compiled = core().compile_model(_as_openvino(head_alone(head)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    found = compiled([rows])
-    if head.target == "number":
-        expected = head.predict_numbers(rows)
-        range_of = np.ptp(expected) or np.abs(expected).max() or 1.0  # large numbers may differ by little
-        error = np.abs(found["number"] - expected).max() / range_of
-    else:
-        error = np.abs(found["probabilities"] - head.predict_proba(rows)).max()
-    if not error <= TOLERANCE:
-        raise MismatchError(
-            f"the {head.name} head is not precise enough in float32, in which OpenVINO computes: its results differ by "
-            f"up to {error:.2g}; export it to a .onnx file"
-        )

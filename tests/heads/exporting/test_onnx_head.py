@@ -10,10 +10,11 @@ import pytest
 from featurecache.backbones.openvino_network import core
 from heads import HEADS, head_targets, train
 from heads.errors import HeadError, MismatchError
-from heads.exporting import onnx_model
+from heads.exporting import onnx_model, openvino_model
 from heads.exporting.onnx_graph import Graph, load_onnx, new_model
 from heads.exporting.onnx_head import require_rule
-from heads.exporting.onnx_model import head_alone, network_and_head, require_openvino
+from heads.exporting.onnx_model import head_alone, network_and_head
+from heads.exporting.openvino_model import require_openvino
 from heads.families.affine import AffineModel
 from heads.families.keras_layers import ACTIVATIONS, LayerStack, StoredLayer
 from heads.rows import Scaling
@@ -262,7 +263,7 @@ def test_openvino_is_compared_where_heads_decide(cache, monkeypatch, name, far, 
 
     head = changed(train(cache, name, tap="fc2", params=QUICK.get(name), holdout=0), far)
     require_openvino(head)
-    monkeypatch.setattr(onnx_model, "head_alone", lambda head: head_alone(changed(head, other)))
+    monkeypatch.setattr(openvino_model, "head_alone", lambda head: head_alone(changed(head, other)))
     with pytest.raises(MismatchError, match="is not precise enough in float32"):
         require_openvino(head)
 

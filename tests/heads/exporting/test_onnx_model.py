@@ -19,7 +19,7 @@ from featurecache.backbones.openvino_network import core
 from featurecache.errors import OptionError, OutputError
 from heads import export, train
 from heads.errors import HeadError, MismatchError
-from heads.exporting import keras_model, onnx_model
+from heads.exporting import keras_model, onnx_model, openvino_model
 from tests.heads import networks
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(networks.TENSORFLOW_AND_NUMPY)]
@@ -30,7 +30,7 @@ OUTPUTS = Path(__file__).parents[3] / "docs" / "outputs.md"
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A cache of 40 small images in two classes, by a network of one's own that looks around and pools."""
+    """A cache of 40 small images in two classes, by a network of one's own that has small and large weights."""
     import keras
 
     layers, folder = keras.layers, tmp_path_factory.mktemp("photos")
@@ -39,12 +39,15 @@ def photos(tmp_path_factory):
         [
             keras.Input((*SIDES, 3)),
             layers.Rescaling(1 / 127.5, -1.0),
+            layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[0.5, 0.6, 0.7]),
             layers.ZeroPadding2D(1),
-            layers.Conv2D(8, 3, strides=2, name="first"),
+            layers.Conv2D(32, 3, strides=2, name="first"),
             layers.BatchNormalization(),
             layers.ReLU(6.0),
             layers.DepthwiseConv2D(3, padding="same", activation="swish"),
-            layers.GlobalAveragePooling2D(name="pooled"),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),  # 2**14 values and more are large
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(256, name="top"),
         ]
     ).save(folder / "mine.keras")
     generator = np.random.default_rng(0)
@@ -54,9 +57,9 @@ def photos(tmp_path_factory):
         coarse = generator.integers(90 * (number % 2), 166 + 90 * (number % 2), (4, 4, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize(SIDES[::-1], Image.Resampling.BICUBIC).save(path)
     cache = featurecache.extract(
-        folder / "images", folder / "photos.h5", backbone=str(folder / "mine.keras"), taps=["pooled"]
+        folder / "images", folder / "photos.h5", backbone=str(folder / "mine.keras"), taps=["top"]
     )
-    return cache, decoded(folder / "images", cache.features("pooled").paths)
+    return cache, decoded(folder / "images", cache.features("top").paths)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +101,7 @@ def test_onnx_and_openvino_say_of_images_what_the_head_says(photos, head, tmp_pa
         return onnx.load_from_string(known[0])
 
     monkeypatch.setattr(onnx_model, "_network", once)
-    X, said = cache.features("pooled").X, []
+    X, said = cache.features("top").X, []
     path = export(head, tmp_path / "m.onnx", notify=said.append)
     assert said[0].startswith("the model takes images of 20 x 24: resize them as the cache did (squash, bilinear, ant")
     onnx.checker.check_model(path, full_check=True)
@@ -128,9 +131,47 @@ def test_onnx_and_openvino_say_of_images_what_the_head_says(photos, head, tmp_pa
     assert (found[1] == tagged.predict_labels(X)).all()
 
 
+def test_an_export_takes_a_few_times_the_memory_of_the_weights(photos, tmp_path):
+    import keras
+
+    model = keras.Sequential([keras.Input((*SIDES, 3)), keras.layers.Flatten(), keras.layers.Dense(7_000, name="top")])
+    model.save(tmp_path / "large.keras")
+    size = 4 * model.count_params()
+    large = featurecache.extract(
+        photos[0].path.parent / "images",
+        tmp_path / "large.h5",
+        backbone=str(tmp_path / "large.keras"),
+        taps=["top"],
+        preprocess="unit",
+    )
+    train(large, "logreg", holdout=0).save(tmp_path / "head")
+    program = """
+import re
+import sys
+from pathlib import Path
+from featurecache.backbones.keras_runtime import load_keras
+import heads
+
+def peak():  # unlike that of getrusage, it does not begin with the peak of the process that started this one
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+folder = Path(sys.argv[1])
+load_keras()
+import tf2onnx
+
+head, before = heads.TrainedHead.load(folder / "head"), peak()
+for name in ("m.onnx", "m.xml"):
+    heads.export(head, folder / name)
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert size < int(done.stdout) < 10 * size
+
+
 def test_litert_says_of_an_image_what_the_head_says(photos, head, tmp_path):
     cache, pixels = photos
-    X = cache.features("pooled").X
+    X = cache.features("top").X
     path = export(head, tmp_path / "m.tflite")
     with zipfile.ZipFile(path) as archive:
         assert json.loads(archive.read("featurecache.json"))["classes"] == list(head.classes)
@@ -184,14 +225,14 @@ def test_an_openvino_model_has_two_files_or_none(head, tmp_path, monkeypatch):
         export(head, path, head_only=True)
     assert (tmp_path / "m.bin").read_text() == "precious"
     (tmp_path / "m.bin").unlink()
-    publish = onnx_model.publish_written
+    publish = openvino_model.publish_written
 
     def interrupted(place, write, **options):
         if place == path:
             raise KeyboardInterrupt
         publish(place, write, **options)
 
-    monkeypatch.setattr(onnx_model, "publish_written", interrupted)
+    monkeypatch.setattr(openvino_model, "publish_written", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export(head, path, head_only=True)
     assert list(tmp_path.iterdir()) == []
@@ -219,7 +260,7 @@ def test_a_missing_package_is_named_before_any_work(head, tmp_path, monkeypatch,
         (
             10_000,
             2e9,
-            r"tf2onnx takes about 0\.0 GB of memory to convert .*, and 0\.0 GB are free; export the head alone",
+            r"the export of keras takes about 0\.0 GB of memory, and 0\.0 GB are free; export the head alone",
         ),
         (1e12, 1_000, r"takes 0\.0 GB, more than the 2 GB that a \.onnx file can have"),
     ],
@@ -232,11 +273,45 @@ def test_a_network_that_is_too_large_is_refused(head, tmp_path, monkeypatch, mem
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("suffix", "form"), [(".onnx", "ONNX"), (".tflite", "LiteRT")])
-def test_keras_converts_on_tensorflow_alone(head, tmp_path, monkeypatch, suffix, form):
+@pytest.mark.parametrize(
+    ("suffix", "words"),
+    [
+        (".onnx", "Keras converts networks to ONNX on TensorFlow, and runs on jax"),
+        (".tflite", "Keras converts networks to LiteRT on TensorFlow, and runs on jax"),
+        (".xml", "Keras runs on jax here, and OpenVINO converts what TensorFlow runs"),
+    ],
+)
+def test_networks_are_converted_on_tensorflow_alone(head, tmp_path, monkeypatch, suffix, words):
     monkeypatch.setattr(keras_model.load_keras().backend, "backend", lambda: "jax")
-    with pytest.raises(HeadError, match=f"Keras converts networks to {form} on TensorFlow, and runs on jax"):
+    with pytest.raises(HeadError, match=words):
         export(head, tmp_path / f"m{suffix}")
+
+
+def test_operations_that_onnx_lacks_are_refused(photos, tmp_path, caplog):
+    import keras
+
+    images = keras.Input((*SIDES, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.ops.erfinv(images / 512))
+    keras.Model(images, keras.layers.Dense(4, name="top")(pooled)).save(tmp_path / "odd.keras")
+    odd = featurecache.extract(
+        photos[0].path.parent / "images",
+        tmp_path / "odd.h5",
+        backbone=str(tmp_path / "odd.keras"),
+        taps=["top"],
+        preprocess="unit",
+    )
+    head = train(odd, "centroid", holdout=0)
+    with pytest.raises(HeadError, match=r"^Keras cannot convert keras to ONNX \(No Op registered for Erfinv"):
+        export(head, tmp_path / "m.onnx")
+    assert not [each for each in caplog.records if each.name.startswith("tf2onnx")]
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_network_that_openvino_computes_otherwise_is_refused(head, tmp_path, monkeypatch):
+    monkeypatch.setattr("featurecache.backbones.openvino_network.TOLERANCE", 1e-12)
+    with pytest.raises(HeadError, match=r"^OpenVINO computes top of keras otherwise than Keras, by "):
+        export(head, tmp_path / "m.xml")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
