@@ -85,9 +85,9 @@ class ReportFile:
             known = ", ".join(FORMATS)
             found = f"unknown format {form!r}" if form else f"no format has the suffix of {path.name!r}"
             raise typer.BadParameter(f"{found}; give --format one of {known}, or use the suffix .html, .json or .md")
-        if root is not None and not open_source(root).exists():
+        if root is not None and not (source := open_source(root)).exists():
             raise typer.BadParameter(
-                f"--images {root} is neither a folder nor an archive; give the one that the paths are relative to"
+                f"--images {source.name} is neither a folder nor an archive; give the one that paths are relative to"
             )
         require_place(path)
         if path.is_dir():
@@ -104,7 +104,7 @@ class ReportFile:
 
     def write(self, report: "Report", numbers: "Mapping[str, Any]") -> None:
         """Write the report, and warn about images that it cannot show."""
-        from featurecache import publish
+        from featurecache import open_source, publish
         from featurecache.cli.console.report_formats import encode, without_picture
 
         publish(self.path, encode(report, numbers, self.form), replace=True)
@@ -114,9 +114,11 @@ class ReportFile:
         paths = {image.path for image in missing}
         if missing:
             remedy = "if images have moved, give their folder with --images ROOT"
+            if self.root is not None:
+                remedy = f"looked in {open_source(self.root).name}"  # a path has lost a slash of an address
             say(
                 f"warning: {counted(len(paths), 'image')} could not be shown; the first is {missing[0].path}: "
-                f"{missing[0].thumbnail.missing}; {remedy if self.root is None else f'looked in {self.root}'}"
+                f"{missing[0].thumbnail.missing}; {remedy}"
             )
 
 

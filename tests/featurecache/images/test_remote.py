@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from PIL import Image
+from typer import BadParameter
 
 import heads
 from featurecache import (
@@ -27,6 +28,7 @@ from featurecache import (
 )
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.cli.commands.similar import _given
+from featurecache.cli.console.reports import ReportFile
 from featurecache.errors import ManifestError, NoImagesError
 from featurecache.images import remote_stores
 from featurecache.images.addresses import address_of
@@ -326,6 +328,22 @@ def test_reports_verify_and_predict_read_addresses(web, listed, monkeypatch, tmp
         assert not isinstance(predictor.predict(path)[0], Failure)
     with pytest.raises(ManifestError, match=r"some images are at addresses, such as http://.*, others are not"):
         features_of(cache, [path, "local.png"], "features", backbone=FakeBackbone())
+
+
+def test_messages_of_reports_show_addresses_as_they_were_given(bucket, photos, tmp_path, capsys):
+    client, _ = bucket
+    upload(client, photos / "train")
+    cache = extract("s3://photos/cats", tmp_path / "c.h5", backbone=FakeBackbone())
+    given = {"path": tmp_path / "r.html", "form": None, "thumbnails": True}
+    with pytest.raises(BadParameter, match="--images s3://photos/typo is neither a folder nor an archive"):
+        ReportFile.planned(root=Path("s3://photos/typo"), **given)
+
+    file = ReportFile.planned(root=Path("s3://photos/dogs"), **given)
+    found = heads.similar(cache, rows=["1.png"], tap="features")
+    client.delete_object(Bucket="photos", Key="dogs/1.png")
+    file.write(heads.similar_report(found, originals=file.originals(cache)), {})
+
+    assert "the first is 1.png: the file is not there; looked in s3://photos/dogs\n" in capsys.readouterr().err
 
 
 CREDENTIALS = [
