@@ -12,10 +12,10 @@ from scripts.bench.wide import write_cache
 
 pytestmark = pytest.mark.slow
 
-ROWS, WIDTH, CLASSES = 50_000, 1024, 3
+ROWS, WIDTH, CLASSES = 100_000, 512, 3
 SMALL, LARGE = 1 << 24, 1 << 40  # sizes from which on features are large
 SHUFFLED = {"softmax", "mlp", "sgd"}
-QUICK = {"softmax": {"epochs": 2}, "mlp": {"epochs": 2, "hidden": "16"}, "sgd": {"alpha": 0.01, "max_iter": 6}}
+QUICK = {"softmax": {"epochs": 2}, "mlp": {"epochs": 2, "hidden": "16"}, "sgd": {"alpha": 0.01, "max_iter": 3}}
 LEAST = ["centroid", "softmax"]  # these need least of all
 ABLE = [name for name, spec in HEADS.items() if spec.by_blocks and not spec.taps and name != "svm"]  # it holds 128 MB
 TRAIN = """
@@ -42,7 +42,7 @@ def cache(tmp_path_factory):
     path = tmp_path_factory.mktemp("beyond") / "wide.h5"
     centres = np.random.default_rng(0).standard_normal((CLASSES, WIDTH), np.float32) / 8
     labels = [-1 if row % 5 == 4 else row % CLASSES for row in range(ROWS)]
-    write_cache(path, centres, labels, ["train"] * (ROWS - 5000) + ["valid"] * 5000)
+    write_cache(path, centres, labels, ["train"] * (ROWS - 10_000) + ["valid"] * 10_000)
     return path
 
 
@@ -80,6 +80,6 @@ def test_heads_learn_the_same_with_less_memory_than_a_copy_of_the_features_takes
 
 def test_a_head_that_holds_all_features_is_refused_before_it_starts(cache, tmp_path):
     with pytest.raises(
-        RuntimeError, match=r"the head 'knn' holds all features in memory: 36,000 x 1,024 take 147.5 MB"
+        RuntimeError, match=r"the head 'knn' holds all features in memory: 72,000 x 512 take 147.5 MB"
     ):
         trained(cache, tmp_path / "heads", ["knn"], limit=200_000_000, large=SMALL)
