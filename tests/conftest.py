@@ -265,12 +265,14 @@ def mobilenet_weights(shared_data):
 
 
 @pytest.fixture(scope="session")
-def cats_and_dogs(made_once, shared_data, mobilenet_weights):
+def cats_and_dogs(request, made_once, shared_data, mobilenet_weights):
     """Return a folder with a fifth of the real photographs, `catsdogs`, their cache, `catsdogs.h5`, and the weights.
 
     ``featurecache extract`` made the cache with the pretrained MobileNetV2, and said `extracted.txt`. All is only to be
     read.
     """
+    if any("all_cats_and_dogs" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("all_cats_and_dogs")  # first: a fifth then needs no pass
 
     def fill(folder):
         for directory in sorted((shared_data / "catsdogs").glob("*/*")):
