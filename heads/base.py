@@ -53,6 +53,8 @@ class Head(ABC):
         What was learned.
     weights_ : NDArray or None
         While a head with ``spec.weighted`` learns, the weight of each row, shape (n,), float64, above 0; else None.
+    together_ : NDArray or None
+        While a head learns, the number of each row's group, shape (n,), or None; see `fit`.
     warnings_ : tuple of Notice
         Warnings about the training, such as that it did not converge.
     versions_ : Mapping
@@ -74,6 +76,7 @@ class Head(ABC):
     classes_: Labels
     names_: tuple[str, ...]
     weights_: Floats | None
+    together_: Targets | None = None
     model_: FittedModel
     warnings_: tuple[Notice, ...]
     versions_: Mapping[str, str] = MappingProxyType({})
@@ -90,6 +93,7 @@ class Head(ABC):
         y: NDArray[Any],
         *,
         sample_weight: Floats | None = None,
+        together: Targets | None = None,
         names: Sequence[str] = (),
         monitor: Monitor | None = None,
         start: FittedModel | None = None,
@@ -107,6 +111,9 @@ class Head(ABC):
         sample_weight
             The weight of each row, shape (n,), finite and at least 0; None if all have weight 1. A row of weight 2
             counts as two rows do. Heads without ``spec.weighted`` take none.
+        together
+            A number for each row, shape (n,); None if all are different. A head that leaves rows out of a training of
+            its own, as to fit its probabilities, leaves out all rows of a number.
         names
             The name of each class, or label, by index. Few heads use them.
         monitor
@@ -124,21 +131,21 @@ class Head(ABC):
             raise TrainingError("a head of several labels, or of a number, cannot be continued; train a new one")
         learned: Learned | TrainingError
         if y.ndim == _TABLE:
-            X, y = self._checked(X, y, sample_weight)
+            X, y = self._checked(X, y, sample_weight, together)
             learned = self._learn_labels(X, y, names, monitor)
         elif y.dtype.kind == "f":
-            X, y = self._checked(X, y, sample_weight)
+            X, y = self._checked(X, y, sample_weight, together)
             self.classes_, self.names_ = np.empty(0, np.int64), ()
             learned = self._learn_numbers(X, y.astype(np.float64), monitor)
         else:
-            X, targets = self._prepare(X, y, names, sample_weight)
+            X, targets = self._prepare(X, y, names, sample_weight, together)
             if start is None:
                 (learned,) = self._learn_together([self], X, targets, [monitor])
             else:
                 learned = self._continue_from(start, X, targets, monitor)
         if isinstance(learned, TrainingError):
             raise learned
-        self.model_, self.warnings_, self.weights_ = *learned, None
+        self.model_, self.warnings_, self.weights_, self.together_ = *learned, None, None
         return self
 
     @final
@@ -150,25 +157,33 @@ class Head(ABC):
 
     @final
     def _prepare(
-        self, X: Features, y: Labels, names: Sequence[str], sample_weight: Floats | None = None
+        self,
+        X: Features,
+        y: Labels,
+        names: Sequence[str],
+        sample_weight: Floats | None = None,
+        together: Targets | None = None,
     ) -> tuple[Features, Targets]:
         """Check the rows, set classes and weights; return features to learn from, and positions of labels, (n,)."""
-        X, y = self._checked(X, y, sample_weight)
+        X, y = self._checked(X, y, sample_weight, together)
         self.classes_, targets = np.unique(y, return_inverse=True)
         self.names_ = tuple(names[index] for index in self.classes_) if names else ()
         return X, targets
 
     @final
-    def _checked(self, X: Features, y: NDArray[Any], sample_weight: Floats | None) -> tuple[Features, NDArray[Any]]:
-        """Check the rows, and set their weights; return those of a weight above 0."""
+    def _checked(
+        self, X: Features, y: NDArray[Any], sample_weight: Floats | None, together: Targets | None
+    ) -> tuple[Features, NDArray[Any]]:
+        """Check the rows, and set their weights and groups; return those of a weight above 0."""
         X = X if self.spec.by_blocks else np.asarray(X)
         require_trainable(X, y)
-        self.weights_ = None
+        self.weights_, self.together_ = None, together
         if sample_weight is not None:
             weights = checked_weights(self.spec, sample_weight, len(y))
             used = np.flatnonzero(weights)
             if len(used) < len(y):
                 X, y, weights = selected(X, used), y[used], weights[used]
+                self.together_ = None if together is None else together[used]
                 require_trainable(X, y)
             self.weights_ = weights
         return X, y
@@ -301,6 +316,7 @@ def fit_together(
     y: Labels,
     *,
     sample_weight: Floats | None = None,
+    together: Targets | None = None,
     names: Sequence[str] = (),
     monitors: Sequence[Monitor] = (),
 ) -> list[TrainingError | None]:
@@ -312,7 +328,7 @@ def fit_together(
     ----------
     heads
         Heads of the same class. They may differ only in the parameters that ``spec.shared`` names.
-    X, y, sample_weight, names
+    X, y, sample_weight, together, names
         As in `Head.fit`.
     monitors
         One for each head, or none.
@@ -327,9 +343,10 @@ def fit_together(
     TrainingError
         If the rows cannot train any head.
     """
-    X, targets = heads[0]._prepare(X, y, names, sample_weight)
+    X, targets = heads[0]._prepare(X, y, names, sample_weight, together)
     for head in heads[1:]:
         head.classes_, head.names_, head.weights_ = heads[0].classes_, heads[0].names_, heads[0].weights_
+        head.together_ = heads[0].together_
     watching = monitors or [Monitor() for _ in heads]
     faults: list[TrainingError | None] = []
     for head, learned in zip(heads, type(heads[0])._learn_together(heads, X, targets, watching), strict=True):
@@ -339,7 +356,7 @@ def fit_together(
             head.model_, head.warnings_ = learned
             faults.append(None)
     for head in heads:
-        head.weights_ = None
+        head.weights_ = head.together_ = None
     return faults
 
 

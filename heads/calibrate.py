@@ -92,6 +92,7 @@ def _of_folds(
         scaling=None,
         progress=lambda _done, _total: None,
         weights=rows.weights,
+        together=together,
         only_train=rows.is_view,
     )
     return found.rows, found.probabilities[:, list(head.trained_classes)], found.warnings

@@ -66,6 +66,7 @@ def out_of_fold(
     scaling: Scaling | None,
     progress: Callable[[int, int], object],
     weights: Floats | None = None,
+    together: Targets | None = None,
     only_train: NDArray[np.bool_] | None = None,
 ) -> OutOfFold:
     """For each fold, train a head on the other folds and predict the rows of the fold.
@@ -90,6 +91,8 @@ def out_of_fold(
         Called with the number of folds that are done, and that of all.
     weights
         The weights of the rows in training, shape (n,); None if all have weight 1.
+    together
+        The number of each row's group, as `Head.fit` takes it; None if all differ.
     only_train
         Which rows are in the training of other folds and not predicted, shape (n,), such as views; None for no row.
 
@@ -114,7 +117,8 @@ def out_of_fold(
         for block in row_blocks(room[: len(train)]):
             room[block] = _rows(X, train[block], scaling)
         own = None if weights is None else weights[train]
-        head = make().fit(room[: len(train)], y[train], sample_weight=own, names=names)
+        groups = None if together is None else together[train]
+        head = make().fit(room[: len(train)], y[train], sample_weight=own, together=groups, names=names)
         warnings |= dict.fromkeys(head.warnings_)
         for part in _blocks(rows, X.shape[1]):
             probabilities[np.ix_(part, head.classes_)] = head.predict_proba(_rows(X, part, scaling))

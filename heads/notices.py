@@ -23,6 +23,8 @@ class Code(StrEnum):
     """A library that trained the head issued a warning that has no code of its own."""
     SINGLE_ROW_CLASS = "single_row_class"
     """A class has one row, so that probabilities were calibrated on training scores."""
+    SHARED_GROUPS = "shared_groups"
+    """All rows of a class belong together, so that probabilities were calibrated on rows whose group was known."""
     CONSTANT_PROBABILITY = "constant_probability"
     """Scores of held-out rows do not tell a class from the rest: its probability is the same for every row."""
     NOT_CALIBRATED = "not_calibrated"

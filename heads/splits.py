@@ -109,6 +109,12 @@ def kept_together(features: FeatureSet) -> NDArray[np.object_]:
     return np.array([_root(joined, name) for name in names], dtype=object)
 
 
+def together_numbers(features: FeatureSet) -> NDArray[np.intp] | None:
+    """Return a number for each row, shape (n,), the same for rows that must not be separated; None if all differ."""
+    numbers = np.unique(kept_together(features).astype(str), return_inverse=True)[1]
+    return numbers if numbers.max(initial=0) + 1 < len(numbers) else None
+
+
 def _root(joined: dict[str, str], name: str) -> str:
     """Return the group that stands for all that this one was joined with; shorten the way to it."""
     while (above := joined.get(name)) is not None:

@@ -175,6 +175,7 @@ class _LabelCheck:
             scaling=scaling,
             progress=progress,
             weights=features.weights,
+            together=groups,
         )
         if scaling is None:
             return found

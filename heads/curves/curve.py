@@ -22,6 +22,7 @@ from heads.splits import (
     Holdout,
     kept_together,
     same_content,
+    together_numbers,
     torn_files,
     torn_groups,
     training_rows,
@@ -359,7 +360,9 @@ class _Trainings:
         drawn = self._train if len(rows) == len(self._train) else self._train.take(rows)
         head = make_head(self._head, seed=(self._seed + run) % _SEEDS, **self._params)
         try:
-            head.fit(drawn.X, drawn.y, sample_weight=drawn.weights, names=drawn.classes)
+            head.fit(
+                drawn.X, drawn.y, sample_weight=drawn.weights, together=together_numbers(drawn), names=drawn.classes
+            )
         except TrainingError as e:
             raise TrainingError(f"with {len(rows)} training rows: {e}") from e
         self.warnings |= dict.fromkeys(notice.about(f"with {len(rows)} training rows") for notice in head.warnings_)

@@ -15,6 +15,13 @@ from heads.families.affine import OneVsRestModel
 from heads.notices import Code, Notice
 from heads.rows import Floats, Scaling, Targets, finite
 
+_FEWEST = 2  # groups that a class needs, so that one can be left out
+_SHARED = Notice(
+    Code.SHARED_GROUPS,
+    "all rows of a class belong together, as one group or one image with its views: probabilities were calibrated on "
+    "rows whose group was known, and are too sure; give every class at least 2 groups, better 5",
+)
+
 Signs: TypeAlias = NDArray[np.int8]
 
 _STEPS = 100  # far more than Newton's method needs
@@ -53,6 +60,22 @@ def class_signs(targets: Targets, k: int) -> Signs:
     """
     classes = np.arange(1, 2) if k == 2 else np.arange(k)  # noqa: PLR2004 - one hyperplane separates two classes
     return np.where(targets[:, None] == classes, 1, -1).astype(np.int8)
+
+
+def separable(targets: Targets, together: Targets | None) -> tuple[Targets | None, tuple[Notice, ...]]:
+    """Return numbers of groups that can be left out one by one, each class remaining; or None, with a warning.
+
+    Parameters
+    ----------
+    targets
+        The class of each row, shape (n,).
+    together
+        The number of each row's group, as `Head.fit` has it.
+    """
+    if together is None:
+        return None, ()
+    pairs = np.unique(np.stack([targets, together]), axis=1)
+    return (together, ()) if np.bincount(pairs[0]).min() >= _FEWEST else (None, (_SHARED,))
 
 
 def platt(scores: NDArray[np.floating[Any]], signs: Signs, weights: Floats) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from heads.base import Head, Learned
 from heads.epochs import Monitor
 from heads.errors import TrainingError
 from heads.families.affine import AffineNumberModel, OneVsRestModel
-from heads.families.platt import Hyperplane, Signs, calibrated, class_signs
+from heads.families.platt import Hyperplane, Signs, calibrated, class_signs, separable
 from heads.families.shared_parameters import ALPHA_GRID, CLASS_WEIGHT, STANDARDIZE
 from heads.fitted_model import FittedModel
 from heads.parameters import HeadSpec, Parameter
@@ -28,7 +28,8 @@ _FEATURE_VALUES = 2**21  # values of a block of features: 16 MiB in float64
 class RidgeHead(Head):
     """Least squares on -1 and 1 for each class, as scikit-learn's ``RidgeClassifier``; or on numbers, as ``Ridge``.
 
-    The hat matrix gives the exact score of each row by a fit without that row. Platt's sigmoid is fitted to these
+    The hat matrix gives the exact score of each row by a fit without that row, or without all rows that belong to it.
+    Platt's sigmoid is fitted to these
     scores, so that no further training is needed. Everything is computed in float64 from one matrix of products, of
     features or of rows, whichever is smaller; all strengths of the penalty share it. ``class_weight`` weighs the rows
     in both steps.
@@ -69,7 +70,7 @@ class RidgeHead(Head):
         del monitor  # there are no epochs
         scaling = Scaling.from_rows(X, standardize=self.standardize, weights=self.weights_)
         weights = np.ones(len(y)) if self.weights_ is None else self.weights_
-        problem = (_ByFeatures if len(X) > X.shape[1] else _ByRows)(X, scaling, y[:, None], weights)
+        problem = (_ByFeatures if len(X) > X.shape[1] else _ByRows)(X, scaling, y[:, None], weights, self.together_)
         [[plane]] = problem.at([self.alpha])
         return AffineNumberModel.learned(plane.coef[None], np.array([plane.intercept]), scaling), ()
 
@@ -81,19 +82,27 @@ class RidgeHead(Head):
         first, k = heads[0], len(heads[0].classes_)
         scaling = Scaling.from_rows(X, standardize=first.standardize, weights=first.weights_)
         signs, weights = class_signs(targets, k), first._weights_of(targets, first.class_weight)
-        problem = (_ByFeatures if len(X) > X.shape[1] else _ByRows)(X, scaling, signs, weights)
+        together, warnings = separable(targets, first.together_)
+        problem = (_ByFeatures if len(X) > X.shape[1] else _ByRows)(X, scaling, signs, weights, together)
         found = problem.at([head.alpha for head in heads])
-        return [calibrated(of_head, signs, weights, scaling, ()) for of_head in found]
+        return [calibrated(of_head, signs, weights, scaling, warnings) for of_head in found]
 
 
 class _LeastSquares(ABC):
     """A least-squares problem on standardised and centred rows, each multiplied by the square root of its weight.
 
     Rows are read in blocks of float64. Centring keeps the intercept out of the penalty. Features beyond the range of
-    float64 give hyperplanes that are not finite.
+    float64 give hyperplanes that are not finite. Rows with the same number in ``together`` are left out together.
     """
 
-    def __init__(self, X: Features, scaling: Scaling, signs: Signs | Floats, weights: Floats) -> None:
+    def __init__(
+        self,
+        X: Features,
+        scaling: Scaling,
+        signs: Signs | Floats,
+        weights: Floats,
+        together: Targets | None = None,
+    ) -> None:
         self._X, self._scaling, self._signs = X, scaling, signs
         self._share = weights / weights.sum()
         self._roots = np.sqrt(weights)[:, None]
@@ -102,6 +111,7 @@ class _LeastSquares(ABC):
             self._centre += self._share[rows] @ X[rows].astype(np.float64)
         self._level = self._share @ signs
         self._sides = self._roots * (signs - self._level)
+        self._groups = [] if together is None else _groups_of_several(together)
 
     def at(self, alphas: Sequence[float | str]) -> Iterator[list[Hyperplane]]:
         """Yield the hyperplanes of all classes for each strength of the penalty in turn; one of them may be chosen."""
@@ -122,7 +132,7 @@ class _LeastSquares(ABC):
     def hyperplanes(self, alphas: Floats) -> Iterator[list[Hyperplane]]:
         """Yield the hyperplanes of all classes for each strength of the penalty in turn."""
 
-    def _block(self, rows: slice, features: slice = slice(None)) -> Floats:
+    def _block(self, rows: slice | Targets, features: slice = slice(None)) -> Floats:
         block = self._X[rows, features].astype(np.float64)
         block -= self._centre[features]
         block /= self._scaling.scale[features]
@@ -172,7 +182,46 @@ class _ByFeatures(_LeastSquares):
             fitted = (block @ coef).reshape(-1, alphas, k)
             free = np.maximum(1 - hat, np.finfo(np.float64).eps)
             residuals[rows] = (self._sides[rows, None, :] - fitted) / free[:, :, None]
+        for group in self._groups:
+            residuals[group] = self._without_group(group, basis, factors, coef)
         return residuals.reshape(n, -1)
+
+    def _without_group(self, group: Targets, basis: Floats, factors: Floats, coef: Floats) -> Floats:
+        """Return the residuals of rows by a fit without all of them, shape (m, A, k).
+
+        They are the residuals r of the fit with all rows, times the inverse of 1 - H, where H is the part of the hat
+        matrix for these rows. H is ``U @ U.T``, so that r + U @ inverse(1 - U.T @ U) @ U.T @ r is the same for many.
+        """
+        values, alphas = np.vstack([factors, np.ones(factors.shape[1])]), factors.shape[1]
+        p, k = len(values), self._signs.shape[1]
+        blocks = np.array_split(group, -(-len(group) // max(1, _FEATURE_VALUES // p)))
+
+        def parts(rows: Targets) -> tuple[Floats, Floats]:
+            block = self._block(rows)
+            residuals = self._sides[rows, None, :] - (block @ coef).reshape(-1, alphas, k)
+            return np.hstack([block @ basis, np.sqrt(self._share[rows])[:, None]]), residuals
+
+        if len(group) <= p:
+            found = [parts(rows) for rows in blocks]
+            U, residuals = (np.concatenate(each) for each in zip(*found, strict=True))
+            for number, factor in enumerate(values.T):
+                residuals[:, number] = _solved((U * factor) @ U.T, residuals[:, number])
+            return residuals
+        products, sides = np.zeros((p, p)), np.zeros((p, alphas, k))
+        for rows in blocks:
+            U, residuals = parts(rows)
+            products += U.T @ U
+            sides += np.tensordot(U, residuals, (0, 0))
+        for number, root in enumerate(np.sqrt(values).T):
+            solved = _solved(root[:, None] * products * root, root[:, None] * sides[:, number])
+            sides[:, number] = root[:, None] * solved
+        left_out = np.empty((len(group), alphas, k))
+        start = 0
+        for rows in blocks:
+            U, residuals = parts(rows)
+            left_out[start : start + len(rows)] = residuals + np.tensordot(U, sides, (1, 0))
+            start += len(rows)
+        return left_out
 
 
 class _ByRows(_LeastSquares):
@@ -195,6 +244,10 @@ class _ByRows(_LeastSquares):
             duals = basis @ (factors[:, number, None] * sides)
             coef = np.concatenate([self._block(slice(None), features).T @ duals for features in self._features()])
             residuals = duals / entries[:, number, None]
+            for group in self._groups:
+                here, root = basis[group], np.sqrt(self._share[group])
+                part = (here * factors[:, number]) @ here.T - np.outer(root, root) / (filling + alphas[number])
+                residuals[group] = _solved(np.eye(len(group)) - part, duals[group])
             columns = range(duals.shape[1])
             yield [self._hyperplane(coef[:, column], column, residuals[:, column]) for column in columns]
 
@@ -202,6 +255,18 @@ class _ByRows(_LeastSquares):
         n, d = self._X.shape
         count = max(1, _FEATURE_VALUES // n)
         return (slice(start, start + count) for start in range(0, d, count))
+
+
+def _groups_of_several(together: Targets) -> list[Targets]:
+    """Return the numbers of the rows of each group that has several rows."""
+    order = np.argsort(together, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(together[order])) + 1)
+    return [group for group in groups if len(group) > 1]
+
+
+def _solved(part: Floats, sides: Floats) -> Floats:
+    """Return ``inverse(1 - part) @ sides``, with 1 enlarged as little as keeps it from being singular."""
+    return np.asarray(np.linalg.solve((1 + np.finfo(np.float64).eps) * np.eye(len(part)) - part, sides), np.float64)
 
 
 def _inverses(gram: Floats, alphas: Floats) -> tuple[Floats, Floats]:

@@ -13,13 +13,14 @@ from heads.epochs import Monitor
 from heads.errors import TrainingError
 from heads.families.affine import OneVsRestModel
 from heads.families.own_threads import own_threads
-from heads.families.platt import Hyperplane, Signs, calibrated, class_signs
+from heads.families.platt import Hyperplane, Signs, calibrated, class_signs, separable
 from heads.families.shared_parameters import C_GRID, CLASS_WEIGHT, MAX_ITER, STANDARDIZE, C
 from heads.families.svm_solver import Problems, solve
 from heads.fitted_model import FittedModel
 from heads.notices import Code, Notice, Remedy, not_converged
 from heads.parameters import HeadSpec, Parameter
 from heads.rows import Features, Floats, Scaling, Targets
+from heads.splits import folds_of
 
 _FOLDS = 5  # scikit-learn's default
 _BATCH_VALUES = 2**20  # of each array of the solver; every thread has a batch
@@ -37,7 +38,8 @@ class SVMHead(Head):
 
     It minimises the squared hinge loss of scikit-learn's ``LinearSVC``, but does not penalise the intercept.
     Probabilities are those of ``CalibratedClassifierCV(ensemble=False)``: the machines are trained on all rows, and
-    Platt's sigmoid is fitted to scores of held-out stratified folds. ``class_weight`` weighs the rows in both steps.
+    Platt's sigmoid is fitted to scores of held-out stratified folds, none of which separates rows that belong together.
+    ``class_weight`` weighs the rows in both steps.
     The solver is deterministic.
     """
 
@@ -75,7 +77,8 @@ class SVMHead(Head):
         first, k = heads[0], len(heads[0].classes_)
         scaling = Scaling.from_rows(X, standardize=first.standardize, weights=first.weights_)
         signs, weights = class_signs(targets, k), first._weights_of(targets, first.class_weight)
-        folds = _folds(targets)
+        together, warnings = separable(targets, first.together_)
+        folds = _folds(targets, together)
         strengths = [head.C for head in heads]
         single_row = () if folds.any() else (_SINGLE_ROW,)
         results: list[Learned | TrainingError] = []
@@ -86,7 +89,7 @@ class SVMHead(Head):
             for head in heads:
                 of_head = [next(hyperplanes) for _ in range(signs.shape[1])]
                 unconverged = () if all(hyperplane.converged for hyperplane in of_head) else (head._not_converged(),)
-                results.append(calibrated(of_head, signs, weights, scaling, (*single_row, *unconverged)))
+                results.append(calibrated(of_head, signs, weights, scaling, (*warnings, *single_row, *unconverged)))
         return results
 
     def _hyperplanes(
@@ -139,8 +142,15 @@ class SVMHead(Head):
         return not_converged("svm", self.max_iter, remedy, standardize=self.standardize)
 
 
-def _folds(targets: Targets) -> Targets:
-    """Return the number, from 1, of the fold that holds each row out, shape (n,); all 0 if a class has a single row."""
+def _folds(targets: Targets, together: Targets | None) -> Targets:
+    """Return the number, from 1, of the fold that holds each row out, shape (n,); all 0 if a class has a single row.
+
+    Rows with the same number in ``together`` are in one fold.
+    """
+    if together is not None:
+        groups = [len(np.unique(together[targets == target])) for target in np.unique(targets)]
+        names = together.astype(str).astype(object)
+        return folds_of(targets, together, names, folds=min(_FOLDS, *groups), seed=0) + 1
     from sklearn.model_selection import StratifiedKFold
 
     folds = np.zeros(len(targets), np.intp)

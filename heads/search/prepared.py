@@ -46,6 +46,8 @@ class CacheRows:
         Which rows are in the sample of the training rows, shape (n,); None if there is none.
     only_train
         Which rows do not validate, shape (n,), such as views; None for no row.
+    together
+        The number of each row's group, shape (n,), as `Head.fit` takes it; None if all differ.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class CacheRows:
     weights: NDArray[np.float64] | None = None
     sample: NDArray[np.bool_] | None = None
     only_train: NDArray[np.bool_] | None = None
+    together: Targets | None = None
 
     def rows_of(self, kind: "Kind") -> tuple[Targets, Targets]:
         """Return the numbers of the training rows and of the validation rows of a kind, both ascending."""
@@ -113,6 +116,11 @@ class Prepared:
         """Return the weights of the training rows, shape (n,); None if all have weight 1."""
         train, _ = self.cache_rows.rows_of(self.kind)
         return None if self.cache_rows.weights is None else self.cache_rows.weights[train]
+
+    def together(self) -> Targets | None:
+        """Return the number of each training row's group, shape (n,); None if all differ."""
+        train, _ = self.cache_rows.rows_of(self.kind)
+        return None if self.cache_rows.together is None else self.cache_rows.together[train]
 
     def features(self) -> tuple[Features, Features]:
         """Map the features of the training rows, shape (n, d), and of the validation rows, (m, d); read-only."""

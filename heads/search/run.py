@@ -32,7 +32,7 @@ from heads.search.tasks import tasks_of
 from heads.search.validation_plan import ValidationPlan, identity, parts_of, sample_of, validation_groups
 from heads.search.work import BEST, LEADERBOARD, TABLE, is_unfinished, locked, plan_of
 from heads.search.workers import TimeOverError, Workers, single_threaded
-from heads.splits import DEFAULT_HOLDOUT, labelled_images
+from heads.splits import DEFAULT_HOLDOUT, labelled_images, together_numbers
 from heads.training import train
 
 if TYPE_CHECKING:
@@ -188,6 +188,7 @@ def sweep(
             images.weights,
             sample,
             images.is_view,
+            together_numbers(images),
         )
         costs, at_once = _sizes(candidates, cache.taps, n, k)
         groups = validation_groups(images, validation)

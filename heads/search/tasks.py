@@ -149,7 +149,13 @@ def run_task(task: Task, rows: Prepared) -> list[Outcome]:
     try:
         require_memory(heads[0].spec, X)
         faults = fit_together(
-            heads, X, y, sample_weight=rows.weights(), names=rows.cache_rows.classes, monitors=monitors
+            heads,
+            X,
+            y,
+            sample_weight=rows.weights(),
+            together=rows.together(),
+            names=rows.cache_rows.classes,
+            monitors=monitors,
         )
     except (TrainingError, EvaluationError) as e:
         faults = [e] * len(heads)

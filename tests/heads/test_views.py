@@ -56,6 +56,17 @@ def test_views_have_the_role_train_or_none(viewed):
     assert len(np.unique(kept_together(images))) == 30
 
 
+@pytest.mark.parametrize("name", ["ridge", "svm"])
+def test_probabilities_are_fitted_to_images_left_out_with_their_views(viewed, name):
+    rows = viewed.features("features")
+    together = np.unique(rows.sha256.astype(str), return_inverse=True)[1]
+    head = heads.train(viewed, name, tap="features", holdout=0)
+    fitted = heads.make_head(name).fit(rows.X, rows.y, together=together)
+    apart = heads.make_head(name).fit(rows.X, rows.y)
+    np.testing.assert_array_equal(head.predict_proba(rows.X), fitted.predict_proba(rows.X))
+    assert (head.predict_proba(rows.X) != apart.predict_proba(rows.X)).any()
+
+
 def test_a_head_learns_from_all_and_is_judged_on_images(viewed, tmp_path):
     head = heads.train(viewed, "logreg", tap="features", params={"standardize": False}, holdout=0.3, seed=1)
     train, valid = training_rows(viewed.features("features"), Holdout(0.3, seed=1))
