@@ -25,6 +25,7 @@ Loss: TypeAlias = Callable[..., tuple[Float32s, Floats, NDArray[Any]]]
 _OF_ZERO = -math.log(np.finfo(np.float64).eps)  # the loss of a probability of 0, clipped as in scikit-learn
 _VALID_ROWS = 256  # validation rows of a forward pass
 _SMALL_PRODUCT = 2**28  # multiplications
+_LOWEST = -60.0  # a lower score is that of a probability of 0: products of numbers below 1e-38 are many times slower
 
 
 class NetworkBatch:
@@ -191,6 +192,7 @@ def cross_entropy(
     best = scores.argmax(axis=2)
     scores = scores - scores.max(axis=2, keepdims=True)
     of_truth = scores[:, rows, targets].copy()
+    scores[scores < _LOWEST] = -np.inf
     probabilities = np.exp(scores, out=scores)
     sums = probabilities.sum(axis=2)
     losses = np.log(sums) - of_truth

@@ -2,6 +2,10 @@
 
 scikit-learn's own ``fit`` needs all rows in memory. Its ``partial_fit`` forgets parts of the penalty and of the average
 between chunks. Given the rows in the same order, `descend` takes the steps of ``fit``, and stops after the same pass.
+
+All problems take a row at the same time. With an l2 penalty and without an average, the scores of a few rows ahead
+follow from the products of these rows with each other, so that weights are read and written once for all of them, by
+matrix products.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,6 +19,8 @@ from heads.rows import Floats, Targets, finite
 
 _PATIENCE = 5  # passes in a row that do not lower the objective by tol
 _SMALLEST = 1e-9  # of the common factor of the weights; below it, it is multiplied into them
+_AHEAD = 64  # rows whose products are computed together
+_LOWEST = -60.0  # a lower score has a probability below 1e-26: its steps are lost in rounding, and slow below 1e-38
 
 Chunks = Iterable[tuple[Targets, NDArray[np.floating[Any]]]]
 
@@ -84,20 +90,22 @@ def descend(
     """
     K, state = len(problems.positions), _State(problems, width, alpha, l1_share, average=average)
     coef, intercept = np.zeros((K, width)), np.zeros(K)
-    best, stale = np.full(K, np.inf), np.zeros(K, np.intp)
+    going, best, stale = np.arange(K), np.full(K, np.inf), np.zeros(K, np.intp)
     for _ in range(max_iter):
-        objective = np.zeros(K)
+        objective = np.zeros(len(going))
         with np.errstate(all="ignore"):  # what is not finite is found after the pass
             for rows, X in chunks():
                 own = np.ones(len(rows)) if weights is None else weights[rows]
                 objective += state.learn(X, targets[rows], own) / len(targets)
-        going = stale < _PATIENCE
-        current = state.solution()
-        coef[going], intercept[going] = current[0][going], current[1][going]
-        stale = np.where(going, np.where(objective > best - tol, stale + 1, 0), stale)
-        best = np.minimum(best, objective)
-        if (stale >= _PATIENCE).all():
+        coef[going], intercept[going] = state.solution()
+        stale[going] = np.where(objective > best[going] - tol, stale[going] + 1, 0)
+        best[going] = np.minimum(best[going], objective)
+        unsettled = stale[going] < _PATIENCE
+        if not unsettled.any():
             return Solutions(coef, intercept, settled=True)
+        if not unsettled.all():
+            state.keep(unsettled)
+            going = going[unsettled]
     return Solutions(coef, intercept, settled=False)
 
 
@@ -114,10 +122,62 @@ class _State:
         self._cuts, self._possible = np.zeros((K, width)), 0.0  # of the l1 penalty: made so far, and the most possible
         self._mean, self._mean_intercept = np.zeros((K, width)), np.zeros(K)
 
+    def keep(self, which: NDArray[np.bool_]) -> None:
+        """Leave out the problems that are not in a mask (K,)."""
+        positions, weights, rest = self._problems
+        self._problems = Problems(positions[which], weights[which], rest[which])
+        self._vectors, self._intercept = self._vectors[which], self._intercept[which]
+        self._squares, self._sizes, self._cuts = self._squares[which], self._sizes[which], self._cuts[which]
+        self._mean, self._mean_intercept = self._mean[which], self._mean_intercept[which]
+
     def learn(self, X: NDArray[np.floating[Any]], targets: Targets, own: Floats) -> Floats:
         """Take a step for each row; return the sums of the objectives before the steps, shape (K,)."""
         if not self._steps:
             self._vectors = self._vectors.astype(X.dtype)
+        if self._l1_share or self._average:
+            return self._one_by_one(X, targets, own)
+        losses = np.zeros(len(self._intercept))
+        for start in range(0, len(X), _AHEAD):
+            rows = slice(start, start + _AHEAD)
+            losses += self._together(X[rows], targets[rows], own[rows])
+        return losses
+
+    def _together(self, X: NDArray[np.floating[Any]], targets: Targets, own: Floats) -> Floats:
+        """Take the steps of a few rows (m, d) with an l2 penalty and without an average."""
+        from scipy.special import expit
+
+        positions, weights, rest = self._problems
+        times = self._begin + self._steps + np.arange(len(X))
+        self._steps += len(X)
+        rates, first = 1 / (self._alpha * times), max(0.0, times[0] - 1)
+        # A step leaves 1 - 1 / time of the weights. The part that is left at row j of what they get at row i, (m, m)
+        # above the diagonal; the parts that are left of the first weights at row j, and at the end of those of row i:
+        left = np.triu(times[:, np.newaxis] / (times - 1), 1)
+        of_first, at_end = np.append(1.0, first / times[:-1]), times / times[-1]
+        products = (X @ X.T).astype(np.float64)
+        scores = (X @ self._vectors.T).astype(np.float64) * of_first[:, np.newaxis]  # (m, K)
+        of_class = (targets[:, np.newaxis] == positions).astype(np.float64)
+        most = rates[:, np.newaxis] * np.where(of_class > 0, weights, rest) * own[:, np.newaxis]
+        along, updates = np.ascontiguousarray((products * left).T), np.empty_like(scores)
+        without = np.empty_like(scores)  # scores before the intercept
+        for row in range(len(X)):
+            without[row] = scores[row] + along[row, :row] @ updates[:row]
+            scores[row] = without[row] + self._intercept
+            updates[row] = most[row] * (of_class[row] - expit(np.maximum(scores[row], _LOWEST)))
+            self._intercept += updates[row]
+        losses = (np.logaddexp(0, np.maximum(scores, _LOWEST)) - of_class * scores).sum(axis=0)
+        shrinking = np.maximum(0, 1 - 1 / times)[:, np.newaxis]
+        gains = updates * (2 * shrinking * without + updates * np.diag(products)[:, np.newaxis])
+        squares = self._squares * np.square(of_first).sum() + np.square(left).sum(axis=1) @ gains
+        losses += self._alpha * squares / 2
+        whole = first / times[-1]
+        self._squares = whole**2 * self._squares + np.square(at_end) @ gains
+        self._vectors *= X.dtype.type(whole)
+        self._vectors += (at_end[:, np.newaxis] * updates).astype(X.dtype).T @ X
+        return np.asarray(losses)
+
+    def _one_by_one(self, X: NDArray[np.floating[Any]], targets: Targets, own: Floats) -> Floats:
+        """Take the step of each row in turn."""
         losses, lengths = np.zeros(len(self._intercept)), np.einsum("nd,nd->n", X, X, dtype=np.float64)
         positions, weights, rest = self._problems
         for x, length, target, weight in zip(X, lengths.tolist(), targets.tolist(), own.tolist(), strict=True):

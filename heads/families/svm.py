@@ -15,7 +15,7 @@ from heads.families.affine import OneVsRestModel
 from heads.families.own_threads import own_threads
 from heads.families.platt import Hyperplane, Signs, calibrated, class_signs, separable
 from heads.families.shared_parameters import C_GRID, CLASS_WEIGHT, MAX_ITER, STANDARDIZE, C
-from heads.families.svm_solver import Problems, solve
+from heads.families.svm_solver import Directions, Problems, solve
 from heads.fitted_model import FittedModel
 from heads.notices import Code, Notice, Remedy, not_converged
 from heads.parameters import HeadSpec, Parameter
@@ -113,6 +113,8 @@ class SVMHead(Head):
         kept[:, 0] = True
         column, C = np.tile(np.arange(k), len(Cs)), np.repeat(Cs, k)
         at_once = max(1, _BATCH_VALUES // (count * sum(X.shape)))
+        scales = scaling if self.standardize else None
+        directions = Directions.of(X, scales, len(C) * count)
 
         def solved(batch: slice) -> list[Hyperplane]:
             problems = Problems(
@@ -120,7 +122,7 @@ class SVMHead(Head):
                 np.tile(weights[:, None] * kept, len(C[batch])),
                 np.repeat(C[batch], count),
             )
-            found = solve(X, scaling if self.standardize else None, problems, tol=self.tol, max_iter=self.max_iter)
+            found = solve(X, scales, problems, tol=self.tol, max_iter=self.max_iter, directions=directions)
             held_out = found.scores.reshape(n, -1, count)[np.arange(n), :, folds]
             converged = found.converged.reshape(-1, count)
             return [

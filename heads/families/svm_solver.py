@@ -3,6 +3,10 @@
 It is Newton's method with exact line search (Keerthi and DeCoste 2005). The squared hinge is piecewise quadratic, so
 that few steps reach the minimum. A step depends only on the rows inside the margin. If they are few, it is solved
 directly, else by conjugate gradients, where an iteration takes one pass for all problems.
+
+Some directions of the features are much longer than others, and conjugate gradients need an iteration for about each of
+them. Where there are many problems, the directions of all rows are computed once and stand for those of the rows inside
+the margin (preconditioning); this halves the iterations.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,6 +25,8 @@ _SEARCHES = 50  # limit of the line search, far more than it needs
 _DIRECT = 8  # steps are solved directly if that takes at most as many products as this many passes for each of them,
 _DIRECT_ROWS = 2048  # and if they have at most this many rows: their products take up to 128 MiB
 _GATHERED_VALUES = 2**21  # gathered values in memory at a time: 16 MiB in float64
+_DECOMPOSED = 13  # directions of d features take about so many times d**3 products
+_ITERATIONS = 15  # of conjugate gradients that a problem takes with directions; without them about twice as many
 
 Matrix: TypeAlias = NDArray[np.floating[Any]]
 Numbers: TypeAlias = NDArray[np.intp]
@@ -73,7 +79,54 @@ class Solutions:
     converged: Mask
 
 
-def solve(X: Features, scaling: Scaling | None, problems: Problems, *, tol: float, max_iter: int) -> Solutions:
+@dataclass(frozen=True, slots=True, eq=False)
+class Directions:
+    """Orthogonal directions of d features, and the mean square of the rows along each of them.
+
+    Parameters
+    ----------
+    squares
+        Shape (d,), float64, at least 0.
+    basis
+        A direction in each column, shape (d, d).
+    """
+
+    squares: Floats
+    basis: Matrix
+
+    @classmethod
+    def of(cls, X: Features, scaling: Scaling | None, problems: int) -> Self | None:
+        """Return the directions of standardised rows (n, d), or None if they cost more than they save."""
+        n, d = X.shape
+        if _DECOMPOSED * d**2 + 2 * _ITERATIONS * problems * d >= 2 * _ITERATIONS * problems * n:
+            return None
+        rows = _Rows(X, scaling)
+        with np.errstate(all="ignore"):  # features that overflow are not converged
+            products = rows.products() / n
+            if not np.isfinite(products).all():
+                return None
+        squares, basis = np.linalg.eigh(products)
+        return cls(np.maximum(squares, 0), basis.astype(rows.dtype))
+
+    def conditioned(self, gradients: Floats, curvature: Floats) -> Floats:
+        """Return about the Newton steps of gradients (P, d + 1), given the sum of each problem's curvature, (P,)."""
+        steps = np.empty_like(gradients)
+        along = gradients[:, :-1].astype(self.basis.dtype) @ self.basis
+        along /= 1 + curvature[:, None] * self.squares
+        steps[:, :-1] = along @ self.basis.T
+        steps[:, -1] = gradients[:, -1] / np.maximum(curvature, 1)
+        return steps
+
+
+def solve(
+    X: Features,
+    scaling: Scaling | None,
+    problems: Problems,
+    *,
+    tol: float,
+    max_iter: int,
+    directions: Directions | None = None,
+) -> Solutions:
     """Solve problems on standardised rows, which are read block by block and never copied as a whole.
 
     Parameters
@@ -89,6 +142,8 @@ def solve(X: Features, scaling: Scaling | None, problems: Problems, *, tol: floa
         further step would lower the objective by less than rounding.
     max_iter
         Largest number of products of all rows with a vector, for each problem; the final scores take one more.
+    directions
+        Those of the rows, which save iterations; None if there are none.
     """
     rows = _Rows(X, scaling)
     P = len(problems.C)
@@ -107,7 +162,7 @@ def solve(X: Features, scaling: Scaling | None, problems: Problems, *, tol: floa
             going = ~converged[ongoing] & usable & (passes[ongoing] < max_iter)
             ongoing, point = ongoing[going], point.take(going)
             if len(ongoing):
-                step = _Step.towards_minimum(point, rows, max_iter - passes[ongoing])
+                step = _Step.towards_minimum(point, rows, max_iter - passes[ongoing], directions)
                 passes[ongoing] += step.passes
                 converged[ongoing] = -(step.vectors * point.gradient).sum(axis=1) <= point.rounding
                 vectors[ongoing] += _length(point, step)[:, None] * step.vectors
@@ -162,6 +217,13 @@ class _Rows:
         for rows, block in self._blocks():
             np.matmul(block, narrow[:, :-1].T, out=products[rows])
         products += narrow[:, -1]
+        return products
+
+    def products(self) -> Floats:
+        """Return the products of the features, summed over all rows, shape (d, d), in float64."""
+        products = np.zeros((self._X.shape[1], self._X.shape[1]))
+        for _, block in self._blocks():
+            products += block.T @ block
         return products
 
     def gathered(self, numbers: Numbers) -> Iterator[tuple[slice, Floats]]:
@@ -228,7 +290,7 @@ class _Step:
     passes: Numbers  # (P,)
 
     @classmethod
-    def towards_minimum(cls, point: _Point, rows: _Rows, allowed: Numbers) -> Self:
+    def towards_minimum(cls, point: _Point, rows: _Rows, allowed: Numbers, directions: Directions | None) -> Self:
         P, inside = len(point.vectors), point.inside
         step = cls(np.zeros_like(point.vectors), np.zeros_like(point.margins), np.zeros(P, np.intp))
         count = inside.sum(axis=0)
@@ -237,7 +299,9 @@ class _Step:
         if len(solved):
             step.scores[:, solved] = rows.times(step.vectors[solved])
             step.passes[solved] += 1
-        step._descend(point, rows, point.costs * inside, np.setdiff1d(np.arange(P), solved), allowed)
+        step._descend(
+            point, rows, point.costs * inside, np.setdiff1d(np.arange(P), solved), allowed, directions=directions
+        )
         return step
 
     def _solve_directly(self, point: _Point, rows: _Rows, inside: Mask, which: Numbers, most: int) -> Numbers:
@@ -272,11 +336,27 @@ class _Step:
                 self.vectors[:, :-1][together, features] = duals.T @ block - coef
         return np.array(solved, np.intp)
 
-    def _descend(self, point: _Point, rows: _Rows, curvature: Matrix, which: Numbers, allowed: Numbers) -> None:
+    def _descend(
+        self,
+        point: _Point,
+        rows: _Rows,
+        curvature: Matrix,
+        which: Numbers,
+        allowed: Numbers,
+        *,
+        directions: Directions | None,
+    ) -> None:
         """Compute the steps of the given problems by conjugate gradients (Hestenes and Stiefel 1952)."""
         self.vectors[which] = 0
+        sums = curvature.sum(axis=0, dtype=np.float64)
+
+        def conditioned(which: Numbers) -> Floats:
+            return left[which] if directions is None else directions.conditioned(left[which], sums[which])
+
         left = -point.gradient
-        along, square = left.copy(), np.square(left).sum(axis=1)
+        along = np.zeros_like(left)
+        along[which] = conditioned(which)
+        square = (left * along).sum(axis=1)
         goal = _FORCING**2 * square
         while len(which):
             scores, turned = rows.sweep(along[which], _multiplied(curvature[:, which]))
@@ -286,8 +366,9 @@ class _Step:
             self.scores[:, which] += scores * length.astype(rows.dtype)
             self.passes[which] += 1
             left[which] -= length[:, None] * turned
-            now = np.square(left[which]).sum(axis=1)
-            along[which] = left[which] + (now / square[which])[:, None] * along[which]
+            ahead = conditioned(which)
+            now = (left[which] * ahead).sum(axis=1)
+            along[which] = ahead + (now / square[which])[:, None] * along[which]
             square[which] = now
             which = which[(now > goal[which]) & (self.passes[which] < allowed[which])]
 

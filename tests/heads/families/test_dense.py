@@ -11,7 +11,7 @@ from heads.base import fit_together
 from heads.catalog import HEADS, make_head
 from heads.epochs import Monitor
 from heads.errors import EvaluationError, TrainingError
-from heads.families.gradient_descent import NetworkBatch
+from heads.families.gradient_descent import NetworkBatch, cross_entropy
 
 INITIALIZERS = next(each.choices for each in HEADS["softmax"].parameters if each.name == "init")
 LESSON = {"standardize": False, "optimizer": "rmsprop", "lr": 0.1, "epochs": 3, "batch_size": 64}
@@ -434,3 +434,15 @@ make_head("mlp", epochs=1).fit(rows["X"], rows["y"])
 print(*{"tensorflow", "keras", "jax", "torch", "sklearn", "scipy"} & set(sys.modules))
 """
     assert fresh_python(code, tmp_path / "rows.npz") == ""
+
+
+def test_scores_far_below_the_highest_have_no_gradient_and_cost_no_time_but_count_in_the_loss():
+    scores = np.array([[[0, -50, -90, -110]], [[0, -1, -2, -3]]], np.float32)
+    expected = np.exp(scores.astype(np.float64))
+    expected /= expected.sum(axis=2, keepdims=True)
+    expected[:, 0, 3] -= 1
+    gradient, losses, _ = cross_entropy(scores, np.array([3]), np.ones(1, np.float32))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-26)
+    assert losses.tolist() == pytest.approx([110, 3 + math.log(1 + math.exp(-1) + math.exp(-2) + math.exp(-3))])
+    smallest = np.finfo(np.float32).tiny
+    assert ((gradient == 0) | (np.abs(gradient) > smallest)).all()

@@ -14,7 +14,7 @@ from featurecache.rows import ArraySource, Rows
 from heads import rows
 from heads.catalog import make_head
 from heads.errors import TrainingError
-from heads.families import logistic_solver, shuffling
+from heads.families import linear, logistic_solver, shuffling
 
 pytestmark = pytest.mark.usefixtures("one_blas_thread")
 
@@ -224,6 +224,34 @@ def test_descent_in_windows_ends_near_that_of_scikit_learn(k, standardize, class
     head = make_head("sgd", **params).fit(X, y)
     assert np.abs(head.predict_proba(X) - whole).mean() < 0.02
     assert head.warnings_ == ()
+
+
+@in_every_way
+def test_descent_for_many_classes_at_once_ends_near_that_of_scikit_learn(
+    k, standardize, class_weight, blobs, monkeypatch
+):
+    X, y = uneven(blobs, k, spread=2)
+    X = X if standardize else X / 10
+    params = {"alpha": 0.01, "max_iter": 1000, "tol": 1e-5, "standardize": standardize, "class_weight": class_weight}
+    whole = make_head("sgd", **params).fit(X, y).predict_proba(X)
+    monkeypatch.setattr(linear, "_MANY_WEIGHTS", 0)
+    monkeypatch.setattr(SGDClassifier, "fit", None)
+    head = make_head("sgd", **params).fit(X, y)
+    found = head.predict_proba(X)
+    assert np.abs(found - whole).mean() < 0.02
+    assert np.mean(found.argmax(axis=1) == whole.argmax(axis=1)) > 0.97
+    assert head.warnings_ == ()
+
+
+def test_many_classes_descend_at_once_and_two_with_scikit_learn(blobs, monkeypatch):
+    fitted, plain = [], SGDClassifier.fit
+    monkeypatch.setattr(
+        SGDClassifier, "fit", lambda self, X, y, **how: fitted.append(X.shape) or plain(self, X, y, **how)
+    )
+    for k, d in ((2, 1000), (20, 1000)):
+        X, y = blobs(60, d, k)
+        make_head("sgd", alpha=0.1).fit(X, y)
+    assert fitted == [(60, 1000)]
 
 
 def test_descent_in_windows_follows_the_seed_and_its_limit(blobs, in_windows):

@@ -5,6 +5,7 @@ import pytest
 from sklearn.linear_model import SGDClassifier
 
 from heads.errors import TrainingError
+from heads.families import sgd_solver
 from heads.families.sgd_solver import Problems, descend
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -61,6 +62,45 @@ def test_single_precision_and_the_size_of_chunks_make_no_difference_but_rounding
     expected = solved(X.astype(np.float64), y, 3)
     for size in (1, 80):
         np.testing.assert_allclose(solved(X, y, 3, size=size).coef, expected.coef, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1, 1000])  # with far scores the steps of most rows are next to nothing
+def test_rows_taken_together_and_one_by_one_give_the_same(scale, blobs, monkeypatch):
+    X, y = blobs(80, 6, 3, spread=3)
+    X = X.astype(np.float64) * scale
+    expected = solved(X, y, 3, size=80)
+    monkeypatch.setattr(sgd_solver, "_AHEAD", 1)
+    found = solved(X, y, 3, size=80)
+    np.testing.assert_allclose(found.coef, expected.coef, rtol=1e-9)
+    np.testing.assert_allclose(found.intercept, expected.intercept, rtol=1e-9)
+
+
+def test_a_class_that_settles_first_has_the_weights_of_its_last_pass(blobs):
+    X, y = blobs(120, 6, 3, spread=3)
+    X[y == 2] += 10
+    X, one = X.astype(np.float64), np.ones(1)
+    together = solved(X, y, 3, max_iter=300)
+    passes = []
+    for number in range(3):
+
+        def chunks(number=number):
+            passes.append(number)
+            yield np.arange(len(X)), X
+
+        alone = descend(
+            chunks,
+            y,
+            Problems(np.array([number]), one, one),
+            width=6,
+            alpha=0.01,
+            l1_share=0.0,
+            average=False,
+            tol=1e-3,
+            max_iter=300,
+        )
+        np.testing.assert_allclose(together.coef[number], alone.coef[0], rtol=1e-9)
+        np.testing.assert_allclose(together.intercept[number], alone.intercept[0], rtol=1e-9)
+    assert len({passes.count(number) for number in range(3)}) > 1
 
 
 def test_a_descent_that_does_not_settle_says_so(blobs):

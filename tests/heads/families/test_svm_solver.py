@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from sklearn.svm import LinearSVC
 
 from heads.families import svm_solver
-from heads.families.svm_solver import Problems, solve
+from heads.families.svm_solver import Directions, Problems, solve
 from heads.rows import Scaling
 
 CS = np.array([1e-3, 0.1, 3.0])
@@ -210,3 +210,49 @@ def test_features_that_overflow_are_not_converged(blobs):
     X, y = blobs(30, 4, 2)
     solutions = solve((X * 1e37).astype(np.float32), None, problems_of(y), tol=1e-4, max_iter=100)
     assert not solutions.converged.any()
+
+
+@pytest.fixture
+def uneven():
+    """Rows of 30 features, some of them a hundred times longer than others, and signs of 40 problems (n, 40)."""
+    rng = np.random.default_rng(7)
+    mixing = rng.normal(size=(30, 30)) * np.geomspace(3, 0.03, 30)[:, None]
+    X = rng.normal(size=(600, 30)) @ mixing
+    signs = np.where(X @ rng.normal(size=(30, 40)) + 2 * rng.normal(size=(600, 40)) > 0, 1, -1)
+    return X, Problems(signs, np.ones((600, 40)), np.full(40, 0.1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_directions_save_passes_and_lead_to_the_same_minimum(uneven, dtype, monkeypatch):
+    monkeypatch.setattr(svm_solver, "_DIRECT", 0)
+    X, problems = uneven
+    X = X.astype(dtype)
+    directions = Directions.of(X, None, 40)
+    tight = {"tol": 1e-10 if dtype == np.float64 else 1e-5, "max_iter": 1000}
+    without, found = (solve(X, None, problems, directions=each, **tight) for each in (None, directions))
+    assert found.converged.all()
+    for number in range(40):
+        values = [
+            objective(X.astype(np.float64), problems, number, np.append(each.coef[number], each.intercept[number]))[0]
+            for each in (found, without)
+        ]
+        assert values[0] == pytest.approx(values[1], rel=1e-9 if dtype == np.float64 else 1e-4)
+    assert found.passes.sum() < 0.6 * without.passes.sum()
+
+
+def test_directions_are_those_of_standardised_rows(uneven):
+    X, _ = uneven
+    scaling = Scaling.from_rows(X, standardize=True)
+    directions = Directions.of(X, scaling, 40)
+    expected = scaling.applied(X).T @ scaling.applied(X) / len(X)
+    rebuilt = directions.basis * directions.squares @ directions.basis.T
+    np.testing.assert_allclose(rebuilt, expected, rtol=0, atol=1e-10)
+
+
+def test_directions_are_computed_where_they_save_more_than_they_cost(uneven):
+    X, _ = uneven
+    assert Directions.of(X, None, 40) is not None
+    assert Directions.of(X, None, 0) is None  # nothing to save
+    assert Directions.of(X[:20], None, 40) is None  # a pass over the rows costs less than the directions
+    with np.errstate(over="ignore"):
+        assert Directions.of((X * 1e37).astype(np.float32), None, 40) is None
