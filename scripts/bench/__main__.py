@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kills", type=int, help="cluster: processes to kill at random, and nothing else")
     parser.add_argument("--rows", type=int, help="cluster: rows of a run whose memory is measured, alone; beyond: rows")
     parser.add_argument("--heads", help="beyond: which ones, separated by commas")
+    parser.add_argument("--features", help="sweep and refine: an .npz file of X and y, alone")
     try:
         options = parser.parse_args(arguments)
     except SystemExit:
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
             print(f"--quick is not for {options.name}", file=sys.stderr)
             return 2
         run = partial(run, module.QUICK)
-    sizes = ("backbone", "images", "rounds", "kills", "rows", "heads")
+    sizes = ("backbone", "images", "rounds", "kills", "rows", "heads", "features")
     asked = {name: getattr(options, name) for name in sizes if getattr(options, name) is not None}
     if foreign := asked.keys() - signature(run).parameters.keys():
         print(f"--{min(foreign)} is not for {options.name}", file=sys.stderr)

@@ -1,30 +1,35 @@
 """What a sweep finds by trying few values of long grids, compared with the same heads on all values of them."""
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache import FeatureCache
 from heads import head_spec, sweep
+from heads.search import refinement
 from heads.search.refinement import long_parameters
-from scripts.bench.wide import write_rows
+from scripts.bench.wide import features_of, write_split
 
 HEADS = ("logreg", "ridge", "softmax", "sgd", "naive_bayes", "svm")
 _VALID = 0.3
 
 
-def run() -> dict[str, Any]:
-    """Return, for each data set and head: accuracies with few and with all values, rows that differ, tries, seconds."""
+def run(features: str | None = None) -> dict[str, Any]:
+    """Return, for each data set and head: accuracies with few and with all values, tries, seconds.
+
+    Of given features, an ``.npz`` file of ``X`` and ``y``, for these alone.
+    """
+    given = data_sets() if features is None else {Path(features).stem: features_of(features)}
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, (X, y) in data_sets().items():
+        for name, (X, y) in given.items():
             cache = Path(folder) / f"{name}.h5"
-            valid = np.random.default_rng(0).random(len(y)) < _VALID
-            order = np.argsort(valid, kind="stable")
-            write_rows(cache, X[order], y[order].tolist(), np.where(valid[order], "valid", "train").tolist())
+            write_split(cache, X, y, valid_share=_VALID)
             rows += [{"data": name} | row for row in compared(FeatureCache.open(cache), Path(folder))]
     return {"heads": rows}
 
@@ -40,14 +45,13 @@ def data_sets() -> dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]:
 
 
 def compared(cache: FeatureCache, folder: Path) -> list[dict[str, Any]]:
-    """Sweep twice, with few and with all values; return both for each head, and for the best of all."""
+    """Sweep with few values, and with all of them on all rows; return both for each head, and for the best of all."""
     given = {
         name: {each: head_spec(name).grid[each] for each in long_parameters(head_spec(name), {})} for name in HEADS
     }
-    found = [
-        sweep(cache, folder / f"{cache.path.stem}-{kind}", heads=HEADS, grids=grids, jobs=1)
-        for kind, grids in (("few", {}), ("all", given))
-    ]
+    found = [sweep(cache, folder / f"{cache.path.stem}-few", heads=HEADS, jobs=1)]
+    with patch.object(refinement, "_COSTLY", math.inf):  # no head is tried on a sample
+        found.append(sweep(cache, folder / f"{cache.path.stem}-all", heads=HEADS, grids=given, jobs=1))
     rows = []
     for name in (*HEADS, "best"):
         boards = [[each for each in one.leaderboard if name in {each.candidate.head, "best"}] for one in found]

@@ -67,6 +67,19 @@ def write_rows(path: Path, X: NDArray[np.float32], labels: Sequence[int], splits
     _write(path, _Rows(X), (max(labels) + 1, X.shape[1]), labels, splits)
 
 
+def write_split(path: Path, X: NDArray[np.float32], y: NDArray[np.int64], *, valid_share: float) -> None:
+    """Write a cache of given features (n, d) and classes (n,), of which a part, drawn at random, is valid."""
+    valid = np.random.default_rng(0).random(len(y)) < valid_share
+    order = np.argsort(valid, kind="stable")
+    write_rows(path, X[order], y[order].tolist(), np.where(valid[order], "valid", "train").tolist())
+
+
+def features_of(file: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return ``X`` (n, d) and ``y`` (n,) of an ``.npz`` file."""
+    with np.load(file) as arrays:
+        return arrays["X"].astype(np.float32), arrays["y"].astype(np.int64)
+
+
 def _write(
     path: Path, source: _Features | _Rows, shape: tuple[int, int], labels: Sequence[int], splits: Sequence[str]
 ) -> None:
