@@ -79,7 +79,5 @@ def test_heads_learn_the_same_with_less_memory_than_a_copy_of_the_features_takes
 
 
 def test_a_head_that_holds_all_features_is_refused_before_it_starts(cache, tmp_path):
-    with pytest.raises(
-        RuntimeError, match=r"the head 'knn' holds all features in memory: 72,000 x 512 take 147.5 MB"
-    ):
+    with pytest.raises(RuntimeError, match=r"the head 'knn' holds all features in memory: 72,000 x 512 take 147.5 MB"):
         trained(cache, tmp_path / "heads", ["knn"], limit=200_000_000, large=SMALL)
