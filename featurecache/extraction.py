@@ -15,7 +15,7 @@ from featurecache.errors import OptionError
 from featurecache.images.image_source import threads_for
 from featurecache.images.manifest import Images
 from featurecache.named_backbone import NamedBackbone
-from featurecache.options import FRAMES, ClusterOptions, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
+from featurecache.options import ClusterOptions, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
 from featurecache.preparation import find, open_store, prepare, read_images
 from featurecache.rows import parts_folder
 from featurecache.run.manifest_run import ManifestRun
@@ -51,7 +51,7 @@ def extract(
     path_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
-    frames: str = FRAMES[0],
+    frames: str | None = None,
     class_order: str | None = None,
     batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,
@@ -73,8 +73,9 @@ def extract(
 
     The same call continues an interrupted run, or brings a cache up to date: only new content goes through the
     network. A cache or an interrupted run provides the values of ``backbone``, ``weights``, ``taps``, ``precision``,
-    ``dtype``, ``resize``, ``filter``, ``max_pixels`` and ``views`` that are None. It refuses a value that differs from
-    its recipe; other views may be asked for. Without a cache, or with ``replace``, the defaults below apply.
+    ``dtype``, ``resize``, ``filter``, ``max_pixels``, ``views`` and ``frames`` that are None. It refuses a value that
+    differs from its recipe; other views and frames may be asked for. Without a cache, or with ``replace``, the defaults
+    below apply.
 
     Parameters
     ----------

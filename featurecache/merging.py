@@ -218,6 +218,7 @@ def _provenance(caches: Sequence[FeatureCache], *, parts: bool) -> dict[str, Any
         max_pixels=max(cache.made_by.max_pixels or 0 for cache in caches) or None,
         images=first.images,
         views=next((cache.made_by.views for cache in caches if cache.made_by.views), None),
+        frames=next((cache.made_by.frames for cache in caches if cache.made_by.frames), None),
         part_rows=max((cache.made_by.part_rows or 0 for cache in caches), default=0) or None if parts else None,
         merged=[{"path": str(cache.path.absolute()), "provenance": dict(cache.provenance)} for cache in caches],
     )

@@ -322,12 +322,13 @@ class ImageOptions(OptionGroup):
     path_column: str | None = field(default=None, metadata=_declare("A table's column of paths.", shown="path"))
     label_column: str | None = field(default=None, metadata=_declare("A table's column of labels.", shown="label"))
     split_column: str | None = field(default=None, metadata=_declare("A table's column of splits.", shown="split"))
-    frames: str = field(
-        default=FRAMES[0],
+    frames: str | None = field(
+        default=None,
         metadata=_declare(
             "all: each frame of an animation and each page of a TIFF file is an image; first: the first one.",
             kind="choice of frames",
             choices=FRAMES,
+            shown="the cache's, else first",
         ),
     )
     class_order: str | None = field(

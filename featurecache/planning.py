@@ -16,7 +16,7 @@ from featurecache.images.manifest import ImageEntry, Images, Manifest
 from featurecache.images.names import shown_name
 from featurecache.images.sources import example_of
 from featurecache.notices import Notice, to_dicts
-from featurecache.options import FRAMES, DecodeOptions, ImageOptions, NetworkOptions, RunOptions
+from featurecache.options import DecodeOptions, ImageOptions, NetworkOptions, RunOptions
 from featurecache.prefetch import ahead
 from featurecache.preparation import find, open_store, prepare, read_images
 from featurecache.recipe import Difference
@@ -112,7 +112,7 @@ def why(
     path_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
-    frames: str = FRAMES[0],
+    frames: str | None = None,
     class_order: str | None = None,
     batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,

@@ -76,6 +76,8 @@ class Found:
         The part of the images that it is of, such as ``"2/4"``; None for all images.
     views
         The views of images that it has, such as ``"5:crop,flip"``; None if it has none.
+    frames
+        ``"all"`` if it has further frames of files; else None.
     engine
         The engine that computed its latest features on a CPU; empty if none is recorded.
     records
@@ -90,6 +92,7 @@ class Found:
     max_pixels: int
     part: str | None
     views: str | None
+    frames: str | None
     engine: str
     records: Mapping[str, CommitRecord]
     cache: FeatureCache | None = None
@@ -129,15 +132,15 @@ def _found(
         environments.append(cache.made_by)
     limit = max((environment.max_pixels or 0 for environment in environments), default=0)
     latest = next(iter(environments), None) if cache is None else cache.made_by
-    part, views = (latest.part, latest.views) if latest else (None, None)
+    part, views, frames = (latest.part, latest.views, latest.frames) if latest else (None, None, None)
     engine = next((environment.cpu_engine for environment in environments if environment.engine), "")
-    return Found(place, recipe, _weights_of(recipe, environments), limit, part, views, engine, records, cache)
+    return Found(place, recipe, _weights_of(recipe, environments), limit, part, views, frames, engine, records, cache)
 
 
 def read_images(
     images: Images, options: ImageOptions, views: str | None, existing: Found | None, notify: Callable[[str], None]
 ) -> Manifest:
-    """Return the manifest of images, with the views that are asked for, or else those of the cache or unfinished run.
+    """Return the manifest of images, with the views and frames that are asked for, or else those of what exists.
 
     A manifest that has views already keeps them.
 
@@ -147,9 +150,16 @@ def read_images(
         As `manifest_of` and `Manifest.with_views`.
     """
     known_classes, known_paths = (existing.classes, existing.paths) if existing else ((), ())
-    manifest = manifest_of(images, options, known_classes=known_classes, known_paths=known_paths, notify=notify)
+    manifest = manifest_of(
+        images,
+        options,
+        known_classes=known_classes,
+        known_paths=known_paths,
+        known_frames=existing.frames if existing else None,
+        notify=notify,
+    )
     frames = {path for path in known_paths if "#" in path and split_frame(path)[1] > 1}
-    if frames and options.frames == FRAMES[0]:
+    if frames and manifest.frames is None:
         gone = frames.difference(entry.path for entry in manifest.entries)
         if gone:
             notify(

@@ -77,6 +77,8 @@ class Environment:
         The part of the images, such as ``"2/4"``; None for all images.
     views
         The augmented views of images, such as ``"5:crop,flip"``; None if there are none.
+    frames
+        ``"all"`` if further frames of files are images; else None.
     other
         Further members.
 
@@ -94,6 +96,7 @@ class Environment:
     processor: str | None = None
     part: str | None = None
     views: str | None = None
+    frames: str | None = None
     other: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

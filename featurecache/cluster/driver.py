@@ -133,6 +133,7 @@ class ClusterRun(ManifestRun[str]):
             token=self._store.token,
             part=self._part,
             views=self._manifest.views,
+            frames=self._manifest.frames,
         )
 
     def _commit_later(self, file_record: FileRecord) -> None:
@@ -352,7 +353,13 @@ class ClusterRun(ManifestRun[str]):
     def _environment(self) -> Environment:
         limit = self._rules.max_pixels
         return self._reference or environment_of(
-            None, self._workers, self._source.weights, limit, part=self._part, views=self._manifest.views
+            None,
+            self._workers,
+            self._source.weights,
+            limit,
+            part=self._part,
+            views=self._manifest.views,
+            frames=self._manifest.frames,
         )
 
 

@@ -68,6 +68,8 @@ class Order:
         The part of the images, such as ``"2/4"``; None for all.
     views
         The views of images, such as ``"5:crop,flip"``; None if there are none.
+    frames
+        ``"all"`` if further frames of files are images; else None.
     """
 
     recipe: Recipe
@@ -80,6 +82,7 @@ class Order:
     token: str
     part: str | None
     views: str | None
+    frames: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,4 +303,5 @@ class Worker:
             self._order.rules.max_pixels,
             part=self._order.part,
             views=self._order.views,
+            frames=self._order.frames,
         )

@@ -72,6 +72,8 @@ class Manifest:
         The further columns that the cache keeps: names to a text for each entry, "" for none.
     views
         The views of images that are entries, such as ``"5:crop,flip"``; None if there are none. See `with_views`.
+    frames
+        ``"all"`` if further frames of files are entries; else None.
 
     Raises
     ------
@@ -93,6 +95,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     views: str | None = None
+    frames: str | None = None
 
     def __post_init__(self) -> None:
         k = len(self.classes)
@@ -228,6 +231,7 @@ def manifest_of(
     *,
     known_classes: Sequence[str] = (),
     known_paths: Iterable[str] = (),
+    known_frames: str | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Return a given manifest, or read images as `read_manifest` does; say what was understood.
@@ -240,6 +244,8 @@ def manifest_of(
         The classes of an existing cache or head, whose order holds if no other is given.
     known_paths
         The paths of the rows of an existing cache; see `featurecache.images.frames.with_frames`.
+    known_frames
+        The frames of an existing cache, ``"all"`` or None, which hold if none are given.
     notify
         Called with one line on the images, and one for each reason why files were left out and for each warning.
 
@@ -253,11 +259,11 @@ def manifest_of(
         If there are no images.
     """
     options = options or ImageOptions()
-    manifest = (
-        _checked(images, options)
-        if isinstance(images, Manifest)
-        else _read(images, options, known_classes, known_paths)
-    )
+    if isinstance(images, Manifest):
+        manifest = _checked(images, options)
+    else:
+        options = replace(options, frames=options.frames or known_frames)
+        manifest = _read(images, options, known_classes, known_paths)
     for line in _said_of(manifest):
         notify(line)
     return manifest
@@ -342,7 +348,7 @@ def read_manifest(
     path_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
-    frames: str = FRAMES[0],
+    frames: str | None = None,
     class_order: str | None = None,
 ) -> Manifest:
     r"""Make the manifest of a folder, archive, table or list of images.
@@ -429,12 +435,15 @@ def _read(
         found, notes = arrange(address_of(place) or place, paths)
     if options.label_from_name:
         found = _label_from_names(name, found)
-    if options.frames != FRAMES[0]:
+    if options.frames == FRAMES[1]:
         files = len(found)
         found, further, left_out = with_frames(source, found, further, known_paths)
         ignored += left_out
         notes = [*notes, f"{counted(len(found) - files, 'further frame')}"]
-    return _number(source, found, ignored, notes, further, class_order=options.class_order, known_classes=known_classes)
+    manifest = _number(
+        source, found, ignored, notes, further, class_order=options.class_order, known_classes=known_classes
+    )
+    return replace(manifest, frames=FRAMES[1] if options.frames == FRAMES[1] else None)
 
 
 def _opened(

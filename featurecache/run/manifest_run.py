@@ -291,6 +291,7 @@ class ManifestRun(ABC, Generic[Item]):
             processor=environment.processor,
             part=environment.part,
             views=self._manifest.views,
+            frames=self._manifest.frames,
             manifest=_identity(self._manifest) if environment.part else None,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             images=self._manifest.source.name,
@@ -327,6 +328,7 @@ def environment_of(
     *,
     part: str | None,
     views: str | None,
+    frames: str | None,
 ) -> Environment:
     """Return what features are computed with in this process, beyond the recipe.
 
@@ -344,6 +346,8 @@ def environment_of(
         The part of the images, such as ``"2/4"``; None for all.
     views
         The views of images, such as ``"5:crop,flip"``; None if there are none.
+    frames
+        ``"all"`` if further frames of files are images; else None.
     """
     packages = ("featurecache", "numpy", "pillow", "h5py", "pillow-heif")
     return Environment(
@@ -355,6 +359,7 @@ def environment_of(
         processor=processor_class(),
         part=part,
         views=views,
+        frames=frames,
     )
 
 

@@ -123,5 +123,11 @@ class Run(ManifestRun[NDArray[np.uint8]]):
         """
         limit = max(self._rules.max_pixels, self._store.max_pixels)
         return environment_of(
-            self._backbone, self._workers, self._source.weights, limit, part=self._part, views=self._manifest.views
+            self._backbone,
+            self._workers,
+            self._source.weights,
+            limit,
+            part=self._part,
+            views=self._manifest.views,
+            frames=self._manifest.frames,
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurecache import FolderSource, extract, from_memory, read_manifest
+from featurecache import FolderSource, extract, from_memory, merge, read_manifest
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import ManifestError, UnknownNameError
 from featurecache.images import frames
@@ -222,7 +222,7 @@ def test_frames_that_leave_a_cache_are_said(scans, tmp_path):
     extract(scans, path, backbone=FakeBackbone(), frames="all", notify=said.append)
     assert not any("loses" in line for line in said)
 
-    assert len(extract(scans, path, backbone=FakeBackbone(), notify=said.append)) == 3
+    assert len(extract(scans, path, backbone=FakeBackbone(), frames="first", notify=said.append)) == 3
 
     assert "warning: the cache loses 2 rows of further frames; frames='all' (--frames all) keeps them" in said
 
@@ -244,6 +244,36 @@ def test_frames_stay_while_their_file_is_out_of_reach(scans, tmp_path, monkeypat
 
     assert list(cache.paths) == ROWS
     assert (cache.failures, path.read_bytes()) == ({}, before)
+
+
+def test_a_cache_knows_its_frames(scans, tmp_path, make_backbone):
+    path = tmp_path / "c.h5"
+    extract(scans, path, backbone=FakeBackbone(), frames="all")
+    before = path.read_bytes()
+    again = make_backbone()
+
+    cache = extract(scans, path, backbone=again)
+
+    assert (list(cache.paths), again.seen) == (ROWS, 0)
+    assert path.read_bytes() == before
+    assert why(scans, path, backbone=FakeBackbone()).to_dict()["reasons"] == {"unchanged": len(ROWS)}
+    assert cache.made_by.frames == "all"
+    first = extract(scans, path, backbone=FakeBackbone(), frames="first")
+    assert list(first.paths) == [row for row in ROWS if "#" not in row]
+    assert first.made_by.frames is None
+    assert len(extract(scans, path, backbone=FakeBackbone())) == len(first)
+
+
+def test_an_interrupted_run_and_a_merged_cache_know_their_frames(scans, tmp_path, make_backbone):
+    path = tmp_path / "c.h5"
+    with pytest.raises(KeyboardInterrupt):
+        extract(scans, path, frames="all", backbone=make_backbone(stop_after=4), batch_size=2)
+    assert list(extract(scans, path, backbone=FakeBackbone(), batch_size=2).paths) == ROWS
+    parts = [tmp_path / f"{number}.h5" for number in (1, 2)]
+    for number, place in enumerate(parts, 1):
+        extract(scans, place, part=f"{number}/2", backbone=FakeBackbone(), frames="all")
+    merged = merge(tmp_path / "m.h5", parts)
+    assert list(extract(scans, merged.path, backbone=FakeBackbone()).paths) == ROWS
 
 
 def test_a_page_has_views(scans):
