@@ -26,7 +26,7 @@ from featurecache.images.classes import class_warnings
 from featurecache.images.names import shown_names
 from featurecache.images.splits import split_named
 from featurecache.images.table import LabelsTable
-from featurecache.images.views import are_views, images_of
+from featurecache.images.views import View, are_views, images_of
 from featurecache.notices import Notice
 from featurecache.provenance import Provenance
 from featurecache.recipe import Recipe
@@ -304,14 +304,20 @@ class FeatureCache:
         )
 
     def text_columns(self, rows: slice = _ALL) -> dict[str, NDArray[np.object_]]:
-        """Return a text for each row by column: path, label (``""`` for none), split, sha256 and further columns."""
+        """Return a text for each row by column: path, label (``""`` for none), split, sha256 and further columns.
+
+        A cache with views has the column image before the further ones, the path of the image that a row shows, unless
+        a further column has this name.
+        """
         images = self.index.images
         names = np.array([*self.classes, ""], dtype=object)
+        shown = [View.split_path(path)[0] for path in self.paths[rows]]
         return {
             "path": self.paths[rows],
             "label": names[images["label"][rows]],
             "split": images["split"][rows].astype(str).astype(object),
             "sha256": images["sha256"][rows].astype(str).astype(object),
+            **({"image": np.array(shown, dtype=object)} if self.is_view.any() else {}),
             **{name: column[rows] for name, column in self.index.columns.items()},
         }
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ROWS = "rows.safetensors"
 MAX_ROWS_BYTES = 2**30
 _DIGEST = 32  # bytes of a SHA-256
-_KEPT = ("X", "weights", "groups", "is_view")  # with the features alone
+_KEPT = ("X", "weights", "groups")  # with the features alone
 _NEEDED = ("sha256", "y", "valid", "checksum")
 _LABELS: dict[str, tuple[type[np.generic], int]] = {
     "class": (np.int64, 1),
@@ -52,7 +52,7 @@ class HeadRows:
         The weight of each row, shape (n,), float64, and the name of its group, shape (n,), `str` objects; None if there
         were none, or features were not kept.
     is_view
-        Which rows are augmented views, shape (n,); None if features were not kept.
+        Which rows are augmented views, shape (n,); None if none is.
     """
 
     sha256: NDArray[np.object_]
@@ -71,7 +71,13 @@ class HeadRows:
             parts = [getattr(rows, name) for rows in (train, valid)]
             return None if parts[0] is None else np.concatenate([np.asarray(part) for part in parts])
 
-        found = cls(joined("sha256"), joined("y"), np.repeat([False, True], [len(train), len(valid)]))
+        views = joined("is_view")
+        found = cls(
+            joined("sha256"),
+            joined("y"),
+            np.repeat([False, True], [len(train), len(valid)]),
+            is_view=views if views.any() else None,
+        )
         return replace(found, **{name: joined(name) for name in _KEPT}) if keep else found
 
     @property
@@ -156,7 +162,7 @@ def _groups(stored: NDArray[np.uint8], n: int) -> NDArray[np.object_]:
 
 def _require_rows(found: Mapping[str, NDArray[Any]], target: Target, *, classes: int, width: int) -> None:
     """Raise `ArtifactError` unless arrays are those of a head's rows."""
-    unknown = set(found) - {*_NEEDED, *_KEPT}
+    unknown = set(found) - {*_NEEDED, *_KEPT, "is_view"}
     if unknown or not set(_NEEDED) <= set(found):
         raise ArtifactError(f"it has the arrays {', '.join(sorted(found))}")
     n, y = found["valid"].size, found["y"]

@@ -39,6 +39,24 @@ def test_a_new_class_joins_a_head_that_kept_its_rows(fake_cache, green, invoke, 
     assert one.training.continues == heads.TrainedHead.load(tmp_path / "first").identity
 
 
+def test_views_count_as_their_image(invoke, write_images, tmp_path):
+    for name, colour in (("red", (220, 40, 30)), ("green", GREEN)):
+        write_images(tmp_path / "photos" / "train" / name, 4, colour, seed=len(name))
+        write_images(tmp_path / "photos" / "valid" / name, 2, colour, seed=9 + len(name))
+    options = {"backbone": FakeBackbone()}
+    plain = featurecache.extract(tmp_path / "photos", tmp_path / "p.h5", **options)
+    viewed = featurecache.extract(tmp_path / "photos", tmp_path / "v.h5", views="2:crop", **options)
+    first = invoke("train", plain.path, tmp_path / "first", *RIDGE)
+    assert "ridge on features, 8 train and 4 valid rows" in first.out
+    grown = invoke("train", viewed.path, tmp_path / "grown", "--from", tmp_path / "first")
+    assert "ridge on features, 8 train images (24 rows with views) and 4 valid rows" in grown.out
+    assert heads.TrainedHead.load(tmp_path / "grown").training.growth.n_known == 24
+    write_images(tmp_path / "photos" / "train" / "blue", 5, (30, 40, 220))
+    more = featurecache.extract(tmp_path / "photos", tmp_path / "m.h5", views="2:crop", **options)
+    again = invoke("train", more.path, tmp_path / "again", "--from", tmp_path / "grown")
+    assert "of the training rows, 24 were known, 15 are new; new: blue" in again.out.splitlines()
+
+
 def test_a_head_without_rows_needs_its_cache(fake_cache, fake_head, green, invoke, tmp_path):
     refused = invoke("train", green, tmp_path / "grown", "--from", fake_head)
     assert refused.code == 1

@@ -49,6 +49,22 @@ def expected(cache):
     }
 
 
+def test_views_name_their_image(tmp_path):
+    for number in range(4):
+        write_image(tmp_path / "images" / f"{number}.png", number)
+    (tmp_path / "images" / "table.csv").write_text("path,label\n" + "".join(f"{n}.png,{n % 2}\n" for n in range(4)))
+    cache = featurecache.extract(
+        tmp_path / "images" / "table.csv", tmp_path / "c.h5", backbone=FakeBackbone(), views="2:crop"
+    )
+    images = [f"{number}.png" for number in range(4) for _ in range(3)]
+    [path] = featurecache.export_features(cache, tmp_path / "f.parquet")
+    assert parquet.read_table(path).column_names == ["path", "label", "split", "sha256", "image", *TAPS]
+    assert parquet.read_table(path)["image"].to_pylist() == images
+    [path] = featurecache.export_features(cache, tmp_path / "f.csv", tap="features")
+    assert pd.read_csv(path)["image"].tolist() == images
+    assert cache.to_pandas("features")["image"].tolist() == images
+
+
 def test_parquet_holds_every_bit_and_the_order_of_classes(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(feature_export, "_BLOCK_BYTES", 500)
     [path] = featurecache.export_features(cache, tmp_path / "f.parquet")

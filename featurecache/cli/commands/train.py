@@ -12,7 +12,7 @@ from featurecache.cli.console.progress import progress
 from featurecache.text import listed, number
 
 if TYPE_CHECKING:
-    from heads import Calibration, Epoch, Growth
+    from heads import Calibration, Epoch, Growth, TrainedHead
 
 
 def train(
@@ -119,7 +119,7 @@ def train(
         print_json(trained.to_dict())
         return
     record = trained.training
-    rows = f"{record.n_train:,} train and {record.n_valid:,} valid rows"
+    rows = f"{_train_text(trained)} and {record.n_valid:,} valid rows"
     show(f"{head_dir}: {trained.name} on {trained.tap}, {rows}, {record.seconds:.2f} s")
     if record.growth is not None and record.growth.grew:
         show(_growth_text(record.growth))
@@ -137,6 +137,14 @@ def train(
 
 
 _SCORES = {"class": "accuracy", "labels": "accuracy of all labels", "number": "R2"}
+
+
+def _train_text(head: "TrainedHead") -> str:
+    """Return how many rows trained a head, and of how many images, if some are views."""
+    rows, n = head.training_rows(), f"{head.training.n_train:,}"
+    if rows is None or rows.is_view is None:
+        return f"{n} train"
+    return f"{int((~rows.valid & ~rows.is_view).sum()):,} train images ({n} rows with views)"
 
 
 def _growth_text(growth: "Growth") -> str:
