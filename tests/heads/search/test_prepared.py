@@ -1,6 +1,7 @@
 """Rows as workers take them: what is standardised, what is mapped, and what is never touched."""
 
 import errno
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,14 @@ def source_of(cache, validation=BY_VALID):
     return CacheRows(
         cache.path, validation, identity(images, validation), images.classes, images.y, parts_of(images, validation)
     )
+
+
+def test_rows_tell_which_belong_together(blob_file, tmp_path):
+    source = source_of(blob_file)
+    assert prepare(source, Kind(0, "fc2", False), tmp_path).together() is None
+    numbers = np.arange(len(source.y)) // 3
+    rows = prepare(replace(source, together=numbers), Kind(0, "fc2", False), tmp_path)
+    assert rows.together().tolist() == numbers[:90].tolist()
 
 
 def test_standardised_rows_are_what_scikit_learn_makes_of_them(blob_file, tmp_path):
