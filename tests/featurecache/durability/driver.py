@@ -32,6 +32,7 @@ def options_of(arguments):
     parser.add_argument("--user", type=int, help="give up the rights of the superuser")
     parser.add_argument("--part-rows", type=int, metavar="N")
     parser.add_argument("--backbone", default="fake")
+    parser.add_argument("--engine", default="auto")
     parser.add_argument("--lies", nargs="*", default=[], help="what the file system does not do as it should")
     return parser.parse_args(arguments)
 
@@ -89,7 +90,7 @@ def extract_and_say(options):
         from featurecache.cli.console.quick_keras import start_keras_quickly
 
         start_keras_quickly()
-        network = {"backbone": options.backbone, "weights": "random:0", "taps": ["avg_pool"]}
+        network = {"backbone": options.backbone, "weights": "random:0", "taps": ["avg_pool"], "engine": options.engine}
     ledger = []
     try:
         extract(
