@@ -19,7 +19,7 @@ from featurecache.backbones.catalog import find_network
 from featurecache.backbones.fake import FakeBackbone
 from heads.service.uploads import images_of
 from scripts.bench import __main__ as command
-from scripts.bench import bytes_, extract_, gpu_, listing_, load, scaling_, serve_
+from scripts.bench import bytes_, extract_, gpu_, listing_, load, scaling_, serve_, sweep_
 from scripts.bench.chart import chart
 from scripts.bench.images import write_photographs
 
@@ -327,3 +327,17 @@ def test_serve_measures_the_real_service_beside_one_by_hand(monkeypatch):
     by_hand, other = found["other_services"]
     assert by_hand["answers_per_s"] > 0
     assert "answers_per_s" in other or "pip install litserve" in other["version"]
+
+
+def test_given_features_are_swept_alone(tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    np.savez(tmp_path / "rows.npz", X=generator.standard_normal((60, 8)) + 4 * np.eye(8)[y], y=y)
+    plain = sweep_.sweep
+    monkeypatch.setattr(sweep_, "JOBS", 1)
+    monkeypatch.setattr(sweep_, "sweep", lambda *given, **how: plain(*given, heads=["centroid", "ridge"], **how))
+    found = sweep_.run(features=str(tmp_path / "rows.npz"))
+    assert found["many_classes"] == {"rows": 60, "width": 8, "classes": 3}
+    assert found["many_classes_processor_s"] > 0
+    assert found["many_classes_best"][0] in {"centroid", "ridge"}
+    assert {"centroid", "ridge"} <= set(found["many_classes_heads_s"])
