@@ -84,7 +84,7 @@ class SGDHead(IndependentHead):
 
     spec: ClassVar[HeadSpec] = HeadSpec(
         name="sgd",
-        summary="Logistic regression, each class against the rest, by scikit-learn's stochastic gradient descent.",
+        summary="Logistic regression, each class against the rest, by stochastic gradient descent.",
         parameters=(
             Parameter("alpha", "float", 0.01, "Strength of the penalty.", above=0),
             Parameter("penalty", "choice", "l2", "Kind of the penalty.", choices=("l2", "l1", "elasticnet")),
