@@ -26,6 +26,7 @@ from featurecache.backbones.keras_runtime import require_tensorflow
 from featurecache.backbones.protocol import EngineFault
 from featurecache.backbones.weights import Weights
 from featurecache.errors import OutputError, WeightsError
+from featurecache.memory import free_memory
 from featurecache.storage.files import cache_folder, open_regular
 from featurecache.storage.output_errors import output_error
 from featurecache.storage.publish import publishing, remove_files
@@ -41,6 +42,7 @@ _KEPT_BYTES = 4_000_000_000  # of all converted networks together; those that we
 _LINE_BYTES = 4_096  # a multiple of the alignment of weights
 _LEFT_SECONDS = 86_400  # after which what a killed process has not given its name goes, too
 _DAMAGES = (ValueError, LookupError, TypeError, RuntimeError)  # what a damaged file may raise
+_COPIES = 5  # of the weights, in memory during a conversion: Keras's, OpenVINO's, those of the file, and compiled ones
 _TRIALS = 4  # images on which a converted network is compared with Keras
 
 # Imported by openvino itself. It tells OpenVINO's makers over the network that it was imported, and converts; what it
@@ -225,6 +227,12 @@ def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...
     from featurecache.backbones.keras_engine import KerasBackbone, trial_images
 
     require_tensorflow()
+    needed, free = _COPIES * 4 * network_spec.parameters, free_memory()
+    if needed > free:
+        raise EngineFault(
+            f"converting {network_spec.name} takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are "
+            "free"
+        )
     keras = KerasBackbone(network_spec, weights, taps=taps, batch_size=1, device="cpu")
     images = trial_images((_TRIALS, *keras.spec.input_size, 3))
     try:

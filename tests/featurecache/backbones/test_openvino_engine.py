@@ -248,6 +248,15 @@ def test_where_nothing_can_be_kept_it_is_converted_for_this_run(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "file"]
 
 
+def test_without_the_memory_for_a_conversion_no_network_is_built(weights_of, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(openvino_network, "free_memory", lambda: 10_000_000)
+    monkeypatch.setattr(KerasBackbone, "__init__", None)
+    row, weights = weights_of("mobilenet")
+    with pytest.raises(EngineFault, match=r"converting mobilenet takes about 0.1 GB of memory, and 0.0 GB are free"):
+        OpenVinoBackbone(row, weights, taps=("avg_pool",))
+
+
 def test_two_that_convert_at_once_leave_one_whole_file(start, kept, images, converted_again):
     kept.unlink()
     both = threading.Barrier(2)
