@@ -241,8 +241,10 @@ def test_extract_compares_everybody_that_is_installed():
     rows = json.loads(done.stdout)["contestants"]
     measured = [row for row in rows if "images_per_second" in row]
     assert len(measured) >= 6
-    assert all(row["differs_from_ours"] < 1e-3 for row in measured)
-    assert all(row in measured or "pip install" in row["library"] for row in rows)
+    half = [row for row in rows if "bfloat16" in row["contestant"]]  # not on every processor
+    assert len(half) == 2
+    assert all(row["differs_from_ours"] < (0.1 if row in half else 1e-3) for row in measured)
+    assert all(row in measured or row in half or "pip install" in row["library"] for row in rows)
 
 
 class Answering(BaseHTTPRequestHandler):
