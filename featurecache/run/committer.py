@@ -104,5 +104,9 @@ class Committer:
             self._commit_under_way.result()
 
     def close(self) -> None:
-        """Wait for the commit under way and end the thread; an error of the commit is not raised."""
+        """Wait for the commit under way and end the thread; an error of the commit is not raised.
+
+        The run is let go, so that the cache that it read is closed with it, and may be replaced on Windows.
+        """
         self._thread.shutdown()
+        del self._environment
