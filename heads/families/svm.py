@@ -114,7 +114,7 @@ class SVMHead(Head):
         column, C = np.tile(np.arange(k), len(Cs)), np.repeat(Cs, k)
         at_once = max(1, _BATCH_VALUES // (count * sum(X.shape)))
         scales = scaling if self.standardize else None
-        directions = Directions.of(X, scales, len(C) * count)
+        directions = Directions.of(X, scales, k * count)  # whatever number of C, so that each gets what it gets alone
 
         def solved(batch: slice) -> list[Hyperplane]:
             problems = Problems(

@@ -26,6 +26,7 @@ _DIRECT = 8  # steps are solved directly if that takes at most as many products 
 _DIRECT_ROWS = 2048  # and if they have at most this many rows: their products take up to 128 MiB
 _GATHERED_VALUES = 2**21  # gathered values in memory at a time: 16 MiB in float64
 _DECOMPOSED = 13  # directions of d features take about so many times d**3 products
+_MANY = 30  # problems, of five classes with five folds; fewer take little time without directions
 _ITERATIONS = 15  # of conjugate gradients that a problem takes with directions; without them about twice as many
 
 Matrix: TypeAlias = NDArray[np.floating[Any]]
@@ -98,7 +99,7 @@ class Directions:
     def of(cls, X: Features, scaling: Scaling | None, problems: int) -> Self | None:
         """Return the directions of standardised rows (n, d), or None if they cost more than they save."""
         n, d = X.shape
-        if _DECOMPOSED * d**2 + 2 * _ITERATIONS * problems * d >= 2 * _ITERATIONS * problems * n:
+        if problems < _MANY or _DECOMPOSED * d**2 + 2 * _ITERATIONS * problems * d >= 2 * _ITERATIONS * problems * n:
             return None
         rows = _Rows(X, scaling)
         with np.errstate(all="ignore"):  # features that overflow are not converged
