@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.backbones.keras_engine import trial_images
-from featurecache.backbones.keras_runtime import fixed_settings, load_keras, placed, traced
+from featurecache.backbones.keras_runtime import fixed_settings, load_keras, placed, require_tensorflow, traced
 from featurecache.backbones.network import from_pixels
 from featurecache.backbones.openvino_network import core, from_tensorflow, load_openvino, require_same
 from featurecache.backbones.protocol import EngineFault
@@ -61,6 +61,7 @@ def openvino_network_and_head(head: TrainedHead, row: NetworkSpec, weights: Weig
         If OpenVINO cannot convert the network, or computes something else then.
     """
     try:
+        require_tensorflow()
         network = _network(row, weights, head.tap)
     except EngineFault as e:
         raise HeadError(str(e)) from e
