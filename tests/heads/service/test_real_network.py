@@ -91,7 +91,7 @@ def _end(running):
 @pytest.fixture(scope="module")
 def running(trained):
     """The service, as the installed command starts it."""
-    started = _start(trained.heads, "--cache", trained.folder / "c.h5", "--queue-images", "512")
+    started = _start(trained.heads, "--engine", "keras", "--cache", trained.folder / "c.h5", "--queue-images", "512")
     yield started
     _end(started)
 
@@ -124,15 +124,19 @@ def test_a_service_whose_network_still_starts_says_where_it_is_and_ends_at_once(
     assert found["heads"] == ["centroid", "logreg"]
 
 
-def test_answers_have_the_bits_of_predict_alone_and_among_many(trained, running, tmp_path):
-    contents = [jpeg(1000 + number) for number in range(64)]
+def predicted(trained, contents, folder, **options):
+    """Return what `heads.predict` says of images: a dictionary of probabilities for each."""
     paths = []
     for number, content in enumerate(contents):
-        paths.append(tmp_path / f"{number:02}.jpg")
+        paths.append(folder / f"{number:02}.jpg")
         paths[-1].write_bytes(content)
-    head = heads.TrainedHead.load(trained.heads / "logreg")
-    table = heads.predict(head, paths, backbone=trained.network).table
-    right = [dict(zip(table.classes, row, strict=True)) for row in table.probabilities.tolist()]
+    table = heads.predict(heads.TrainedHead.load(trained.heads / "logreg"), paths, **options).table
+    return [dict(zip(table.classes, row, strict=True)) for row in table.probabilities.tolist()]
+
+
+def test_answers_have_the_bits_of_predict_alone_and_among_many(trained, running, tmp_path):
+    contents = [jpeg(1000 + number) for number in range(64)]
+    right = predicted(trained, contents, tmp_path, backbone=trained.network)
 
     def ask(content):
         return running.client.post("/predict", content=content).json()["results"][0]
@@ -146,6 +150,15 @@ def test_answers_have_the_bits_of_predict_alone_and_among_many(trained, running,
     again = [ask(content) for content in contents]
     assert {answer["found"] for answer in again} == {"memory"}
     assert [answer["heads"]["logreg"]["probabilities"] for answer in again] == right
+
+
+def test_the_engine_that_is_chosen_has_the_bits_of_predict(trained, tmp_path):
+    contents = [jpeg(1100 + number) for number in range(8)]
+    service = _start(trained.heads)
+    right = predicted(trained, contents, tmp_path, weights="random:0")
+    answers = [service.client.post("/predict", content=content).json()["results"][0] for content in contents]
+    _end(service)
+    assert [answer["heads"]["logreg"]["probabilities"] for answer in answers] == right
 
 
 def test_an_image_of_the_cache_is_not_passed_again(trained, running):
