@@ -27,7 +27,7 @@ from featurecache.images.failures import Failure
 from featurecache.images.manifest import ImageEntry
 from featurecache.prefetch import ahead
 from featurecache.provenance import Environment
-from featurecache.run.manifest_run import ManifestRun, environment_of
+from featurecache.run.manifest_run import ManifestRun
 from featurecache.run.progress import Member
 from featurecache.run.units import Unit, shard_rows
 
@@ -351,16 +351,7 @@ class ClusterRun(ManifestRun[str]):
         self._progress.workers = members
 
     def _environment(self) -> Environment:
-        limit = self._rules.max_pixels
-        return self._reference or environment_of(
-            None,
-            self._workers,
-            self._source.weights,
-            limit,
-            part=self._part,
-            views=self._manifest.views,
-            frames=self._manifest.frames,
-        )
+        return self._reference or self._environment_with(None, self._rules.max_pixels)
 
 
 def _difference(reference: Environment, found: Environment) -> str:

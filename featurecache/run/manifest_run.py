@@ -138,6 +138,18 @@ class ManifestRun(ABC, Generic[Item]):
     def _environment(self) -> Environment:
         """Return what features are computed with in this run, beyond the recipe."""
 
+    def _environment_with(self, backbone: Backbone | None, max_pixels: int) -> Environment:
+        """Return the environment of this run's manifest with a started network, or with none; see `environment_of`."""
+        return environment_of(
+            backbone,
+            self._workers,
+            self._source.weights,
+            max_pixels,
+            part=self._part,
+            views=self._manifest.views,
+            frames=self._manifest.frames,
+        )
+
     @abstractmethod
     def _end(self) -> None:
         """Let everything end that computes; called whatever happened."""

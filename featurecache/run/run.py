@@ -29,7 +29,7 @@ from featurecache.memory import free_memory
 from featurecache.prefetch import ahead
 from featurecache.provenance import Environment
 from featurecache.run.forward_passes import ForwardPasses
-from featurecache.run.manifest_run import ManifestRun, environment_of
+from featurecache.run.manifest_run import ManifestRun
 from featurecache.text import counted, in_units
 
 
@@ -122,12 +122,4 @@ class Run(ManifestRun[NDArray[np.uint8]]):
         The provenance of a backbone may change: the batch size becomes smaller if the memory does not suffice.
         """
         limit = max(self._rules.max_pixels, self._store.max_pixels)
-        return environment_of(
-            self._backbone,
-            self._workers,
-            self._source.weights,
-            limit,
-            part=self._part,
-            views=self._manifest.views,
-            frames=self._manifest.frames,
-        )
+        return self._environment_with(self._backbone, limit)
