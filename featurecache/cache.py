@@ -311,13 +311,15 @@ class FeatureCache:
         """
         images = self.index.images
         names = np.array([*self.classes, ""], dtype=object)
-        shown = [View.split_path(path)[0] for path in self.paths[rows]]
+        of_views: dict[str, NDArray[np.object_]] = {}
+        if self.is_view.any():
+            of_views["image"] = np.array([View.split_path(path)[0] for path in self.paths[rows]], dtype=object)
         return {
             "path": self.paths[rows],
             "label": names[images["label"][rows]],
             "split": images["split"][rows].astype(str).astype(object),
             "sha256": images["sha256"][rows].astype(str).astype(object),
-            **({"image": np.array(shown, dtype=object)} if self.is_view.any() else {}),
+            **of_views,
             **{name: column[rows] for name, column in self.index.columns.items()},
         }
 

@@ -29,10 +29,9 @@ class RidgeHead(Head):
     """Least squares on -1 and 1 for each class, as scikit-learn's ``RidgeClassifier``; or on numbers, as ``Ridge``.
 
     The hat matrix gives the exact score of each row by a fit without that row, or without all rows that belong to it.
-    Platt's sigmoid is fitted to these
-    scores, so that no further training is needed. Everything is computed in float64 from one matrix of products, of
-    features or of rows, whichever is smaller; all strengths of the penalty share it. ``class_weight`` weighs the rows
-    in both steps.
+    Platt's sigmoid is fitted to these scores, so that no further training is needed. Everything is computed in float64
+    from one matrix of products, of features or of rows, whichever is smaller; all strengths of the penalty share it.
+    ``class_weight`` weighs the rows in both steps.
     """
 
     spec: ClassVar[HeadSpec] = HeadSpec(
