@@ -190,14 +190,15 @@ def pytest_collection():
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the files that take longest; skip tests of real data where it is missing.
+    """Begin with the files that take most memory or time; skip tests of real data where it is missing.
 
     In CI tests of real data fail then, unless FEATURECACHE_REAL_DATA=absent.
     """
     here = Path(__file__).parent
     longest = {here, here / "scripts", here / "featurecache" / "cluster"}  # whole programs, benchmarks, real clusters
     longest |= {here / "heads" / "finetuning", here / "heads" / "test_beyond_memory.py"}
-    items.sort(key=lambda item: longest.isdisjoint({item.path, item.path.parent}))
+    largest = here / "featurecache" / "backbones" / "test_numba_engine.py"  # two networks of 550 MB beside each other
+    items.sort(key=lambda item: (item.path != largest, longest.isdisjoint({item.path, item.path.parent})))
     if not IS_LINUX:
         for item in filter(needs_linux, items):
             item.add_marker(pytest.mark.skip(reason="needs Linux"))
