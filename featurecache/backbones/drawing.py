@@ -1,4 +1,4 @@
-"""Draws the kernels of random networks with NumPy, so that every engine gets the same ones."""
+"""Draws the kernels of random networks and the images of trials with NumPy, so that every engine gets the same ones."""
 
 import math
 from collections.abc import Sequence
@@ -35,3 +35,9 @@ def draw_kernel(
     values -= 1
     values *= np.float32(math.sqrt(6 / (fan_in + fan_out)))
     return values
+
+
+def trial_images(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return images from noise to one colour, shape (n, height, width, 3)."""
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return (noise // (1 + np.arange(shape[0]) * 255 // shape[0])[:, None, None, None]).astype(np.uint8)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.catalog import NetworkSpec
+from featurecache.backbones.drawing import trial_images
 from featurecache.backbones.keras_runtime import (
     compiled,
     find_device,
@@ -143,9 +144,9 @@ class KerasBackbone:
         return padded
 
     def graph(self) -> Any:  # noqa: ANN401 - TensorFlow has no types
-        """Return the pass of one image as a function of TensorFlow, from pixels to taps; see `traced`."""
+        """Return a pass of any number of images as a function of TensorFlow, from pixels to taps; see `traced`."""
         with placed(self._device), fixed_settings():
-            return traced(*self._steps, (1, *self.spec.input_size, 3))
+            return traced(*self._steps, (None, *self.spec.input_size, 3))
 
     @property
     def batch_size(self) -> int:
@@ -238,12 +239,6 @@ class KerasBackbone:
         passes = self._passes
         images = images[: max(passes)]
         return passes[min(size for size in passes if size >= len(images))](images)
-
-
-def trial_images(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return images from noise to one colour, shape (n, height, width, 3)."""
-    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    return (noise // (1 + np.arange(shape[0]) * 255 // shape[0])[:, None, None, None]).astype(np.uint8)
 
 
 def _finished(without_softmax: Collection[str], outputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -279,9 +279,9 @@ def traced(
     model: Any,  # noqa: ANN401 - Keras has no types
     before: Callable[[Any], Any],
     after: Callable[[Any], Mapping[str, Any]],
-    shape: tuple[int, ...],
+    shape: tuple[int | None, ...],
 ) -> Any:  # noqa: ANN401 - TensorFlow has no types
-    """Return ``after(model(before(images)))`` as a function of TensorFlow for one input shape."""
+    """Return ``after(model(before(images)))`` as a function of TensorFlow for one input shape; None is any length."""
     import tensorflow
 
     function = tensorflow.function(lambda images: after(model(before(images), training=False)), autograph=False)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.backbones.catalog import NetworkSpec
+from featurecache.backbones.drawing import trial_images
 from featurecache.backbones.keras_runtime import require_tensorflow
 from featurecache.backbones.protocol import EngineFault
 from featurecache.backbones.weights import Weights
@@ -32,7 +33,7 @@ from featurecache.storage.output_errors import output_error
 from featurecache.storage.publish import publishing, remove_files
 from featurecache.text import in_short
 
-CONVERTER = 1
+CONVERTER = 2
 """Grows when this module converts differently."""
 
 TOLERANCE = 1e-4
@@ -76,7 +77,8 @@ def converted_network(
 ) -> tuple[Any, NDArray[np.uint8]]:
     """Return a network as an OpenVINO model, and the memory of its weights, which must exist as long as the model.
 
-    The model is from one image, (1, height, width, 3) uint8, to the taps, (1, d) float32.
+    The model is from images, (n, height, width, 3) uint8, to the taps, (n, d) float32. Reshape it to a number of images
+    before it is compiled: it is slower for any number, and rounds differently.
 
     Parameters
     ----------
@@ -224,7 +226,7 @@ def _model(kept: NDArray[np.uint8], taps: Collection[str]) -> Any:  # noqa: ANN4
 
 def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...], key: str) -> NDArray[np.uint8]:
     """Return the bytes of a converted network that computes what Keras computes."""
-    from featurecache.backbones.keras_engine import KerasBackbone, trial_images
+    from featurecache.backbones.keras_engine import KerasBackbone
 
     require_tensorflow()
     needed, free = _COPIES * 4 * network_spec.parameters, free_memory()
@@ -238,6 +240,7 @@ def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...
     try:
         kept = _packed(from_tensorflow(keras.graph()), key)
         model = _model(kept, taps)
+        model.reshape([1, *images.shape[1:]])
     except Exception as e:
         raise EngineFault(f"OpenVINO cannot convert {network_spec.name} ({in_short(e)})") from e
     require_same(network_spec.name, model, images, keras.forward(images))

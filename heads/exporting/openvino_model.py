@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.backbones.keras_engine import trial_images
+from featurecache.backbones.drawing import trial_images
 from featurecache.backbones.keras_runtime import fixed_settings, load_keras, placed, require_tensorflow, traced
 from featurecache.backbones.network import from_pixels
 from featurecache.backbones.openvino_network import core, from_tensorflow, load_openvino, require_same

@@ -170,6 +170,95 @@ def test_two_passes_at_once_do_not_meet(start, images):
         assert_same(features, {tap: values[::-1] if number % 2 else values for tap, values in expected.items()})
 
 
+@pytest.fixture
+def parts(monkeypatch):
+    """Let small networks compute groups of images on two processors, too; list for how many each is compiled."""
+    monkeypatch.setattr(openvino_engine, "_LARGE_BYTES", 0)
+    monkeypatch.setattr(openvino_engine, "processor_count", lambda: 2)
+    compute, computed = openvino_engine._Compiled.compute, []
+
+    def counted(self, images, out):
+        computed.append(self.images)
+        compute(self, images, out)
+
+    monkeypatch.setattr(openvino_engine._Compiled, "compute", counted)
+    return computed
+
+
+def test_groups_of_images_get_the_bits_of_single_ones(start, images, parts):
+    grouped = start(batch_size=10)
+    assert (grouped.batch_sizes, grouped.passes_at_once, parts) == ((4, 8), 2, [4])
+    expected = start.first.forward(images)
+    for some in ([0, 1, 2, 3, 4], [3], [4, 3, 2, 1, 0], [2, 2, 1, 4]):
+        assert_same(grouped.forward(images[some]), {tap: values[some] for tap, values in expected.items()})
+    assert {tap: len(values) for tap, values in grouped.forward(images[:0]).items()} == dict.fromkeys(expected, 0)
+
+
+def test_small_batches_are_computed_one_by_one_with_the_same_bits(start, photographs, parts):
+    images = photographs(11)
+    expected = start.first.forward(images)
+    grouped = start(batch_size=9)
+    grouped.prepare_small_batches()
+    assert grouped.batch_sizes == tuple(range(1, 10))
+    for count, sizes in ((3, [1] * 3), (7, [1] * 7), (8, [4, 4]), (11, [1, 1, 1, 4, 4])):
+        parts.clear()
+        assert_same(grouped.forward(images[:count]), {tap: values[:count] for tap, values in expected.items()})
+        assert sorted(parts) == sizes
+    single = start.first
+    single.prepare_small_batches()
+    assert single.batch_sizes == tuple(range(1, 33))
+
+
+def test_images_are_computed_alone_where_their_place_decides_on_bits(start, images, parts, monkeypatch):
+    compute = openvino_engine._Compiled.compute
+
+    def uneven(self, images, out):
+        compute(self, images, out)
+        out["predictions"][2:] *= np.float32(1 + 2e-7)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino_engine._Compiled, "compute", uneven)
+        alone = start(taps=("predictions",))
+    assert alone.batch_sizes == tuple(range(1, 33))
+    assert_same(alone.forward(images), {"predictions": start.first.forward(images)["predictions"]})
+
+
+def test_small_batches_with_other_bits_are_not_taken(start, images, parts, monkeypatch):
+    compute = openvino_engine._Compiled.compute
+
+    def rounded(self, images, out):
+        compute(self, images, out)
+        if len(images) == 1:
+            out["predictions"] *= np.float32(1 + 2e-7)
+
+    grouped = start(batch_size=8, taps=("predictions",))
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino_engine._Compiled, "compute", rounded)
+        grouped.prepare_small_batches()
+    assert grouped.batch_sizes == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("side", "weights", "precision", "expected"),
+    [
+        (224, 100_000_000, "f32", 4),
+        (224, 14_000_000, "f32", 1),
+        (224, 14_000_000, "bf16", 4),
+        (299, 95_000_000, "f32", 2),
+        (380, 78_000_000, "bf16", 1),
+        (600, 266_000_000, "f32", 1),
+    ],
+)
+def test_few_images_are_computed_together_where_that_is_faster(side, weights, precision, expected):
+    assert openvino_engine._images_together((side, side), weights, precision) == expected
+
+
+@pytest.mark.parametrize(("processors", "batch_size", "passes"), [(1, 32, 2), (2, 32, 2), (16, 32, 3), (64, 32, 9)])
+def test_passes_at_once_keep_all_processors_busy(start, parts, processors, batch_size, passes, monkeypatch):
+    monkeypatch.setattr(openvino_engine, "processor_count", lambda: processors)
+    assert start(batch_size=batch_size).passes_at_once == passes
+
+
 def signed(data, sizes=None, description=None):
     """Return the file with other sizes or another description, and a digest that fits."""
     line = json.loads(data[:4096])
