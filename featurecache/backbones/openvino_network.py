@@ -72,6 +72,10 @@ def core() -> Any:  # noqa: ANN401 - OpenVINO's types are not used
     return load_openvino().Core()
 
 
+class _LastingFault(EngineFault):
+    """A fault that the same conversion would have again."""
+
+
 def converted_network(
     network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...], notify: Callable[[str], None] = lambda _: None
 ) -> tuple[Any, NDArray[np.uint8]]:
@@ -92,29 +96,38 @@ def converted_network(
     WeightsError
         If the weights belong to another network.
     EngineFault
-        If the network cannot be converted, or computes something else then.
+        If the network cannot be converted, or computes something else then. That is kept, too, and raised again.
     """
     several = _taps_at_once(network_spec, taps)
     for converted in dict.fromkeys((several, taps)):
         key = _key(network_spec, weights, converted)
         if (kept := _read(_path(network_spec, key), key)) is not None:
+            if fault := _fault(kept):
+                raise EngineFault(fault)
             with suppress(*_DAMAGES):
                 return _model(kept, taps), kept
     notify(
         f"converting {network_spec.name} to OpenVINO, once for these weights; this takes longer than a start of Keras"
     )
+
+    def convert(converted: tuple[str, ...]) -> tuple[Any, NDArray[np.uint8]]:
+        key = _key(network_spec, weights, converted)
+        path = _path(network_spec, key)
+        try:
+            kept = _converted(network_spec, weights, converted, key)
+        except _LastingFault as e:
+            _keep(path, _packed_fault(str(e), key), notify)
+            raise
+        _keep(path, kept, notify)
+        _make_room(path)
+        return _model(kept, taps), kept
+
     try:
-        key = _key(network_spec, weights, several)
-        kept = _converted(network_spec, weights, several, key)
+        return convert(several)
     except WeightsError:  # a file without the top has some of the taps
         if several == taps:
             raise
-        key = _key(network_spec, weights, taps)
-        kept = _converted(network_spec, weights, taps, key)
-    path = _path(network_spec, key)
-    _keep(path, kept, notify)
-    _make_room(path)
-    return _model(kept, taps), kept
+        return convert(taps)
 
 
 def _taps_at_once(network_spec: NetworkSpec, taps: tuple[str, ...]) -> tuple[str, ...]:
@@ -207,10 +220,27 @@ def _packed(model: Any, key: str) -> NDArray[np.uint8]:  # noqa: ANN401 - an ope
     kept = np.zeros(begin + len(parts[1]), np.uint8)
     kept[_LINE_BYTES:][: len(parts[0])] = parts[0]
     kept[begin:] = parts[1]
-    sizes = [len(part) for part in parts]
+    _write_line(kept, key, [len(part) for part in parts])
+    return kept
+
+
+def _packed_fault(fault: str, key: str) -> NDArray[np.uint8]:
+    """Return the bytes of a file that says why a network cannot be converted."""
+    kept = np.frombuffer(bytearray(_LINE_BYTES) + fault.encode(), np.uint8)
+    _write_line(kept, key, [])
+    return kept
+
+
+def _write_line(kept: NDArray[np.uint8], key: str, sizes: list[int]) -> None:
+    """Write a file's line: its key, the sizes of its description and weights or none for a fault, and its digest."""
     line = json.dumps({"key": key, "bytes": sizes, "sha256": _sha256(sizes, kept)})
     kept[:_LINE_BYTES] = np.frombuffer(line.encode().ljust(_LINE_BYTES), np.uint8)
-    return kept
+
+
+def _fault(kept: NDArray[np.uint8]) -> str:
+    """Return why the network of a file cannot be converted; empty if there is one."""
+    sizes = json.loads(kept[:_LINE_BYTES].tobytes())["bytes"]
+    return kept[_LINE_BYTES:].tobytes().decode() if sizes == [] else ""
 
 
 def _model(kept: NDArray[np.uint8], taps: Collection[str]) -> Any:  # noqa: ANN401 - an openvino.Model
@@ -242,7 +272,9 @@ def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...
         model = _model(kept, taps)
         model.reshape([1, *images.shape[1:]])
     except Exception as e:
-        raise EngineFault(f"OpenVINO cannot convert {network_spec.name} ({in_short(e)})") from e
+        lasting = isinstance(e, load_openvino().frontend.OpConversionFailure)
+        fault = _LastingFault if lasting else EngineFault
+        raise fault(f"OpenVINO cannot convert {network_spec.name} ({in_short(e)})") from e
     require_same(network_spec.name, model, images, keras.forward(images))
     return kept
 
@@ -259,7 +291,7 @@ def require_same(name: str, model: Any, images: NDArray[np.uint8], expected: Map
         largest = np.maximum(np.abs(features).max(axis=1), np.finfo(np.float32).tiny)
         error = float((np.abs(values - features).max(axis=1) / largest).max())
         if not error <= TOLERANCE:
-            raise EngineFault(f"OpenVINO computes {tap} of {name} otherwise than Keras, by {error:.0e}")
+            raise _LastingFault(f"OpenVINO computes {tap} of {name} otherwise than Keras, by {error:.0e}")
 
 
 def from_tensorflow(graph: Any) -> Any:  # noqa: ANN401 - neither has types

@@ -346,6 +346,40 @@ def test_without_the_memory_for_a_conversion_no_network_is_built(weights_of, mon
         OpenVinoBackbone(row, weights, taps=("avg_pool",))
 
 
+def test_a_fault_that_lasts_is_kept_and_said_again_without_a_conversion(start, kept, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    data, tried, said = np.fromfile(kept, np.uint8), [], []
+
+    def converted(network_spec, *_):
+        tried.append(network_spec.name)
+        model = openvino_network._model(data, TAPS)
+        images = np.zeros((1, 224, 224, 3), np.uint8)
+        openvino_network.require_same("mobilenet", model, images, {"avg_pool": np.ones((1, 1024))})
+
+    monkeypatch.setattr(openvino_network, "_converted", converted)
+    for _ in range(2):
+        with pytest.raises(EngineFault, match=r"^OpenVINO computes avg_pool of mobilenet otherwise than Keras, by "):
+            start(notify=said.append)
+    assert (tried, len(said)) == (["mobilenet"], 1)
+    (path,) = tmp_path.rglob("*.openvino")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(EngineFault, match=r"^OpenVINO computes avg_pool"):
+        start()
+    assert tried == ["mobilenet"] * 2
+
+
+def test_a_fault_of_today_is_not_kept(start, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def converted(*_):
+        raise EngineFault("there is no memory for it")
+
+    monkeypatch.setattr(openvino_network, "_converted", converted)
+    with pytest.raises(EngineFault, match="memory"):
+        start()
+    assert not list(tmp_path.rglob("*.openvino"))
+
+
 def test_two_that_convert_at_once_leave_one_whole_file(start, kept, images, converted_again):
     kept.unlink()
     both = threading.Barrier(2)
@@ -447,4 +481,5 @@ def test_a_network_that_computes_something_else_is_not_used(weights_of, monkeypa
     )
     with pytest.raises(EngineFault, match="OpenVINO computes avg_pool of mobilenet otherwise than Keras, by 1e-03"):
         OpenVinoBackbone(*weights_of("mobilenet"), taps=("avg_pool",))
-    assert not list(tmp_path.rglob("*.openvino"))
+    (path,) = tmp_path.rglob("*.openvino")
+    assert path.stat().st_size < 5000  # what is wrong, and no network
