@@ -87,6 +87,15 @@ def test_progress_reaches_the_end(photos, tmp_path):
     assert seen[-1] == (20, 20, 20)
 
 
+def test_the_seconds_of_a_run_are_those_since_it_began(photos, tmp_path):
+    seconds, began = [], time.monotonic()
+    cache = extract(photos, tmp_path / "c.h5", backbone=FakeBackbone(), progress=lambda p: seconds.append(p.seconds))
+    seconds.append(time.monotonic() - began)
+    assert seconds[0] > 0
+    assert seconds == sorted(seconds)
+    assert seconds[-3] - 0.001 <= cache.provenance["run"]["seconds"] <= seconds[-2] + 0.001  # it is rounded
+
+
 @pytest.mark.parametrize("workers", [1, 2, 9])
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_order_and_rows_depend_on_neither_workers_nor_batches(photos, tmp_path, workers, batch_size):
