@@ -198,7 +198,7 @@ def test_lone_surrogates_are_escaped_where_a_file_cannot_hold_them():
     assert json.loads(table.to_jsonl())["path"] == "bad\udc80.jpg"
 
 
-@pytest.mark.parametrize("count", [1, 30])
+@pytest.mark.parametrize("count", [1, 10, 11])
 def test_a_notebook_shows_the_first_rows_with_names_escaped(count):
     hostile = "<script>alert(1)</script>.jpg"
     html = make([[0.5, 0.5]] * count, paths=[hostile] * count, classes=["<b>", "&"])._repr_html_()
@@ -213,6 +213,12 @@ def test_a_notebook_shows_what_the_network_saw_where_it_is_known():
     assert "tabby 0.50" in html
     assert "tiger cat" not in html  # the likeliest alone
     assert "the network saw" not in make([[1.0, 0.0]])._repr_html_()
+
+
+def test_a_notebook_aligns_texts_left_and_numbers_right():
+    html = make([[1, 0], [0, 1]], imagenet_top3=TOP3)._repr_html_()
+    columns = re.findall('<th scope="col"(.*?)><bdi>(.*?)</bdi>', html)
+    assert [name for attributes, name in columns if "words" not in attributes] == ["probability", "margin", "entropy"]
 
 
 def test_every_column_is_documented():

@@ -146,6 +146,12 @@ def test_a_cache_none_of_whose_classes_is_known_is_refused(rows, head, make_feat
         select_rows(cache, head, "test")
 
 
+def test_a_cache_without_labels_cannot_evaluate(rows, head, make_features, make_cache):
+    cache = make_cache(make_features(rows[0], [-1] * 180, classes=()))
+    with pytest.raises(EvaluationError, match="the cache has no labelled rows to evaluate on; give labels with"):
+        select_rows(cache, head, "all")
+
+
 def test_a_split_of_unknown_classes_alone_is_evaluated_and_all_wrong(rows, head, make_features, make_cache):
     splits = np.where(rows[1] < 3, "train", "test")
     names = ["ant", "bee", "cow", "dog", "elk", "fox"]
@@ -187,16 +193,19 @@ def test_a_cache_without_splits_says_what_there_is(rows, head, make_features, ma
         assert (len(found), found.split, codes(found)) == (90, split, set())
 
 
+@pytest.mark.parametrize("listed", [True, False])
 def test_rows_that_trained_the_head_are_found_by_content_in_a_split_of_any_name(
-    rows, head, home, make_features, make_cache
+    listed, rows, head, home, make_features, make_cache
 ):
+    """Whether the head has the list of its rows or not."""
+    head = head if listed else replace(head, rows=None)
     trained = home.features("fc2", "train")
     other = np.flatnonzero(rows[1] < 3)[60:]
     X, y = rows
     features = make_features(
         np.concatenate([X[other], trained.X]),
         [*np.array([2, 1, 0])[y[other]], *np.array([2, 1, 0])[trained.y]],
-        splits=["train"] * 30 + ["test"] * 60,
+        splits=["train"] * 20 + ["valid"] * 10 + ["test"] * 60,
         classes=("cow", "bee", "ant"),
         contents=[*(f"new {row}" for row in other), *np.flatnonzero(y < 3)[:60]],
     )
@@ -225,8 +234,10 @@ def test_rows_that_trained_the_head_are_found_whatever_their_label(rows, head, h
     assert not trained_rows(without, again.take(slice(0, 59))).any()
 
 
-def test_held_out_rows_are_no_training_rows(blob_cache):
+@pytest.mark.parametrize("listed", [True, False])
+def test_held_out_rows_are_no_training_rows(listed, blob_cache):
     head = train(blob_cache, "logreg", holdout=0.4)
+    head = head if listed else replace(head, rows=None)
     n_train, n_valid = head.training.n_train, head.training.n_valid
     on_train, on_valid, on_all = (
         evaluate(head, select_rows(blob_cache, head, split), cache=blob_cache) for split in ("train", "valid", "all")
