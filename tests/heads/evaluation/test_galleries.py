@@ -83,9 +83,10 @@ def test_titles_and_texts_say_how_many_of_how_many(known):
     assert chosen[4].text.startswith("2 of 3 correct rows of this class")
 
 
-def test_another_seed_draws_other_rows():
+@pytest.mark.parametrize("draw", [galleries.correct, galleries.incorrect])
+def test_another_seed_draws_other_rows(draw):
     table = drawn(300, 3)
-    assert galleries.correct(table).rows != galleries.correct(table, seed=1).rows
+    assert draw(table).rows == draw(table, seed=0).rows != draw(table, seed=1).rows
 
 
 @given(order=st.permutations(range(40)), k=st.integers(1, 6), count=st.integers(1, 8))
@@ -162,6 +163,26 @@ def test_of_a_thousand_classes_those_with_the_most_errors_are_shown():
     assert len(of_classes) == 10
     assert sum(len(each.rows) for each in chosen) <= 120
     assert "Shown are 10 of 1000 classes, those with the most errors." in of_classes[0].text
+
+
+@pytest.mark.parametrize(
+    ("limit", "drawn", "of_a_class", "classes"),
+    [(120, 12, 12, 3), (60, 10, 5, 3), (24, 4, 4, 1), (6, 1, 1, 1), (5, 0, 2, 1), (1, 0, 0, 0), (0, 0, 0, 0)],
+)
+def test_the_limit_is_shared_by_all_choices(limit, drawn, of_a_class, classes):
+    """The three that are not about a class take half of it at most; of each class, right and wrong rows are shown."""
+    true = np.repeat(np.arange(3), 30)
+    named = np.where(np.arange(90) % 2, true, (true + 1) % 3)
+    chosen = galleries.choose(make_table(true, np.eye(3)[named]), limit=limit)
+    assert [len(each.rows) for each in chosen if each.class_index is None] == [drawn] * 3
+    assert [len(each.rows) for each in chosen if each.class_index is not None] == [of_a_class] * 2 * classes
+
+
+@pytest.mark.parametrize(("rows", "shown"), [([2, 3, 5, 4], 2), ([4, 5, 3, 5], 1)])
+def test_of_classes_with_equal_errors_that_with_the_most_rows_is_shown_or_else_the_first(rows, shown):
+    true = np.repeat(np.arange(4), rows)
+    chosen = galleries.choose(make_table(true, np.eye(4)[true]), limit=24)
+    assert {each.class_index for each in chosen} == {None, shown}
 
 
 def test_a_path_that_is_no_utf_8_is_drawn_like_any_other():
