@@ -250,8 +250,8 @@ def test_held_out_rows_are_no_training_rows(listed, blob_cache):
 
 def test_the_holdout_of_another_cache_is_said(blob_cache, blobs, make_features, make_cache):
     head = train(blob_cache, "logreg", holdout=0.4)
-    X, y = blobs(60, 5, 3)
-    other = make_cache(make_features(X, y, splits="", contents=range(100, 160)))
+    X, y = blobs(70, 5, 3)
+    other = make_cache(make_features(X, y, splits=[""] * 60 + ["test"] * 10, contents=range(100, 170)))
     found = evaluate(head, select_rows(other, head, "valid"), cache=other)
     assert message(found, Code.ROWS_BY_HOLDOUT) == (
         "the cache has no valid split, and other rows trained the head: its holdout chose these "
