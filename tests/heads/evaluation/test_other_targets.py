@@ -257,6 +257,14 @@ def test_labels_that_the_head_does_not_know(tagged, make_cache, make_features):
         evaluate_labels(head, cache_of(make_cache, make_features, lambda X: ["x"] * N).features())
 
 
+def test_a_head_without_errors_is_not_worse_than_the_mean(make_cache, make_features):
+    cache = cache_of(make_cache, make_features, lambda X: [repr(float(row[0]) / 100) for row in X])
+    head = train(cache, "knn", params={"n_neighbors": 1}, target="number")
+    found = evaluate_numbers(head, select_rows(cache, head, "train"))
+    assert found.values["mean_absolute_error"] == 0 < found.baseline_error
+    assert "below_baseline" not in [note.code for note in found.warnings]
+
+
 def test_a_head_that_is_worse_than_the_mean_is_said(make_cache, make_features):
     noise = np.random.default_rng(5).standard_normal(N)
     cache = cache_of(make_cache, make_features, lambda X: [repr(float(each)) for each in noise])
