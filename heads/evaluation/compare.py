@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.text import number
+from featurecache.text import counted, number
 from heads.errors import MismatchError
 from heads.evaluation.evaluate import Evaluation
 from heads.evaluation.intervals import Interval, holm, mcnemar, paired_bootstrap
@@ -143,11 +143,11 @@ class Comparison:
         return fragment(
             [
                 *map(str, self.warnings),
-                Table(("head", "accuracy", "95 % interval"), heads, caption=f"{len(self):,} rows"),
+                Table(("head", "accuracy", "95 % interval"), heads, caption=counted(len(self), "row")),
                 Table(
                     ("head", "and head", "difference", "95 % interval", "p (McNemar, Holm)"),
                     pairs[:_SHOWN],
-                    caption=f"{len(pairs):,} pairs{more}",
+                    caption=counted(len(pairs), "pair") + more,
                     left={0, 1},
                 ),
             ]

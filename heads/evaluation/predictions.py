@@ -197,7 +197,7 @@ class PredictionsTable:
         from heads.report.model import Table
 
         more = len(self) - _SHOWN
-        caption = f"{len(self):,} rows" + (f", of which the first {_SHOWN} are shown" if more > 0 else "")
+        caption = counted(len(self), "row") + (f", of which the first {_SHOWN} are shown" if more > 0 else "")
         return fragment([Table(*self._shown(), caption=caption, left={0, 1, 2, 3, 7})])
 
     def _shown(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

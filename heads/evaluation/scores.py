@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from featurecache.text import number
+from featurecache.text import counted, number
 from heads.evaluation.intervals import OF_GROUPS, WILSON, Interval
 from heads.notices import Notice, to_dicts
 
@@ -140,7 +140,7 @@ class BaseEvaluation(ABC, Generic[P]):
             (score.label, number(score.value), score.interval.range_text() if score.interval else "")
             for score in self.scores()
         )
-        table = Table(("score", "value", "95 % interval"), scores, caption=f"{len(self):,} rows")
+        table = Table(("score", "value", "95 % interval"), scores, caption=counted(len(self), "row"))
         return fragment([*map(str, self.warnings), table, *self._tables()])
 
 

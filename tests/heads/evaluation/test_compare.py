@@ -1,6 +1,7 @@
 """Comparisons of tables whose numbers are all known; SciPy and rules applied by hand are the oracles."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -146,6 +147,16 @@ def test_heads_judged_on_other_rows_are_refused_by_name(other, reason):
         compare({"x": evaluated(PERFECT), "y": evaluated(ANTS), "z": other})
 
 
+P, Q = np.array(["p", "q"] * 5, object), np.array(["p"] * 4 + ["q"] * 6, object)
+
+
+@pytest.mark.parametrize("groups", [(P, None), (None, P), (P, Q)], ids=["only x", "only y", "other ones"])
+def test_heads_judged_in_other_groups_are_refused(groups):
+    x, y = (evaluate_table(replace(evaluated(TRUE).table, groups=each)) for each in groups)
+    with pytest.raises(MismatchError, match="x and y cannot be compared: their rows are in different groups"):
+        compare({"x": x, "y": y})
+
+
 def test_rows_in_another_order_are_the_same_rows():
     order = np.random.default_rng(0).permutation(10)
     table = evaluated(ANTS).table.take(order)
@@ -185,3 +196,12 @@ def test_a_notebook_shows_heads_and_pairs_with_names_escaped():
     assert "&lt;script&gt;" in html
     assert "y&amp;" in html
     assert "0.0156" in html  # 2 / 2**7
+    assert "1 pair<" in html
+    columns = re.findall('<th scope="col"(.*?)><bdi>(.*?)</bdi>', html)
+    assert [name for attributes, name in columns if "words" in attributes] == ["head", "head", "and head"]
+
+
+def test_a_notebook_shows_the_first_pairs():
+    html = compare({f"h{each}": evaluated(ANTS) for each in range(7)})._repr_html_()
+    assert "21 pairs, of which the first 20 are shown" in html
+    assert html.count('<td class="words"><bdi>h6<') == 5, "all but the last of its six pairs"
