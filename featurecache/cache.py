@@ -122,8 +122,7 @@ class FeatureCache:
             files = PartFiles(file.map.path, index.places.parts)
         except OptionError as e:
             raise CacheFormatError(f"{path} is the index of a cache in parts: {e}") from e
-        block = blocks["positions"]  # stays in the file
-        positions: NDArray[np.int64] = np.ndarray(block.rows, block.dtype, file.map, block.offset)
+        positions: NDArray[np.int64] = blocks["positions"].mapped(file.map)[:, 0]  # stays in the file
         if IS_WINDOWS:  # does not replace the file while an array needs it
             positions = positions.copy()
         index = replace(index, places=Places(index.places.parts, positions))

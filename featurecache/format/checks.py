@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any, BinaryIO
 
 import h5py
@@ -46,6 +47,11 @@ class FeatureBlock:
         if len(data) != count * self.row_bytes:
             raise CacheFormatError(f"the file ends within its features, at row {start + len(data) // self.row_bytes}")
         return np.frombuffer(data, dtype=self.dtype).reshape(count, self.width)
+
+    def mapped(self, file: mmap) -> NDArray[Any]:
+        """Return all rows as a view of the mapped file, shape (rows, width), which keeps the map open."""
+        # with np.ndarray(…, file) the map could be closed
+        return np.frombuffer(file, self.dtype, self.rows * self.width, self.offset).reshape(self.rows, self.width)
 
 
 @contextmanager

@@ -138,9 +138,7 @@ class FeatureFile:
 
     def view(self, tap: str, rows: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return consecutive rows of a tap, memory-mapped; a copy if they are stored in another type."""
-        block = self.blocks[tap]
-        mapped: NDArray[Any] = np.ndarray((block.rows, block.width), block.dtype, self.map, block.offset)
-        return mapped[rows].astype(dtype, copy=False)
+        return self.blocks[tap].mapped(self.map)[rows].astype(dtype, copy=False)
 
     def digest(self) -> str:
         """Return the SHA-256 of header and checksums, by the names of the taps: they determine every byte."""

@@ -141,6 +141,19 @@ def test_a_replaced_cache_goes_on_showing_what_it_showed(cache, photos, tmp_path
     np.testing.assert_array_equal(before.X, values)
 
 
+@pytest.mark.parametrize("part_rows", [None, 8])
+def test_what_was_taken_from_a_released_cache_stays(photos, tmp_path, part_rows):
+    cache = extract(photos, tmp_path / "c.h5", backbone=FakeBackbone(), part_rows=part_rows)
+    X = cache.features("features", split="valid").X
+    values, positions = np.array(X), None if part_rows is None else cache.index.places.positions.tolist()
+    cache.release()
+    if part_rows is None:
+        np.testing.assert_array_equal(X, values)
+    else:
+        assert cache.index.places.positions.tolist() == positions
+    assert cache.paths[0] == "train/cats/0.png"
+
+
 def test_a_cache_holds_no_file_open_when_it_is_gone(cache, photos, tmp_path):
     def count():
         gc.collect()
@@ -404,11 +417,13 @@ ATTACKS = {
 """Changes of a cache file to the fault that is named when the header belongs to the changed file."""
 
 
-def seal(path, version=header.FORMAT_VERSION):
-    """Write the header that belongs to an altered file, as its forger would."""
+def seal(path, version=header.FORMAT_VERSION, further_spans=()):
+    """Write the header that belongs to an altered file, as its forger would; it may leave out further bytes."""
     with h5py.File(path) as file:
-        data = [d for group in ("features", "checksums") for d in file[group].values() if isinstance(d, h5py.Dataset)]
-        spans = sorted([d.id.get_offset(), d.id.get_storage_size()] for d in data if d.id.get_offset())
+        groups = [file[name] for name in ("features", "checksums") if name in file]
+        data = [d for group in groups for d in group.values() if isinstance(d, h5py.Dataset)]
+        spans = [[d.id.get_offset(), d.id.get_storage_size()] for d in data if d.id.get_offset()]
+        spans = sorted(spans + [[d.id.get_offset(), d.id.get_storage_size()] for d in map(file.get, further_spans)])
     content = path.read_bytes()
 
     def read_into(buffer, offset):
@@ -453,6 +468,37 @@ def test_a_forged_file_is_refused_and_no_other_file_is_read(cache, tmp_path, att
     with pytest.raises(CacheFormatError, match="is not a cache that can be read") as caught:
         FeatureCache.open(cache.path)
     assert not sealed or f": {fault}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("group", "digest", "is_valid"),
+    [
+        ("images", b"0f" * 32, True),
+        ("images", b"", False),
+        ("failures", b"0f" * 32, True),
+        ("failures", b"", True),
+        ("failures", b"0F" * 32, False),
+        ("failures", b"0f", False),
+    ],
+)
+def test_only_files_without_features_may_have_no_hash(photos, tmp_path, group, digest, is_valid):
+    (photos / "train" / "cats" / "bad.png").write_bytes(b"no image")
+    cache = extract(photos, tmp_path / "c.h5", backbone=FakeBackbone())
+    with h5py.File(cache.path, "r+") as file:
+        file[f"{group}/sha256"][0] = digest
+    seal(cache.path)
+    if is_valid:
+        assert getattr(FeatureCache.open(cache.path).index, group)["sha256"][0] == digest
+    else:
+        with pytest.raises(CacheFormatError, match="a sha256 is not 64 hexadecimal digits"):
+            FeatureCache.open(cache.path)
+
+
+@pytest.mark.parametrize("without", ["images/label", "images/sha256"])
+def test_a_header_protects_all_but_features(cache, without):
+    seal(cache.path, further_spans=[without])
+    with pytest.raises(CacheFormatError, match="its features are not at the places that its header says"):
+        FeatureCache.open(cache.path)
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS)
