@@ -310,6 +310,12 @@ def change_text(file):
     file["classes"] = np.array([b"a", b"b"])
 
 
+def text_in_ascii(file):
+    values = file["classes"].asstr()[()]
+    del file["classes"]
+    file.create_dataset("classes", data=values, dtype=h5py.string_dtype("ascii"))
+
+
 def change_recipe(file):
     text = file["recipe"].asstr()[()].replace("squash", "crop")
     del file["recipe"]
@@ -406,6 +412,7 @@ ATTACKS = {
     inflate_text: "classes declares 1073742824 bytes of text, the file has",
     change_type: "features/features is of type float64, expected float32",
     change_text: "classes is of type |S1, expected object",
+    text_in_ascii: "classes is of type object, expected object",
     change_recipe: "the fingerprint does not belong to the recipe",
     change_split: "images/split has a value that is not a split",
     change_hash: "a sha256 is not 64 hexadecimal digits",

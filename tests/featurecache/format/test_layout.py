@@ -321,7 +321,17 @@ def cache_for_shard(file):
     file.attrs["format"] = "featurecache"
 
 
+def later_version(file):
+    file.attrs["format_version"] = 2
+
+
+def add_attribute(file):
+    file.attrs["extra"] = 1
+
+
 SHARD_FORGERIES = {
+    later_version: "its format version is 2, expected 1",
+    add_attribute: r"its attributes are \['extra', 'fingerprint', 'format', 'format_version'\]",
     add: r"/ holds \['extra', 'features', 'sha256'\], expected \['features', 'sha256'\]",
     add_tap: r"/features holds \['extra', 'features', 'predictions'\]",
     remove_tap: r"/features holds \['features'\], expected",

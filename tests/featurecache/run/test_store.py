@@ -11,7 +11,7 @@ import pytest
 
 import featurecache.run.commit_records
 import featurecache.run.store
-from featurecache import extract
+from featurecache import extract, merge
 from featurecache.backbones.fake import FakeBackbone
 from featurecache.errors import CacheFormatError, OutputError, RecipeError
 from featurecache.format.file_records import FileRecord
@@ -256,6 +256,21 @@ def test_a_recipe_that_a_run_without_commits_left_is_replaced(path):
     assert (store.directory / "recipe.json").read_text("ascii") == RECIPE.to_json()
 
 
+def test_a_recipe_that_cannot_be_read_is_named(store):
+    (store.directory / "recipe.json").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"recipe\.json"):
+        commit(store, 1)
+    with pytest.raises(CacheFormatError, match=r"recipe\.json cannot be read: .*; remove .*x\.h5\.work to begin again"):
+        unfinished_recipe(store.directory.with_name("x.h5"))
+
+
+def test_directories_are_made_once(store, use_file_system):
+    commit(store, 1)
+    double = use_file_system()
+    commit(store, 2)
+    assert "make_directory" not in double.calls
+
+
 def test_records_of_an_unfinished_run_come_the_latest_first(store, path, monkeypatch):
     assert unfinished_records(path) == {}
     names = [commit(store, number) for number in range(12)]
@@ -378,7 +393,7 @@ def test_an_unfinished_run_of_another_recipe(path, options):
     assert left.directory.exists() == (options != {"replace": True})
 
 
-@pytest.mark.parametrize("part_rows", [None, 8])
+@pytest.mark.parametrize("part_rows", [None, 8, 30])
 @pytest.mark.parametrize("made_with", [RECIPE, OTHER])
 def test_an_existing_cache(photos, path, part_rows, made_with):
     backbone = FakeBackbone(seed=0 if made_with == RECIPE else 1)
@@ -399,6 +414,17 @@ def test_an_existing_cache(photos, path, part_rows, made_with):
         if part_rows is None:  # else the places of rows keep the index open
             assert open_files() == is_open - (0 if given is None else 2)
     assert not path.with_name("x.h5.work").exists()
+
+
+def test_parts_of_a_merged_cache_are_as_large_as_its_largest(photos, path, tmp_path):
+    sources = []
+    for number, rows in enumerate((range(8), range(8, 20))):
+        paths = sorted(image.relative_to(photos).as_posix() for image in photos.rglob("*.png"))
+        (tmp_path / f"{number}.txt").write_text("".join(f"{paths[row]}\n" for row in rows))
+        images, cache_path = tmp_path / f"{number}.txt", tmp_path / f"{number}.h5"
+        sources.append(extract(images, cache_path, root=photos, backbone=FakeBackbone()).path)
+    merge(path, sources, parts=True)
+    assert Store.beside(path, RECIPE).part_rows == 12
 
 
 @pytest.mark.parametrize("missing", [0, 2])
