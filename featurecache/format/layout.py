@@ -435,6 +435,11 @@ def _estimated_size(index: CacheIndex, further: Mapping[str, Mapping[str, NDArra
         features = 8 * rows + len(index.places.parts) * (512 + 16 * len(taps))
     columns = [*index.images.values(), *index.failures.values(), *(column["values"] for column in further.values())]
     features += len(further) * (4 * rows + 4 * ALIGNMENT)
-    text = sum(len(value.encode()) for column in columns if column.dtype == object for value in column)
-    cells = sum(64 * len(column) for column in columns)
-    return features + 2 * (text + cells) + len(taps) * (rows // 8 + 2 * ALIGNMENT) + (1 << 20)
+    texts = [column for column in columns if column.dtype == object]
+    text = sum(64 * len(column) + sum(len(value.encode()) for value in column) for column in texts)
+    numbers = sum(
+        len(stored[name]) * dtype.itemsize
+        for stored, types in ((index.images, IMAGE_COLUMNS), (index.failures, FAILURE_COLUMNS))
+        for name, dtype in types.items()
+    )
+    return features + numbers + 2 * text + len(taps) * (rows // 8 + 2 * ALIGNMENT) + (1 << 20)

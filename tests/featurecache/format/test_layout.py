@@ -133,7 +133,8 @@ def test_room_is_reserved_for_the_whole_file_and_not_for_many(index, tmp_path):
     with publishing(tmp_path / "c.h5", durable=False) as draft:
         encode_cache(draft, index)
     size, reserved = (tmp_path / "c.h5").stat().st_size, draft.size  # the most that was reserved or written
-    assert size < reserved <= 12 * size + (1 << 20)
+    objects = len(index.recipe.taps) + len(index.columns)  # may need a page or more each
+    assert size < reserved <= 2.5 * size + (1 << 20) + 20_000 * objects
 
 
 @pytest.mark.parametrize(("rows", "width"), [(15, 16), (16, 16), (64, 4), (1, 256), (3, 255), (20, 300)])
