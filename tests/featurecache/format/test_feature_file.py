@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from featurecache import FeatureCache
 from featurecache.errors import CacheFormatError
@@ -18,6 +20,31 @@ from tests.featurecache.format.test_layout import index_of
 
 ROWS = 2500
 WIDTHS = {"features": 5, "predictions": 3}
+
+
+class Recording:
+    """Rows whose values are the number of the source and that of the row; it keeps what was read."""
+
+    def __init__(self, number, calls):
+        self.number, self.calls = number, calls
+
+    def read(self, tap, start, count):
+        self.calls.append((self.number, start, count))
+        return np.array([[self.number, start + row] for row in range(count)], np.float32).reshape(count, 2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 4)), max_size=12))
+def test_consecutive_rows_of_a_source_are_read_together(rows):
+    calls, runs = [], []
+    for number, row in rows:
+        if runs and (number, row) == (runs[-1][0], sum(runs[-1][1:])):
+            runs[-1] = (number, runs[-1][1], runs[-1][2] + 1)
+        else:
+            runs.append((number, row, 1))
+    sources = (Recording(0, calls), Recording(1, calls))
+    places = RowPlaces(sources, np.array([n for n, _ in rows], np.int32), np.array([row for _, row in rows], np.int64))
+    assert places.read("tap", 2, np.dtype("f4")).tolist() == [[*row] for row in rows]
+    assert calls == runs
 
 
 class Numbers:
