@@ -138,7 +138,6 @@ class Checks:
             stored == size * value_size,
             f"{name} declares {size} values, and {stored // value_size} are stored",
         )
-        self.that(stored == 0 or offset is not None, f"{name} has no place in the file")
         self.that((offset or 0) + stored <= self._size, f"{name} extends beyond the end of the file")
         if dtype is TEXT and stored:
             references = np.frombuffer(read_at(self._descriptor, stored, offset), "<u4").reshape(-1, 4)
