@@ -405,8 +405,7 @@ def _write_places(file: h5py.File, places: Places, recipe: Recipe) -> _Later:
     positions = _allocate(file, "positions", (len(places.positions),), INTEGER)
     group = file.create_group("parts")
     columns = {
-        name: np.array([getattr(part, name) for part in places.parts], dtype=object if dtype is TEXT else dtype)
-        for name, dtype in PART_COLUMNS.items()
+        name: np.array([getattr(part, name) for part in places.parts], dtype) for name, dtype in PART_COLUMNS.items()
     }
     later = _write_columns(group, columns, PART_COLUMNS)
     for kind, prefix in (("features", ""), ("checksums", "checksums/")):
