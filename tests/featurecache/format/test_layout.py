@@ -112,29 +112,33 @@ def test_columns_are_the_same_however_many_rows_are_written_and_read_at_a_time(f
 
 MANY_TAPS = {f"tap{number}": 1 for number in range(100)}
 SIZES = {
-    "few rows": index_of(1),
-    "wide features": index_of(300, taps={"features": 25_088}),
-    "narrow features": index_of(40_000, taps={"features": 1}),
-    "long paths": index_of(3_000, length=1_000),
-    "failures": index_of(10, failures=20_000, length=200),
-    "many taps": index_of(5_000, taps=MANY_TAPS),
-    "few rows of many taps": index_of(1, taps=MANY_TAPS),
-    "parts": in_parts(index_of(40_000, taps={"features": 25_088}), 10_000),
-    "many parts": in_parts(index_of(4_000)),
-    "many parts of many taps": in_parts(index_of(500, taps=MANY_TAPS)),
-    "long columns": replace(index_of(2_000), columns={name: texts(2_000, 1_000) for name in "abc"}),
-    "short columns": replace(index_of(20_000), columns={str(name): texts(20_000, 0) for name in range(4)}),
-    "many columns": replace(index_of(1), columns={str(name): texts(1) for name in range(500)}),
+    "few rows": lambda: index_of(1),
+    "wide features": lambda: index_of(300, taps={"features": 25_088}),
+    "narrow features": lambda: index_of(40_000, taps={"features": 1}),
+    "long paths": lambda: index_of(3_000, length=1_000),
+    "failures": lambda: index_of(10, failures=20_000, length=200),
+    "many taps": lambda: index_of(5_000, taps=MANY_TAPS),
+    "few rows of many taps": lambda: index_of(1, taps=MANY_TAPS),
+    "parts": lambda: in_parts(index_of(40_000, taps={"features": 25_088}), 10_000),
+    "many parts": lambda: in_parts(index_of(20_000)),
+    "many parts of many taps": lambda: in_parts(index_of(500, taps=MANY_TAPS)),
+    "long columns": lambda: replace(index_of(2_000), columns={name: texts(2_000, 1_000) for name in "abc"}),
+    "short columns": lambda: replace(index_of(20_000), columns={str(name): texts(20_000, 0) for name in range(4)}),
+    "many columns": lambda: replace(index_of(1), columns={str(name): texts(1) for name in range(500)}),
+    "columns of few texts": lambda: replace(
+        index_of(20_000), columns=dict.fromkeys(map(str, range(100)), np.full(20_000, "x", object))
+    ),
 }
 
 
-@pytest.mark.parametrize("index", SIZES.values(), ids=SIZES)
-def test_room_is_reserved_for_the_whole_file_and_not_for_many(index, tmp_path):
+@pytest.mark.parametrize("make_index", SIZES.values(), ids=SIZES)
+def test_room_is_reserved_for_the_whole_file_and_not_for_many(make_index, tmp_path):
+    index = make_index()
     with publishing(tmp_path / "c.h5", durable=False) as draft:
         encode_cache(draft, index)
     size, reserved = (tmp_path / "c.h5").stat().st_size, draft.size  # the most that was reserved or written
     objects = len(index.recipe.taps) + len(index.columns)  # may need a page or more each
-    assert size < reserved <= 2.5 * size + (1 << 20) + 20_000 * objects
+    assert size < reserved <= 3 * size + (1 << 20) + 20_000 * objects
 
 
 @pytest.mark.parametrize(("rows", "width"), [(15, 16), (16, 16), (64, 4), (1, 256), (3, 255), (20, 300)])
