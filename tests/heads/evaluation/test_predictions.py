@@ -216,7 +216,8 @@ def test_a_notebook_shows_what_the_network_saw_where_it_is_known():
 
 
 def test_a_notebook_aligns_texts_left_and_numbers_right():
-    html = make([[1, 0], [0, 1]], imagenet_top3=TOP3)._repr_html_()
+    html = make([[0.25, 0.75], [0.5, 0.5]], imagenet_top3=TOP3)._repr_html_()
+    assert "<td><bdi>0.7500</bdi></td><td><bdi>0.5000</bdi></td><td><bdi>0.5623</bdi></td>" in html
     columns = re.findall('<th scope="col"(.*?)><bdi>(.*?)</bdi>', html)
     assert [name for attributes, name in columns if "words" not in attributes] == ["probability", "margin", "entropy"]
 
