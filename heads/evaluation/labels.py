@@ -225,14 +225,14 @@ class _Sums:
         total = weights.sum(axis=0)
         support, hits, given = (part.T.astype(np.float64) @ weights for part in (self._true, self._hits, self._given))
         present = support > 0
-        with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is what is undefined
+        with np.errstate(invalid="ignore"):  # 0 / 0 is what is undefined
             f1 = np.where(present, 2 * hits / (support + given), 0.0)
             micro = 2 * hits.sum(axis=0) / (support + given).sum(axis=0)
             macro = f1.sum(axis=0) / np.count_nonzero(present, axis=0)
         columns = enumerate(self._true.T)
         precisions = np.array([areas(has, self._table.probabilities[:, label], weights)[1] for label, has in columns])
         defined = present & ~np.isnan(precisions)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore"):
             mean = np.where(defined, precisions, 0.0).sum(axis=0) / np.count_nonzero(defined, axis=0)
         return {
             "label_accuracy": self._right @ weights / total,

@@ -69,7 +69,7 @@ def balanced_accuracy(true: Labels, predicted: Labels) -> float:
     """Return the mean recall of the classes that have rows."""
     from sklearn.metrics import recall_score
 
-    return float(recall_score(true, predicted, labels=np.unique(true), average="macro", zero_division=0.0))
+    return float(recall_score(true, predicted, labels=np.unique(true), average="macro"))
 
 
 def class_scores(true: Labels, predicted: Labels, k: int) -> tuple[ClassScores, ...]:
@@ -200,7 +200,7 @@ def calibration_error(true: Labels, probabilities: Floats) -> float:
     """
     confidence = probabilities.max(axis=1)
     gaps = (probabilities.argmax(axis=1) == true) - confidence
-    per_bin = np.bincount(calibration_bins(confidence), weights=gaps, minlength=CALIBRATION_BINS)
+    per_bin = np.bincount(calibration_bins(confidence), weights=gaps)
     return float(np.abs(per_bin).sum() / len(true))
 
 

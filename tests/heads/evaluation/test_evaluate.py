@@ -52,7 +52,7 @@ def test_every_number_of_a_table_counted_by_hand(four):
     assert report["weighted"] == pytest.approx({"precision": 7 / 8, "recall": 3 / 4, "f1": (2 / 3 + 1 + 4 / 3) / 4})
     assert report["calibration_error"] == pytest.approx((0.3 + 0.4 + abs(1 - 2 * 0.5)) / 4)
     assert report["top_k_accuracy"] is None
-    assert sorted(report["intervals"]) == sorted(NAMES)
+    assert list(report["intervals"]) == sorted(NAMES)
 
 
 def test_the_report_is_plain_json_also_where_numbers_are_undefined(four):
@@ -266,6 +266,7 @@ def test_a_notebook_shows_numbers_and_names_escaped():
     html = evaluation._repr_html_()
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
+    assert "200 rows<" in html
     assert f"{evaluation.log_loss:.4f}" in html
     assert f"{evaluation.intervals['log_loss'].low:.4f} to" in html
 

@@ -103,10 +103,10 @@ def test_baseline_names_the_most_frequent_class_of_the_counts_given():
 
 
 def test_reasons_name_the_classes():
-    lines = metrics.undefined(np.array([0, 1]), np.array([0, 0]), ("ant", "bee", "cow"))
-    assert lines[0].message.startswith("no row is of the class 'cow'")
+    lines = metrics.undefined(np.array([0, 1]), np.array([0, 0]), ("ant", "cow", "bee"))
+    assert lines[0].message.startswith("no row is of the class 'bee'")
     assert lines[1].message == (
-        "no row was predicted as 'bee', 'cow': its precision is undefined, "
+        "no row was predicted as 'cow', 'bee': its precision is undefined, "
         "and so are the macro and the weighted precision"
     )
     assert metrics.undefined(np.array([1]), np.array([1]), ("ant", "bee"))[0].message.startswith(
@@ -149,6 +149,8 @@ def test_averages_are_scikit_learns_over_the_labels_that_occur(pairs, average):
     else:
         assert ours.precision is None
     assert (ours.recall, ours.f1) == pytest.approx(expected[1:3])
+    if average == "macro":
+        assert metrics.balanced_accuracy(true, predicted) == pytest.approx(expected[1])
 
 
 def test_average_precision_of_two_classes_is_of_the_second_in_order():

@@ -133,6 +133,17 @@ def test_labels_that_no_row_has_are_left_out_of_means():
     assert (never.precision, never.recall, never.f1, never.average_precision) == (0.0, None, 0.0, None)
 
 
+def test_labels_that_no_row_has_or_gets():
+    text = np.full(3, "", object)
+    table = LabelPredictionsTable(text, text, np.zeros((3, 2)), np.full((3, 2), 0.1), np.full(2, 0.5), ("x", "y"))
+    found = {name: each[0] for name, each in _Sums(table).scores(np.ones((3, 1))).items()}
+    assert (found.pop("label_accuracy"), found.pop("ranking_precision")) == (1, 1)
+    assert np.isnan(list(found.values())).all()
+    scores = _Sums(table).per_label()[0]
+    assert (scores.accuracy, scores.support) == (1.0, 0)
+    assert scores.precision is scores.recall is scores.f1 is scores.average_precision is None
+
+
 def test_scores_of_labels_as_json(of_labels):
     told = json.loads(json.dumps(of_labels.to_dict()))
     assert (told["target"], told["n"], told["split"], told["labels"]) == ("labels", 75, "valid", ["a", "b", "c"])
@@ -155,6 +166,9 @@ def test_scores_of_numbers_are_those_of_scikit_learn(of_numbers, measured):
     of_train = measured.features().with_target("number")
     mean = of_train.y[of_train.splits == "train"].mean()
     assert of_numbers.baseline_error == pytest.approx(metrics.mean_absolute_error(true, np.full(len(true), mean)))
+    without = replace(train(measured, target="number"), number_range=None)
+    found = evaluate_numbers(without, select_rows(measured, without, "valid"))
+    assert found.baseline_error == pytest.approx(metrics.mean_absolute_error(true, np.full(len(true), true.mean())))
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 1), (1e5, 1), (1.7e9, 100), (0, 1e-90), (1e90, 1e88)])
@@ -172,6 +186,7 @@ def test_r2_of_equal_numbers_is_undefined(value):
     generator = np.random.default_rng(3)
     true, predicted = np.full(30, value), generator.standard_normal(30)
     assert np.isnan(_scores(true, predicted, np.ones((30, 1)))["r2"][0])
+    assert np.isnan(_scores(true, true, np.ones((30, 1)))["r2"][0]), "all of them predicted exactly"
     drawn = np.zeros((30, 1))
     drawn[7] = 30
     true = value + generator.standard_normal(30) * max(1.0, abs(value) / 10)
