@@ -175,6 +175,13 @@ def test_groups_that_are_asked_for_do_not_change_the_holdout_of_a_head_without(g
     assert f"are of {len(torn)} groups with training rows" in notice.message
 
 
+def test_a_cache_with_a_valid_split_needs_no_groups_of_the_head(grouped, divided):
+    head = heads.train(grouped, "centroid", tap="features", holdout=0.4)
+    rows = heads.select_rows(divided, head, "valid")
+    assert rows.paths.tolist() == divided.features("features", "valid").paths.tolist()
+    assert rows.groups is None
+
+
 def test_a_split_that_tears_groups_is_said(divided):
     cache = with_column(divided, patients(divided)).with_groups(PATIENT)
     head = heads.train(cache, "centroid", tap="features")

@@ -248,6 +248,13 @@ def test_held_out_rows_are_no_training_rows(listed, blob_cache):
     assert f"{n_train} of {n_train + n_valid} rows trained the head" in message(on_all, Code.TRAINING_ROWS)
 
 
+@pytest.mark.parametrize("name", ["validation", "VALID"])
+def test_a_split_has_several_names(name, blob_cache):
+    head = train(blob_cache, "logreg", holdout=0.4)
+    rows, expected = (select_rows(blob_cache, head, each) for each in (name, "valid"))
+    assert (rows.split, rows.paths.tolist()) == ("valid", expected.paths.tolist())
+
+
 def test_the_holdout_of_another_cache_is_said(blob_cache, blobs, make_features, make_cache):
     head = train(blob_cache, "logreg", holdout=0.4)
     X, y = blobs(70, 5, 3)
