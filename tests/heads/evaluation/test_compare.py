@@ -126,6 +126,12 @@ def test_warnings_that_hold_for_all_heads_are_said_once():
     assert told[1].message.startswith("no row was predicted as 'cow'")
 
 
+def test_warnings_of_one_head_name_it_wherever_it_stands():
+    named = {"z": evaluated(ANTS), "x": evaluated(PERFECT)}
+    for order in (named, dict(reversed(named.items()))):
+        assert [notice.message[:3] for notice in compare(order).warnings] == ["z: ", "z: "]
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_fewer_than_two_heads_are_no_comparison(count):
     with pytest.raises(MismatchError, match=f"{count} head"):
@@ -196,6 +202,7 @@ def test_a_notebook_shows_heads_and_pairs_with_names_escaped():
     assert "&lt;script&gt;" in html
     assert "y&amp;" in html
     assert "0.0156" in html  # 2 / 2**7
+    assert "10 rows<" in html
     assert "1 pair<" in html
     columns = re.findall('<th scope="col"(.*?)><bdi>(.*?)</bdi>', html)
     assert [name for attributes, name in columns if "words" in attributes] == ["head", "head", "and head"]

@@ -230,6 +230,7 @@ def test_rows_that_trained_the_head_are_found_whatever_their_label(rows, head, h
     assert trained_rows(head, again.take(slice(0, 59))).all()
     without = replace(head, rows=None)
     assert trained_rows(without, again).all()
+    assert trained_rows(without, replace(again, splits=np.array(["valid", "test"] * 30, object))).all()
     assert not trained_rows(without, relabelled).any()
     assert not trained_rows(without, again.take(slice(0, 59))).any()
 
