@@ -184,6 +184,13 @@ def test_a_cache_with_a_valid_split_needs_no_groups_of_the_head(grouped, divided
     assert rows.groups is None
 
 
+def test_only_rows_and_training_rows_in_groups_can_tear_them(grouped, plain):
+    head = heads.train(plain, "centroid", tap="features", holdout=0.4)
+    for ours, theirs, torn in ((grouped, grouped, True), (grouped, plain, False), (plain, grouped, False)):
+        warnings = heads.evaluate(head, heads.select_rows(ours, head, "all"), cache=theirs).warnings
+        assert (Code.TORN_GROUPS in {notice.code for notice in warnings}) == torn
+
+
 def test_a_split_that_tears_groups_is_said(divided):
     cache = with_column(divided, patients(divided)).with_groups(PATIENT)
     head = heads.train(cache, "centroid", tap="features")

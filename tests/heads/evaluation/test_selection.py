@@ -265,7 +265,12 @@ def test_the_holdout_of_another_cache_is_said(blob_cache, blobs, make_features, 
         "the cache has no valid split, and other rows trained the head: its holdout chose these "
         f"{len(found)} of 60 rows; --split all evaluates all"
     )
+    assert codes(evaluate(head, select_rows(other, head, "valid"))) == set(), "the cache is not known"
     assert codes(evaluate(head, select_rows(other, head, "all"), cache=other)) == set()
+    splits = [""] * 50 + ["valid"] * 20
+    divided = make_cache(make_features(X, y, splits=splits, contents=range(100, 170)))
+    found = evaluate(head, select_rows(divided, head, "valid"), cache=divided)
+    assert (len(found), codes(found)) == (20, set())
 
 
 def test_valid_rows_with_the_content_of_training_rows_are_counted(blobs, make_features, make_cache):
