@@ -198,6 +198,9 @@ def test_a_split_that_tears_groups_is_said(divided):
     assert notice.message.startswith("2 of the 20 valid rows are of 1 group with training rows as well")
     evaluation = heads.evaluate(head, heads.select_rows(cache, head, "test"), cache=cache)
     assert Code.TORN_GROUPS not in {notice.code for notice in evaluation.warnings}
+    for asked in (cache, with_column(divided, patients(divided))):  # asked for groups, or not
+        evaluation = heads.evaluate(head, heads.select_rows(asked, head, "valid"), cache=asked)
+        assert Code.TORN_GROUPS in {notice.code for notice in evaluation.warnings}
     pairs = with_column(divided, patients(divided, 3)).with_groups(PATIENT)
     curve = heads.learning_curve(pairs, "centroid", tap="features", repeats=1)
     assert Code.TORN_GROUPS in {notice.code for notice in curve.warnings}
