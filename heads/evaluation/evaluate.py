@@ -201,7 +201,7 @@ def predict_table(head: Classifier, features: FeatureSet) -> PredictionsTable:
         features = head.in_own_classes(features)
     columns = np.asarray(head.classes_)
     k = len(features.classes)
-    if columns.dtype.kind not in "iu" or (len(columns) and not 0 <= columns.min() <= columns.max() < k):
+    if columns.dtype.kind not in "iu" or not np.isin(columns, np.arange(k)).all():
         raise MismatchError(f"classes: the head's are {columns.tolist()}, expected indices of the {k} of the features")
     probabilities = np.zeros((len(features), k))
     with errors_name_images(features):

@@ -1,6 +1,7 @@
 """From a head and rows to a table and numbers; rows and columns never come apart."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from heads.errors import EvaluationError, MismatchError
-from heads.evaluation.bootstrap import NAMES
+from heads.evaluation.bootstrap import NAMES, bootstrap
 from heads.evaluation.evaluate import evaluate, evaluate_table, predict_table
 from heads.evaluation.imagenet import ImageNetTop3
 from heads.evaluation.predictions import PredictionsTable
@@ -94,8 +95,8 @@ def test_no_labelled_row_is_an_error(n, make_features):
 
 @pytest.mark.parametrize(
     "row",
-    [[0.5, 0.6], [0.2, 0.2], [np.nan, 1.0], [1.5, -0.5], [np.inf, 0.0]],
-    ids=["over", "under", "nan", "minus", "inf"],
+    [[0.5, 0.6], [0.2, 0.2], [np.nan, 1.0], [1.5, -0.5], [np.inf, 0.0], [np.inf, -np.inf]],
+    ids=["over", "under", "nan", "minus", "inf", "both"],
 )
 def test_output_that_is_no_distribution_names_the_image(row, make_features):
     features = make_features(np.zeros((2, 2), np.float32), [0, 1])
@@ -210,6 +211,26 @@ def test_intervals_hold_the_numbers_and_are_computed_once_when_they_are_asked_fo
         assert intervals[name].low <= value <= intervals[name].high
     told = evaluation.to_dict()["intervals"]["roc_auc"]
     assert told == {"low": intervals["roc_auc"].low, "high": intervals["roc_auc"].high}
+
+
+def test_intervals_are_those_of_groups():
+    table = random_table()
+    groups = np.array([str(row % 25) for row in range(len(table))], object)
+    evaluation = evaluate_table(replace(table, groups=groups))
+    table, values = evaluation.table, {score.key: score.value for score in evaluation.scores()}
+    assert evaluation.intervals == bootstrap(table.true, table.probabilities, values=values, groups=table.groups)
+    assert evaluation.intervals != evaluate_table(replace(table, groups=None)).intervals
+
+
+def test_the_most_frequent_confusions_come_first_and_equal_ones_by_class():
+    true = np.repeat(np.arange(20), 5)
+    named = (true + np.tile([0, 0, 1, 2, 2], 20)) % 20
+    paths = np.array([f"{row:03}" for row in range(100)], object)
+    evaluation = evaluate_table(PredictionsTable(paths, paths, true, np.eye(20)[named], tuple(paths[:20])))
+    twice = [(each, (each + 2) % 20, 2) for each in range(20)]
+    once = [(each, (each + 1) % 20, 1) for each in range(20)]
+    assert evaluation.confusions(7) == tuple(twice[:7])
+    assert evaluation.confusions(1000) == (*twice, *once)
 
 
 def test_top_5_accuracy_is_told_where_there_are_more_than_five_classes():
