@@ -141,7 +141,7 @@ def summed_scores(true: Labels, probabilities: Floats, weights: Floats) -> dict[
     sums = _indicators(true, probabilities) @ weights
     support, guesses, hits = sums[:k], sums[k : 2 * k], sums[2 * k : 3 * k]
     total = support.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is what is undefined
+    with np.errstate(invalid="ignore"):  # 0 / 0 is what is undefined
         loss = sums[-1] / total if k > 1 else np.full(len(total), np.nan)
         scores = {"log_loss": loss, "calibration_error": np.abs(sums[3 * k : -1]).sum(axis=0) / total}
         per_class = {"precision": hits / guesses, "recall": hits / support, "f1": 2 * hits / (support + guesses)}
@@ -206,7 +206,7 @@ def areas(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Float
         above, false = found.cumsum(axis=0), missed.cumsum(axis=0)
         positives = above[-1]
         negatives = total[some] - positives
-        with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is what is undefined
+        with np.errstate(invalid="ignore"):  # 0 / 0 is what is undefined
             areas[0, some] = (found * (negatives - false + equal / 2)).sum(axis=0) / (positives * negatives)
             precision = above / np.maximum(above + false, np.finfo(np.float64).tiny)
             areas[1, some] = (found * precision).sum(axis=0) / np.where(negatives > 0, positives, np.nan)

@@ -315,7 +315,7 @@ def evaluate_table(
         raise EvaluationError(f"{found}; evaluate predictions of at least one labelled row")
     table = table.sorted()
     true, predicted, k = table.true, table.predicted, len(table.classes)
-    class_counts = np.bincount(true, minlength=k) if training_counts is None else np.asarray(training_counts)
+    class_counts = np.bincount(true) if training_counts is None else np.asarray(training_counts)
     known = np.ones(k, np.bool_) if training_counts is None else class_counts > 0
     warnings = [*metrics.undefined(true, predicted, table.classes), *notes]
     unknown = true[~known[true]]
