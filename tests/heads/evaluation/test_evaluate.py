@@ -14,6 +14,7 @@ from heads.errors import EvaluationError, MismatchError
 from heads.evaluation.bootstrap import NAMES, bootstrap
 from heads.evaluation.evaluate import evaluate, evaluate_table, predict_table
 from heads.evaluation.imagenet import ImageNetTop3
+from heads.evaluation.metrics import top_k_accuracy
 from heads.evaluation.predictions import PredictionsTable
 from heads.evaluation.selection import select_rows
 from heads.training import train
@@ -214,12 +215,16 @@ def test_intervals_hold_the_numbers_and_are_computed_once_when_they_are_asked_fo
 
 
 def test_intervals_are_those_of_groups():
-    table = random_table()
+    table = random_table(k=7)
     groups = np.array([str(row % 25) for row in range(len(table))], object)
     evaluation = evaluate_table(replace(table, groups=groups))
     table, values = evaluation.table, {score.key: score.value for score in evaluation.scores()}
     assert evaluation.intervals == bootstrap(table.true, table.probabilities, values=values, groups=table.groups)
-    assert evaluation.intervals != evaluate_table(replace(table, groups=None)).intervals
+    assert evaluation.top_k_accuracy == top_k_accuracy(table.true, table.probabilities, groups=table.groups)
+    alone = evaluate_table(replace(table, groups=None))
+    assert alone.top_k_accuracy.value == evaluation.top_k_accuracy.value
+    assert alone.top_k_accuracy != evaluation.top_k_accuracy
+    assert alone.intervals != evaluation.intervals
 
 
 def test_the_most_frequent_confusions_come_first_and_equal_ones_by_class():
