@@ -24,7 +24,7 @@ from featurecache.errors import (
 )
 from featurecache.images.decode import DecodeRules, decode
 from featurecache.images.failures import Failure
-from featurecache.text import counted
+from featurecache.text import counted, in_units
 
 
 def contents(cache):
@@ -394,6 +394,32 @@ def test_a_disk_that_is_too_small_is_said_before_the_first_forward_pass(photos, 
     with pytest.raises(OutputError, match="kB free"):
         run(photos, tmp_path / "c.h5", backbone=backbone)
     assert backbone.seen == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "options", "rows"),
+    [
+        (None, {}, 20 + 20),  # all as shards, then all in the cache
+        (None, {"part_rows": 9}, 20 + 20),
+        (None, {"part": "2/4"}, (20 + 20) // 4),
+        ({}, {}, 3 + 23),
+        ({}, {"part_rows": 9}, 3 + 23),
+        ({"part_rows": 9}, {"part_rows": 9}, 3 + 3),  # parts that are there stay
+    ],
+)
+def test_a_disk_needs_room_for_the_shards_and_for_what_is_written(photos, tmp_path, monkeypatch, before, options, rows):
+    path, row_bytes = tmp_path / "c.h5", 4 * (16 + 4)
+    if before is not None:
+        extract(photos, path, backbone=FakeBackbone(), **before)
+        for number in range(3):
+            Image.new("RGB", (9, 9), (number, 0, 0)).save(photos / "train" / "cats" / f"new-{number}.png")
+    free, usage = [rows * row_bytes - 1], shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free[0]))
+    needed = f"up to {in_units(rows * row_bytes)} are needed for the shards and the cache"
+    with pytest.raises(OutputError, match=needed):
+        extract(photos, path, backbone=FakeBackbone(), **options)
+    free[0] += 1
+    extract(photos, path, backbone=FakeBackbone(), **options)
 
 
 def test_options_out_of_range_are_refused(photos, tmp_path):
