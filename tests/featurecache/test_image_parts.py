@@ -210,6 +210,30 @@ def test_a_missing_part_and_a_part_of_another_list_are_refused(photos, tmp_path)
         merge(tmp_path / "merged.h5", paths)
 
 
+@pytest.mark.parametrize("head", ["path,label,split", "path,label,split,place"])
+@pytest.mark.parametrize(
+    ("line", "place", "word"),
+    [(3, 0, "valid/dogs/0.png"), (3, 1, "cats"), (2, 1, ""), (3, 2, "valid"), (3, 3, "there")],
+)
+def test_parts_of_lists_that_differ_in_one_word_are_of_two_lists(photos, tmp_path, head, line, place, word):
+    lines = [f"train/{kind}/{n}.png,{kind},train,here" for n in range(2) for kind in ("cats", "dogs")]
+    other = lines.copy()
+    words = lines[line].split(",")
+    words[place] = word
+    other[line] = ",".join(words)
+    paths = []
+    for number, table in ((1, lines), (2, other)):
+        columns = len(head.split(","))
+        (tmp_path / "list.csv").write_text("\n".join([head, *(",".join(line.split(",")[:columns]) for line in table)]))
+        paths.append(tmp_path / f"{number}.h5")
+        extract(tmp_path / "list.csv", paths[-1], root=photos, part=f"{number}/2", backbone=FakeBackbone())
+    if place < columns:
+        with pytest.raises(ManifestError, match=r"[12]/2 of the same list are missing"):
+            merge(tmp_path / "merged.h5", paths)
+    else:
+        assert len(merge(tmp_path / "merged.h5", paths)) == len(lines)
+
+
 def test_an_image_that_another_machine_could_not_read_is_a_row(photos, tmp_path):
     path, paths = photos / "train" / "cats" / "0.png", []
     data = path.read_bytes()
