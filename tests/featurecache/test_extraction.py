@@ -55,6 +55,20 @@ def test_every_row_is_the_backbone_of_the_decoded_file(photos, tmp_path):
             np.testing.assert_array_equal(row, backbone.forward(pixels[None])[tap][0])
 
 
+def test_a_second_run_is_refused_before_it_forwards_anything(photos, tmp_path, make_backbone):
+    second = make_backbone()
+
+    class First(FakeBackbone):
+        def forward(self, images):
+            with pytest.raises(OutputError, match="another run"):
+                extract(photos, tmp_path / "c.h5", backbone=second)
+            return super().forward(images)
+
+    first = First()
+    cache = extract(photos, tmp_path / "c.h5", backbone=first, batch_size=4)
+    assert (len(cache), second.seen) == (20, 0)
+
+
 def test_the_ledger_counts_everything(photos, tmp_path):
     (photos / "train" / "cats" / "broken.jpg").write_bytes(b"not an image")
     shutil.copy(photos / "train" / "cats" / "0.png", photos / "train" / "cats" / "copy.png")
