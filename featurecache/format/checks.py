@@ -125,7 +125,7 @@ class Checks:
         )
         found = data.dtype
         if found != dtype or h5py.check_string_dtype(found) != h5py.check_string_dtype(dtype):
-            raise CacheFormatError(f"{name} is of type {found}, expected {dtype}")
+            raise CacheFormatError(f"{name} is of type {_type_name(found)}, expected {_type_name(dtype)}")
         space = data.get_space()
         size = space.get_simple_extent_npoints()
         self.that(space.get_simple_extent_type() != h5py.h5s.NULL, f"{name} has no shape")
@@ -178,3 +178,10 @@ class Checks:
         """Check a dataset and return its place; none of its rows is read."""
         data = self.dataset(file, name, shape, dtype)
         return FeatureBlock(data.get_offset() or 0, shape[0], shape[1] if len(shape) > 1 else 1, dtype)
+
+
+def _type_name(dtype: np.dtype[Any]) -> str:
+    text = h5py.check_string_dtype(dtype)
+    return (
+        str(dtype) if text is None else f"text in {text.encoding}" + (f", length {text.length}" if text.length else "")
+    )
