@@ -293,7 +293,7 @@ class Store:
             return False
         others = [path for path in directory.glob(f"{_AT_WORK}*") if path.name != self.token]
         known = self._own | self._expected
-        if all(has_ended(path.read_text("utf-8")) for path in others):
+        if all(map(_has_ended, others)):
             known |= self._continued
         for path in (directory / "commits").glob("*.json"):
             record = None if path.name in known else read_record(path)
@@ -422,6 +422,15 @@ class Store:
             self.known.add_shard(self.directory / "shards" / str(record.file), record, self.recipe)
         except CacheFormatError as e:
             raise CacheFormatError(f"{e}; remove {record_path} to compute its {record.rows} images again") from e
+
+
+def _has_ended(token: Path) -> bool:
+    """Return whether the run with this file has certainly ended; one that ends removes its file."""
+    try:
+        identity = token.read_text("utf-8")
+    except FileNotFoundError:
+        return True
+    return has_ended(identity)
 
 
 def unfinished_recipe(cache_path: Path) -> Recipe | None:

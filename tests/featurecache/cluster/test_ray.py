@@ -225,11 +225,13 @@ class TestNodes:
                 removed.append(True)
                 cluster.remove_node(node, allow_graceful=False)
 
-        backbone = SleepingBackbone(0.05, tmp_path.with_suffix(".log"))
+        backbone = SleepingBackbone(0.1, tmp_path.with_suffix(".log"))
         ledger, _ = run(watch=remove, cluster=cluster.address, backbone=backbone)
         assert removed
         ended = [worker["ended"] for worker in ledger["workers"] if worker["ended"]]
-        assert ended in (["its machine is gone"], ["its process has ended"])  # whichever Ray notices first
+        # whichever Ray notices first; on a busy machine the other worker has computed everything before that
+        assert ended in (["its machine is gone"], ["its process has ended"], [])
+        assert sum(worker["images"] for worker in ledger["workers"]) == ledger["forwarded"]
 
 
 @pytest.mark.slow

@@ -327,7 +327,8 @@ def test_rows_of_workers_are_this_runs_own(store, of_worker):
 
 
 @pytest.mark.parametrize(
-    ("others", "stays"), [([], False), (["ended"], False), (["at work"], True), (["ended", "at work"], True)]
+    ("others", "stays"),
+    [([], False), (["ended"], False), (["gone"], False), (["at work"], True), (["ended", "gone", "at work"], True)],
 )
 def test_rows_of_an_unfinished_run_stay_for_another_that_goes_on_with_it(store, path, monkeypatch, others, stays):
     monkeypatch.setattr(featurecache.run.store, "has_ended", lambda text: text == "ended")
@@ -336,7 +337,11 @@ def test_rows_of_an_unfinished_run_stay_for_another_that_goes_on_with_it(store, 
     second = Store.beside(path, RECIPE)
     commit(second, 2)
     for number, text in enumerate(others):
-        (second.directory / f".run-{number}").write_text(text)
+        token = second.directory / f".run-{number}"
+        if text == "gone":  # between its name was read and its text
+            token.symlink_to("nowhere")
+        else:
+            token.write_text(text)
     second.discard(packed(2))
     assert second.directory.exists() == stays
     second.close()
