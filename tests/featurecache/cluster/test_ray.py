@@ -233,6 +233,42 @@ class TestNodes:
 
 
 @pytest.mark.slow
+class TestProcesses:
+    """Runs in processes of their own, each with a cluster that is started for it."""
+
+    @pytest.fixture
+    def driver(self, tmp_path):
+        from scripts.bench.images import write_images
+
+        write_images(tmp_path / "images", 600)
+        driver = Driver(tmp_path / "images", tmp_path / "cache.h5")
+        yield driver
+        driver.process.kill()
+        driver.end()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # by SIGKILL: the random kills below
+    def test_nothing_runs_after_a_driver_that_was_ended(self, driver, number, tmp_path):
+        assert driver.wait_for_rows(1)
+        services = driver.cluster()
+        assert len(services) == 2  # the head, and what starts workers; no dashboard, autoscaler or reader of logs
+        assert driver.workers
+        pids = {*driver.workers, *services}
+        driver.process.send_signal(number)
+        driver.end()
+        assert still_running(pids) == 0
+        has_ended = (tmp_path / "cache.h5").exists()  # before the signal came
+        assert has_ended or any((tmp_path / "cache.h5.work" / "commits").iterdir())
+        plain = extract(tmp_path / "images", tmp_path / "cache.h5", backbone=FakeBackbone(), batch_size=8)
+        assert len(plain) == 600
+
+    @pytest.mark.timeout(1200)
+    def test_random_kills_lose_nothing(self, tmp_path):
+        found = run_with_kills(tmp_path, 20)
+        assert found["kills"] == {"worker": 16, "driver": 2, "head": 2}
+        assert (found["lost"], found["wrong"], found["left"]) == (0, 0, 0)
+
+
+@pytest.mark.slow
 def test_the_command_line_starts_a_cluster_and_ends_it(tmp_path):
     program = Path(sys.executable).with_name("featurecache")
     images = make_images(tmp_path / "images", range(40))
