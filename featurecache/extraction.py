@@ -101,8 +101,10 @@ def extract(
     input_size
         Of a model file that takes images of any size, height and width: ``"224"`` or ``"240x320"``.
     precision
-        ``"float32"`` (the default), or ``"mixed"`` for half precision inside the network: float16 on a GPU, bfloat16 on
-        a CPU that computes faster in it. It is refused for a new cache on another CPU.
+        ``"float32"`` (the default), the same on every device; ``"tf32"``, on GPUs alone: factors of products are
+        rounded to 10 bits, as matrix units of NVIDIA's GPUs from Ampere on do; or ``"mixed"`` for half precision inside
+        the network: float16 on a GPU, bfloat16 on a CPU that computes faster in it. Each is refused for a new cache on
+        another CPU.
     dtype
         Data type of the stored features: ``"float32"`` (the default) or ``"float16"``; probabilities stay float32.
     resize, filter, max_pixels

@@ -16,7 +16,7 @@ from featurecache.backbones.protocol import Backbone, BackboneSpec
 from featurecache.backbones.weights import resolve_weights
 from featurecache.errors import EngineError, OptionError, RecipeError, UnknownNameError
 from featurecache.images.decode import DECODE_VERSION, DecodeRules
-from featurecache.options import DEVICES, OWN_MODEL_PREFIX, OWN_MODEL_SUFFIX, PRECISIONS, read_size
+from featurecache.options import DEVICES, OWN_MODEL_PREFIX, OWN_MODEL_SUFFIX, read_size
 from featurecache.recipe import Recipe
 
 
@@ -80,8 +80,6 @@ def source_of(
         raise UnknownNameError("device", device, DEVICES)
     if isinstance(row, ExternalNetwork):
         return _external_source(row, weights, taps=taps, device=device, precision=precision, engine=engine)
-    if row.is_own_model and precision != PRECISIONS[0]:
-        raise EngineError("a model of your own is not computed in mixed precision; leave out --precision")
     chosen = choose_engine(engine, row, device=device, precision=precision, before=before, is_new=is_new)
     missing = "" if engine != "auto" else missing_engine(chosen, row, device=device, precision=precision, before=before)
     found = resolve_weights(weights, row, download=download, rehash=rehash, notify=notify)

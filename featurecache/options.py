@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 from featurecache.errors import OptionError, UnknownNameError
 
 # The first choice is the default.
-PRECISIONS: Final = ("float32", "mixed")
+PRECISIONS: Final = ("float32", "tf32", "mixed")
 DTYPES: Final = ("float32", "float16")
 RESIZES: Final = ("squash", "crop")
 FILTERS: Final = ("bilinear", "nearest", "bicubic", "lanczos")
@@ -265,7 +265,9 @@ class NetworkOptions(OptionGroup):
     precision: str | None = field(
         default=None,
         metadata=_inherited(
-            "float32, or mixed: float16 on a GPU, bfloat16 on a CPU that has it.", PRECISIONS[0], choices=PRECISIONS
+            "float32; tf32: factors of 10 bits, on a GPU; mixed: float16 on a GPU, bfloat16 on a CPU that has it.",
+            PRECISIONS[0],
+            choices=PRECISIONS,
         ),
     )
     dtype: str | None = field(

@@ -46,7 +46,7 @@ class Recipe:
     taps
         Maps the kept layers to their widths, sorted by name.
     precision
-        ``"float32"`` or ``"mixed"``: the precision of the network's computation.
+        ``"float32"``, ``"tf32"`` or ``"mixed"``: the precision of the network's computation.
     dtype
         ``"float32"`` or ``"float16"``: the data type of the stored features.
 

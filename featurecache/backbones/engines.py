@@ -64,7 +64,7 @@ def choose_engine(
         If there is no such engine.
     EngineError
         If the requested engine is not installed, or cannot run the network this way, or if new features would be
-        computed in mixed precision where that takes longer than float32.
+        computed in mixed precision where that takes longer than float32, or in tf32 on a CPU.
     """
     if asked not in ENGINES:
         raise UnknownNameError("engine", asked, ENGINES)
@@ -81,6 +81,8 @@ def choose_engine(
             for engine in (before, _fastest(network_spec, precision), "keras")
             if engine in ENGINES[1:] and not _obstacle(engine, network_spec, device, precision)
         )
+    if is_new and on_cpu and precision == "tf32":
+        raise EngineError("tf32 is a precision of GPUs, and a CPU computes in float32; leave out --precision tf32")
     if is_new and on_cpu and chosen == "keras" and precision == "mixed":
         raise EngineError(_slow_on_a_cpu())
     return chosen
@@ -132,6 +134,8 @@ def start_engine(
             raise EngineError(f"{e}; {remedy}use --engine keras") from e
         notify(f"{e}; using the engine keras instead")
         backbone = start("keras")
+    if precision == "tf32" and backbone.provenance["device"] == "cpu":
+        notify("computing in float32, since tf32 is a precision of GPUs")
     if batch_size is None:
         find_batch_size(backbone, images, notify)
     return backbone
@@ -155,7 +159,7 @@ def _start(
     if engine == "numba":
         from featurecache.backbones.numba_engine import NumbaBackbone
 
-        return NumbaBackbone(network_spec, weights, taps=taps, batch_size=batch_size)
+        return NumbaBackbone(network_spec, weights, taps=taps, batch_size=batch_size, precision=precision)
     if engine == "openvino":
         from featurecache.backbones.openvino_engine import OpenVinoBackbone
 
@@ -213,7 +217,7 @@ def _try(backbone: Backbone) -> None:
 
 def _fastest(network_spec: NetworkSpec, precision: str) -> str:
     """Return the engine that was measured to be the fastest on a CPU; see ``docs/benchmarks.md``."""
-    return "numba" if network_spec.blocks and precision == "float32" else "openvino"
+    return "numba" if network_spec.blocks and precision != "mixed" else "openvino"
 
 
 def _has_bfloat16() -> bool:
@@ -248,8 +252,8 @@ def _obstacle(engine: str, network_spec: NetworkSpec, device: str, precision: st
 def _obstacle_to_numba(network_spec: NetworkSpec, precision: str) -> str:
     if not network_spec.blocks:
         return f"the engine numba does not know {network_spec.name}, only vgg16 and vgg19; use --engine keras"
-    if precision != "float32":
-        return f"the engine numba computes in float32, not in {precision} precision; use --engine keras"
+    if precision == "mixed":
+        return "the engine numba computes in float32, not in mixed precision; use --engine keras"
     return ""
 
 

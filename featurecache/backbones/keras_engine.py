@@ -77,7 +77,7 @@ class KerasBackbone:
     batch_size
         Images in a forward pass; a smaller batch is padded. It is halved when the device runs out of memory.
     precision
-        ``"float32"``, or ``"mixed"`` for float16 with float32 results.
+        ``"float32"``, ``"tf32"`` for products of a GPU's matrix units, or ``"mixed"`` for float16 with float32 results.
     device
         ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"gpu"``, or one by number, as ``"gpu:1"``.
     notify
@@ -131,7 +131,7 @@ class KerasBackbone:
     def _pass(self, rows: int) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
         """Compile a pass of so many rows; return a function of at most as many images."""
         shape = (rows, *self.spec.input_size, 3)
-        forward = compiled(*self._steps, shape)
+        forward = compiled(*self._steps, shape, self.spec.precision)
 
         def padded(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
             n = len(images)

@@ -12,6 +12,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,81 @@ def fixed_settings(dtype_policy: str = "float32") -> Iterator[None]:
             getattr(config, f"set_{name}")(value)
 
 
+class _ProcessSetting:
+    """A setting that a library keeps for the whole process: threads that want the same value have it at the same time.
+
+    Parameters
+    ----------
+    read, write
+        Return the value, and set another one.
+    """
+
+    def __init__(self, read: Callable[[], Any], write: Callable[[Any], None]) -> None:
+        self._read, self._write = read, write
+        self._changed = Condition()
+        self._users, self._value, self._before = 0, None, None
+
+    @contextmanager
+    def held(self, value: Any) -> Iterator[None]:  # noqa: ANN401 - of any type
+        """Keep a value inside the block; the last thread that leaves it sets what was there before."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._users == 0 or self._value == value)
+            if self._users == 0:
+                self._value, self._before = value, self._read()
+                self._write(value)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users -= 1
+                if self._users == 0:
+                    self._write(self._before)
+                    self._changed.notify_all()
+
+
+def _of_tensorflow() -> Any:  # noqa: ANN401 - TensorFlow has no types
+    return import_module("tensorflow").config.experimental
+
+
+def _of_torch() -> tuple[Any, ...]:
+    """Return where PyTorch keeps the precision of products: of matrices and convolutions, on GPUs and on CPUs."""
+    torch = import_module("torch")
+    found = torch.backends
+    if not hasattr(found, "fp32_precision"):
+        raise EngineError(f"PyTorch {torch.__version__} is too old, expected 2.9 or newer; pip install -U torch")
+    return found.cuda.matmul, found.cudnn.conv, found.mkldnn.matmul, found.mkldnn.conv
+
+
+def _write_torch(values: tuple[str, ...]) -> None:
+    for place, value in zip(_of_torch(), values, strict=True):
+        place.fp32_precision = value
+
+
+_PRODUCTS = {
+    "tensorflow": _ProcessSetting(
+        lambda: _of_tensorflow().tensor_float_32_execution_enabled(),
+        lambda value: _of_tensorflow().enable_tensor_float_32_execution(value),
+    ),
+    "torch": _ProcessSetting(lambda: tuple(place.fp32_precision for place in _of_torch()), _write_torch),
+}
+_EXACT: Mapping[str, Any] = {"tensorflow": False, "jax": "float32", "torch": ("ieee", "ieee", "ieee", "ieee")}
+_TF32: Mapping[str, Any] = {"tensorflow": True, "jax": "tensorfloat32", "torch": ("tf32", "tf32", "ieee", "ieee")}
+
+
+def products(precision: str) -> Any:  # noqa: ANN401 - a context manager
+    """Return a context in which products of float32 are exact, whatever a backend's default and the program's settings.
+
+    With the precision ``"tf32"``, a GPU's matrix units may round factors to 10 bits. TensorFlow and JAX let them do so
+    by default, PyTorch in convolutions. JAX takes the setting when a function is compiled, the others when it runs.
+    """
+    backend = load_keras().backend.backend()
+    value = (_TF32 if precision == "tf32" else _EXACT)[backend]
+    if backend == "jax":
+        return import_module("jax").default_matmul_precision(value)
+    return _PRODUCTS[backend].held(value)
+
+
 def load_keras_hub(what: object) -> Any:  # noqa: ANN401 - KerasHub has no types
     """Import KerasHub; raise `EngineError` if it is not installed, or cannot start. ``what`` is what needs it."""
     if find_spec("keras_hub") is None:
@@ -242,8 +318,12 @@ def compiled(
     before: Callable[[Any], Any],
     after: Callable[[Any], Mapping[str, Any]],
     shape: tuple[int, ...],
+    precision: str = "float32",
 ) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
-    """Return ``after(model(before(images)))`` as one function, compiled by the backend for one input shape."""
+    """Return ``after(model(before(images)))`` as one function, compiled by the backend for one input shape.
+
+    ``precision`` is that of `products`.
+    """
     backend = load_keras().backend.backend()
     if backend == "tensorflow":
         import tensorflow
@@ -260,7 +340,8 @@ def compiled(
             [variable.value for variable in model.non_trainable_variables],
         )
         jitted = jax.jit(lambda state, images: after(model.stateless_call(*state, before(images), training=False)[0]))
-        program = jitted.lower(state, np.zeros(shape, np.uint8)).compile()
+        with products(precision):
+            program = jitted.lower(state, np.zeros(shape, np.uint8)).compile()
 
         def run(images: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - Keras has no types
             return program(state, images)
@@ -272,7 +353,12 @@ def compiled(
                 return after(model(before(images), training=False))
 
     to_numpy = load_keras().ops.convert_to_numpy
-    return lambda images: {tap: to_numpy(output) for tap, output in run(images).items()}
+
+    def forward(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        with products(precision):
+            return {tap: to_numpy(output) for tap, output in run(images).items()}
+
+    return forward
 
 
 def traced(

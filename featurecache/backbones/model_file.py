@@ -14,7 +14,7 @@ from featurecache.backbones.catalog import HEAD_ALONE, NETWORKS, OWN_MODEL, Netw
 from featurecache.backbones.keras_runtime import fixed_settings, load_keras
 from featurecache.backbones.preset import tapped_preset
 from featurecache.backbones.safe_loading import INPUT, TappedModel, loaded, require_built_in
-from featurecache.errors import OptionError, UnknownNameError, WeightsError
+from featurecache.errors import EngineError, OptionError, UnknownNameError, WeightsError
 from featurecache.options import LARGEST_SIDE, OWN_MODEL_SUFFIX
 from featurecache.storage.files import open_regular
 from featurecache.text import did_you_mean, in_short
@@ -108,16 +108,28 @@ def read_network(
     )
 
 
-def tapped_model(path: Path, input_size: tuple[int, int] | None) -> TappedModel:
+def tapped_model(path: Path, input_size: tuple[int, int] | None, *, dtype_policy: str = "float32") -> TappedModel:
     """Load a model file in Keras's safe mode, or a preset, and return the model with its taps.
+
+    Parameters
+    ----------
+    path, input_size
+        As in `read_network`.
+    dtype_policy
+        Keras's name of the precision of a preset.
 
     Raises
     ------
     WeightsError, OptionError, EngineError
-        As `read_network`.
+        As `read_network`; EngineError also if a model file is asked for in another precision than float32.
     """
     if path.is_dir():
-        return tapped_preset(path, input_size)
+        return tapped_preset(path, input_size, dtype_policy=dtype_policy)
+    if dtype_policy != "float32":
+        raise EngineError(
+            f"Keras computes the layers of {path} in the precisions that they were saved with; leave out --precision "
+            "mixed, pass --precision tf32 on a GPU, or --engine openvino on a CPU"
+        )
     _require_safe(path)
     keras = load_keras()
     with fixed_settings():

@@ -82,10 +82,17 @@ def tapped(
     """Return the input of a network, a Keras tensor, and the outputs of the layers that its taps read.
 
     Those of `keras.applications` end without a softmax; see `build`.
+
+    Raises
+    ------
+    WeightsError
+        As `build`.
+    EngineError
+        If another precision is asked for than float32, and the network is a model file, whose layers have their own.
     """
     taps = tuple(taps)
     if network_spec.is_own_model and weights.path is not None:
-        model = tapped_model(weights.path, network_spec.input_size)
+        model = tapped_model(weights.path, network_spec.input_size, dtype_policy=dtype_policy)
         return model.images, {tap: model.taps[tap] for tap in taps}
     network = build(network_spec, weights, taps, dtype_policy=dtype_policy)
     return network.inputs, {tap: layer_of(network, tap).output for tap in taps}

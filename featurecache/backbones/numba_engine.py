@@ -164,19 +164,27 @@ class NumbaBackbone:
         The layers to return; the network's default ones if not given. Layers after the last of them are not computed.
     batch_size
         Images in a pass of the dense layers; a smaller batch is padded.
+    precision
+        ``"float32"``, or ``"tf32"``, which is float32 on a CPU.
 
     Raises
     ------
     UnknownNameError
-        If a tap does not exist.
+        If a tap or the precision does not exist.
     WeightsError
         If the weights belong to another network.
     """
 
     def __init__(
-        self, network_spec: NetworkSpec, weights: Weights, *, taps: tuple[str, ...] | None = None, batch_size: int = 64
+        self,
+        network_spec: NetworkSpec,
+        weights: Weights,
+        *,
+        taps: tuple[str, ...] | None = None,
+        batch_size: int = 64,
+        precision: str = "float32",
     ) -> None:
-        self.spec = network_spec.spec(weights.identity, taps)
+        self.spec = network_spec.spec(weights.identity, taps, precision)
         self._blas = ThreadpoolController()
         with _ONE_THREAD, self._blas.limit(limits=1, user_api="blas"):
             self._layers, self._dense = _loaded(network_spec, weights, self.spec.taps)

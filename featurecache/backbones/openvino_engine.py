@@ -25,7 +25,7 @@ from featurecache.processors import processor_count
 from featurecache.provenance import environment_settings
 from featurecache.text import in_short
 
-PRECISIONS = {"float32": "f32", "mixed": "bf16"}
+PRECISIONS = {"float32": "f32", "tf32": "f32", "mixed": "bf16"}
 """OpenVINO's names of the precisions in which it computes."""
 
 _GROUP = 4  # the most images that a processor takes at a time
@@ -49,7 +49,7 @@ class OpenVinoBackbone:
     batch_size
         Images that a run passes at a time. Features do not depend on it.
     precision
-        ``"float32"``, or ``"mixed"`` for bfloat16 with float32 results.
+        ``"float32"``, or ``"mixed"`` for bfloat16 with float32 results; ``"tf32"`` is float32 on a CPU.
     notify
         Called with a one-line message when the network must be converted.
 

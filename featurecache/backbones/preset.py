@@ -99,8 +99,17 @@ class _Converter:
     filter: str
 
 
-def tapped_preset(folder: Path, input_size: tuple[int, int] | None) -> TappedModel:
-    """Build the image tower of a preset in float32, and return it with its taps; its image converter is a part of it.
+def tapped_preset(folder: Path, input_size: tuple[int, int] | None, *, dtype_policy: str = "float32") -> TappedModel:
+    """Build the image tower of a preset, and return it with its taps; its image converter is a part of it.
+
+    Parameters
+    ----------
+    folder
+        The preset.
+    input_size
+        Height and width of the images, where the network takes any size.
+    dtype_policy
+        Keras's name of the precision of the layers, whatever the preset was saved in.
 
     Raises
     ------
@@ -125,13 +134,13 @@ def tapped_preset(folder: Path, input_size: tuple[int, int] | None) -> TappedMod
     converter = _converter(folder)
     _require_weights(folder)
     hub = load_keras_hub(f"the preset {folder}")
-    settings = _in_float32(settings)
+    settings = _without_precision(settings)
     keras = load_keras()
     try:
-        with fixed_settings():
+        with fixed_settings(dtype_policy):
             size = _input_size(folder, settings, kind, input_size, converter)
             build = getattr(hub.models, str(name)).from_config
-            network = loaded(folder, lambda: build(settings), folder / PRESET_WEIGHTS)
+            network = loaded(folder, lambda: build(settings), folder / PRESET_WEIGHTS, dtype_policy=dtype_policy)
             images = keras.Input((*size, _CHANNELS), name=INPUT)
             taps = kind.taps(network, images * converter.scale + converter.offset if converter else images)
             parameters = keras.Model(images, taps).count_params()
@@ -180,12 +189,12 @@ def _require_weights(folder: Path) -> None:
         raise WeightsError(f"the weights {path} are damaged or incomplete ({in_short(e)}); copy them again") from e
 
 
-def _in_float32(config: Mapping[str, Any]) -> dict[str, Any]:
+def _without_precision(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of a network, and of its towers, without the precision that it was saved with."""
     settings = {name: value for name, value in config.items() if name != "dtype"}
     for tower in ("vision_encoder", "text_encoder"):
         if isinstance(inner := settings.get(tower), dict) and isinstance(inner.get("config"), dict):
-            settings[tower] = inner | {"config": _in_float32(inner["config"])}
+            settings[tower] = inner | {"config": _without_precision(inner["config"])}
     return settings
 
 

@@ -25,7 +25,7 @@ class BackboneSpec:
     taps
         The layers whose activations it returns, in ascending order of names, and their widths.
     precision
-        ``"float32"`` or ``"mixed"``: the precision of its computations.
+        ``"float32"``, ``"tf32"`` or ``"mixed"``: the precision of its computations.
     """
 
     name: str

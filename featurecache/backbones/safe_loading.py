@@ -115,7 +115,7 @@ def _require_class(path: Path, item: Mapping[str, Any], others: Collection[str])
         )
 
 
-def loaded(path: Path, build: Callable[[], Any], weights: Path) -> Any:  # noqa: ANN401 - a keras.Model
+def loaded(path: Path, build: Callable[[], Any], weights: Path, *, dtype_policy: str = "float32") -> Any:  # noqa: ANN401 - a keras.Model
     """Return the model that a function builds, with the weights of a file; allocate none that the file does not hold.
 
     Parameters
@@ -126,15 +126,17 @@ def loaded(path: Path, build: Callable[[], Any], weights: Path) -> Any:  # noqa:
         Returns the model, from a configuration that `require_built_in` has checked.
     weights
         The file of its weights.
+    dtype_policy
+        The precision of layers that do not say theirs, by Keras's name.
     """
     # Keras keeps for each thread what it has still to allocate, and here nothing of a model that is refused
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_loaded, path, build, weights).result()
+        return thread.submit(_loaded, path, build, weights, dtype_policy).result()
 
 
-def _loaded(path: Path, build: Callable[[], Any], weights: Path) -> Any:  # noqa: ANN401 - a keras.Model
+def _loaded(path: Path, build: Callable[[], Any], weights: Path, dtype_policy: str) -> Any:  # noqa: ANN401 - a keras.Model
     keras = load_keras()
-    with fixed_settings():
+    with fixed_settings(dtype_policy):
         with keras.StatelessScope(initialize_variables=False):
             model = build()
             if not isinstance(model, keras.Model):

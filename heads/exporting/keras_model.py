@@ -215,7 +215,7 @@ def notes_of(head: TrainedHead, *, resizes: bool = True, rounds: bool = False) -
         "resized in another way, as by Keras's load_img, they get other probabilities"
     ]
     is_rounded = recipe.dtype == "float16" and not rounds
-    halves = {"mixed precision": recipe.precision == "mixed", "float16 features": is_rounded}
+    halves = {f"{recipe.precision} precision": recipe.precision != "float32", "float16 features": is_rounded}
     found = " and ".join(name for name, holds in halves.items() if holds)
     if found:
         notes.append(

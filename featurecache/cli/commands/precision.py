@@ -22,7 +22,7 @@ def precision(
     cache: CacheFile,
     head_dir: HeadDir,
     other: Annotated[
-        str | None, typer.Option("--precision", help=f"Compute in this precision: {' or '.join(PRECISIONS)}.")
+        str | None, typer.Option("--precision", help=f"Compute in this precision: {', '.join(PRECISIONS)}.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help=f"Store features in this type: {' or '.join(DTYPES)}.")] = None,
     engine: Annotated[str | None, typer.Option(help=f"Compute with this engine: {', '.join(ENGINES)}.")] = None,

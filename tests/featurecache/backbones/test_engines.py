@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 
 from featurecache import extract, named_backbone
@@ -86,6 +87,38 @@ def test_new_features_are_not_computed_in_mixed_precision_where_it_is_slower(dev
 def test_mixed_precision_on_keras_is_refused_with_the_engine_that_has_bfloat16():
     with pytest.raises(EngineError, match=r"or compute with --engine openvino, or on a GPU$"):
         chosen("keras", precision="mixed", is_new=True)
+
+
+@pytest.mark.usefixtures("without_bfloat16")
+def test_tf32_is_for_gpus_and_a_cpu_continues_it_in_float32(devices):
+    for asked in ("auto", "keras", "openvino", "numba"):
+        with pytest.raises(EngineError, match=r"^tf32 is a precision of GPUs, .*; leave out --precision tf32$"):
+            chosen(asked, precision="tf32", is_new=True)
+    assert chosen(precision="tf32") == "numba"
+    assert chosen(name="resnet50", precision="tf32") == "openvino"
+    (devices / "nvidia0").touch()
+    assert chosen(precision="tf32", is_new=True) == "keras"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["numba", "openvino", "keras"])
+def test_a_cpu_computes_tf32_as_float32_and_says_so(engine, photographs):
+    found, said = {}, []
+    for precision in ("float32", "tf32"):
+        source = source_of(
+            "vgg16",
+            "random:0",
+            taps=["block1_pool"],
+            engine=engine,
+            device="cpu",
+            precision=precision,
+            notify=said.append,
+        )
+        backbone = source.start(2, 2)
+        assert backbone.spec.precision == precision
+        found[precision] = backbone.forward(photographs(2))["block1_pool"]
+    np.testing.assert_array_equal(found["tf32"], found["float32"])
+    assert said.count("computing in float32, since tf32 is a precision of GPUs") == 1
 
 
 @pytest.mark.usefixtures("devices")

@@ -13,11 +13,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from featurecache import FeatureCache, extract, verify, why
-from featurecache.backbones import model_file, openvino_network, safe_loading
+from featurecache.backbones import engines, model_file, openvino_network, safe_loading
+from featurecache.backbones.model_file import read_network
 from featurecache.backbones.weights import Weights
 from featurecache.cli.app import app
 from featurecache.errors import EngineError, OptionError, RecipeError, UnknownNameError, WeightsError
-from featurecache.named_backbone import own_network
+from featurecache.named_backbone import own_network, source_of
 
 pytestmark = pytest.mark.slow  # starts Keras
 
@@ -237,7 +238,8 @@ def test_a_head_predicts_exports_and_is_tuned_with_the_model(files, images, tmp_
         ("plain.keras", {"input_size": "0x9"}, OptionError, "input_size is '0x9'; expected height and width"),
         ("plain.keras", {"taps": ["pool"]}, UnknownNameError, "unknown tap of plain.keras 'pool'; did you mean 'poo"),
         ("plain.keras", {"weights": "random:0"}, OptionError, "has weights of its own; leave out --weights"),
-        ("plain.keras", {"precision": "mixed"}, EngineError, "leave out --precision"),
+        ("plain.keras", {"precision": "mixed", "engine": "keras"}, EngineError, "is slower than float32 on a CPU; lea"),
+        ("plain.keras", {"precision": "tf32"}, EngineError, "a CPU computes in float32; leave out --precision tf32"),
         ("plain.keras", {"engine": "numba"}, EngineError, "use --engine keras"),
         ("nested.keras", {"input_size": "2"}, OptionError, "does not take images of 2x2 pixels"),
     ],
@@ -248,6 +250,23 @@ def test_what_cannot_be_used_is_refused_in_one_line(name, options, error, messag
         extract(images[0], tmp_path / "c.h5", backbone=str(files / name), device="cpu", **options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "c.h5").exists()
+
+
+def test_a_model_is_computed_in_bfloat16_by_openvino_but_not_in_half_precision_by_keras(files, images):
+    def features(**options):
+        row = read_network(files / "plain.keras", preprocessing="unit")
+        source = source_of(row, str(files / "plain.keras"), taps=["pooled"], device="cpu", **options)
+        return source.start(4, 6).forward(images[1])["pooled"]
+
+    expected = features(engine="keras")
+    with pytest.raises(EngineError, match=r"plain.keras in the precisions that they were saved with; leave out --prec"):
+        features(engine="keras", precision="mixed")
+    if not engines._has_bfloat16():
+        with pytest.raises(EngineError, match="bfloat16, which this processor has no instructions for"):
+            features(engine="openvino", precision="mixed")
+        return
+    found = features(engine="openvino", precision="mixed")
+    assert 1e-4 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.03
 
 
 def test_a_tap_that_is_too_wide_is_refused(files, images, tmp_path, monkeypatch):

@@ -12,10 +12,11 @@ from scipy.special import erf
 
 import heads
 from featurecache import extract, find_network, verify, why
-from featurecache.backbones import keras_runtime, model_file, preset
+from featurecache.backbones import engines, keras_runtime, model_file, preset
 from featurecache.backbones.catalog import OWN_MODEL
 from featurecache.backbones.weights import resolve_weights
 from featurecache.errors import EngineError, OptionError, UnknownNameError, WeightsError
+from featurecache.named_backbone import source_of
 from heads.errors import HeadError
 
 SIDE, PATCH, WIDTH, HEADS, LAYERS, INNER = 16, 8, 12, 3, 2, 20
@@ -270,13 +271,30 @@ def test_a_cache_has_the_features_of_a_preset_and_follows_it(made, images, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["keras", "openvino"])
+def test_half_precision_is_close_to_the_computation_in_numpy(engine, made, images):
+    (folder, arrays), (_, pixels) = made("clip"), images
+    expected = clip(ByHand(arrays), pixels * np.array([0.017, 0.018, 0.019]) + np.array([-2.1, -2.0, -1.8]))
+    row = replace(find_network(str(folder)), preprocessing="inside")
+    options = {"taps": [*expected], "engine": engine, "device": "cpu", "precision": "mixed"}
+    if engine == "openvino" and not engines._has_bfloat16():
+        with pytest.raises(EngineError, match="bfloat16, which this processor has no instructions for"):
+            source_of(row, str(folder), **options)
+        return
+    found = source_of(row, str(folder), **options).start(4, 5).forward(pixels)
+    for tap, values in expected.items():
+        assert found[tap].dtype == np.float32
+        assert 1e-5 < np.linalg.norm(found[tap] - values) / np.linalg.norm(values) < 0.03, tap
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
         ("vit", {"input_size": "24"}, OptionError, "--input-size is 24x24, but .* takes images of 16x16 pixels"),
         ("vit", {"preprocess": "unit"}, OptionError, "has an image converter, which prepares pixels; leave out --pre"),
         ("vit", {"taps": ["embedding"]}, UnknownNameError, r"unknown tap of vit 'embedding' \(known: cls, patches\)"),
-        ("vit", {"precision": "mixed"}, EngineError, "leave out --precision"),
+        ("vit", {"precision": "mixed", "engine": "keras"}, EngineError, "is slower than float32 on a CPU; leave out"),
         ("dinov2", {"input_size": "16x24"}, WeightsError, "cannot load the preset .*height and width"),
     ],
 )

@@ -5,13 +5,16 @@
 
 import json
 import re
+import threading
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from featurecache.backbones import keras_runtime
-from featurecache.backbones.keras_runtime import BACKENDS, fixed_settings
+from featurecache.backbones.keras_engine import KerasBackbone
+from featurecache.backbones.keras_runtime import BACKENDS, fixed_settings, load_keras, products
 from featurecache.errors import EngineError
 
 pytestmark = pytest.mark.slow
@@ -100,8 +103,6 @@ def test_neither_keras_json_nor_variables_of_precision_change_features(case, fea
 def test_networks_are_built_and_run_with_fixed_settings(floatx, weights_of, photographs):
     import keras
 
-    from featurecache.backbones.keras_engine import KerasBackbone
-
     images = photographs(2)
     expected = KerasBackbone(*weights_of("mobilenet"), taps=("avg_pool",), batch_size=2).forward(images)["avg_pool"]
     keras.config.set_floatx(floatx)
@@ -188,7 +189,155 @@ def test_variables_of_jax_change_rounding_alone_and_are_recorded(features, undis
     found, provenance = features(KERAS_BACKEND="jax", **variables)
     for tap, values in found.items():
         np.testing.assert_allclose(values, undisturbed[tap], rtol=0, atol=1e-4 * np.abs(undisturbed[tap]).max())
+    del variables["JAX_DEFAULT_MATMUL_PRECISION"]  # which has no effect
     assert recorded(provenance) == variables
+
+
+TF32 = {"float32": False, "mixed": False, "tf32": True}
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("precision", TF32)
+def test_passes_on_tensorflow_have_their_own_precision_of_products(
+    precision, before, weights_of, photographs, monkeypatch
+):
+    import tensorflow
+
+    config, seen = tensorflow.config.experimental, []
+    convert = load_keras().ops.convert_to_numpy
+
+    def convert_to_numpy(values):
+        seen.append(config.tensor_float_32_execution_enabled())
+        return convert(values)
+
+    monkeypatch.setattr(load_keras().ops, "convert_to_numpy", convert_to_numpy)
+    backbone = KerasBackbone(*weights_of("mobilenet"), taps=("avg_pool",), batch_size=2, precision=precision)
+    seen.clear()
+    default = config.tensor_float_32_execution_enabled()
+    config.enable_tensor_float_32_execution(before)
+    try:
+        backbone.forward(photographs(2))
+        assert config.tensor_float_32_execution_enabled() == before
+    finally:
+        config.enable_tensor_float_32_execution(default)
+    assert seen == [TF32[precision]]
+
+
+PRODUCTS_OF_JAX = """
+import jax, keras, numpy as np
+from featurecache.backbones.keras_runtime import compiled
+texts = []
+compile = jax.stages.Lowered.compile
+jax.stages.Lowered.compile = lambda self: (texts.append(self.as_text()), compile(self))[1]
+layers = [keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 3), keras.layers.Flatten(), keras.layers.Dense(2)]
+model = keras.Sequential(layers)
+for precision in ("float32", "tf32"):
+    forward = compiled(model, lambda x: keras.ops.cast(x, "float32"), lambda y: {"tap": y}, (1, 4, 4, 3), precision)
+    forward(np.ones((1, 4, 4, 3), np.uint8))
+    print(*(texts[-1].count(f"precision {name}>") for name in ("HIGHEST", "HIGH", "DEFAULT")))
+print(jax.config.jax_default_matmul_precision)
+"""
+
+
+@pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")
+def test_passes_on_jax_are_compiled_with_their_own_precision_of_products(run_python):
+    result = run_python(PRODUCTS_OF_JAX, KERAS_BACKEND="jax", JAX_DEFAULT_MATMUL_PRECISION="bfloat16")
+    assert result.returncode == 0, result.stderr
+    exact, rounded, after = result.stdout.splitlines()
+    count, *others = map(int, exact.split())
+    assert count >= 2  # of the convolution and of the dense layer
+    assert others == [0, 0]
+    assert rounded == f"0 {count} 0"
+    assert after == "bfloat16"
+
+
+@pytest.fixture
+def torch_backends(monkeypatch):
+    """Stand in for PyTorch, and return where it keeps the precision of products."""
+    places = {name: SimpleNamespace(fp32_precision="none") for name in ("cuda", "cudnn", "matmul", "conv")}
+    backends = SimpleNamespace(
+        cuda=SimpleNamespace(matmul=places["cuda"]),
+        cudnn=SimpleNamespace(conv=places["cudnn"]),
+        mkldnn=SimpleNamespace(matmul=places["matmul"], conv=places["conv"]),
+        fp32_precision="none",
+    )
+    torch = SimpleNamespace(backends=backends, __version__="2.8.0")
+    keras = SimpleNamespace(backend=SimpleNamespace(backend=lambda: "torch"))
+    monkeypatch.setattr(keras_runtime, "load_keras", lambda: keras)
+    monkeypatch.setattr(keras_runtime, "import_module", {"torch": torch}.__getitem__)
+    return places
+
+
+def test_a_pytorch_that_cannot_be_told_to_compute_in_float32_is_refused(torch_backends):
+    del keras_runtime.import_module("torch").backends.fp32_precision
+    with pytest.raises(EngineError, match=r"^PyTorch 2.8.0 is too old, expected 2.9 or newer; pip install -U torch$"):
+        fail("float32")
+    assert set(values_of(torch_backends).values()) == {"none"}
+
+
+def values_of(places):
+    return {name: place.fp32_precision for name, place in places.items()}
+
+
+def test_passes_on_pytorch_have_their_own_precision_of_products(torch_backends):
+    before = {"cuda": "tf32", "cudnn": "none", "matmul": "bf16", "conv": "none"}
+    for name, value in before.items():
+        torch_backends[name].fp32_precision = value
+    with products("float32"):
+        assert values_of(torch_backends) == dict.fromkeys(before, "ieee")
+    assert values_of(torch_backends) == before
+    with products("tf32"):
+        assert values_of(torch_backends) == {"cuda": "tf32", "cudnn": "tf32", "matmul": "ieee", "conv": "ieee"}
+    assert values_of(torch_backends) == before
+
+
+def fail(precision):
+    with products(precision):
+        raise KeyError
+
+
+def test_a_pass_that_fails_leaves_the_setting_as_it_was(torch_backends):
+    with pytest.raises(KeyError):
+        fail("tf32")
+    assert set(values_of(torch_backends).values()) == {"none"}
+    with products("float32"):
+        assert set(values_of(torch_backends).values()) == {"ieee"}
+
+
+@pytest.mark.usefixtures("torch_backends")
+def test_passes_share_a_precision_and_wait_for_another_one(torch_backends):
+    events = []
+
+    def enter(precision, began, may_end):
+        with products(precision):
+            events.append(precision)
+            began.set()
+            assert may_end.wait(20)
+            assert torch_backends["cuda"].fp32_precision == {"float32": "ieee", "tf32": "tf32"}[precision]
+
+    def thread(precision):
+        began, may_end = threading.Event(), threading.Event()
+        made = threading.Thread(target=enter, args=(precision, began, may_end))
+        made.start()
+        return made, began, may_end
+
+    first, began, end_first = thread("float32")
+    assert began.wait(20)
+    second, began, end_second = thread("float32")
+    assert began.wait(20)
+    other, began, end_other = thread("tf32")
+    end_first.set()
+    first.join(20)
+    assert not began.wait(0.2)
+    assert torch_backends["cuda"].fp32_precision == "ieee"
+    end_second.set()
+    assert began.wait(20)
+    end_other.set()
+    for made in (second, other):
+        made.join(20)
+        assert not made.is_alive()
+    assert events == ["float32", "float32", "tf32"]
+    assert set(values_of(torch_backends).values()) == {"none"}
 
 
 def test_numba_that_does_not_compile_is_not_used(run_python):

@@ -191,6 +191,9 @@ def test_half_precision_is_said(cache, blobs, make_cache, make_features):
     rows = make_features(*blobs(12, 16, 2), precision="mixed", dtype="float16")
     _, note = notes_of(networks.trained_on(make_cache(rows), "logreg"))
     assert "mixed precision and float16 features" in note
+    rows = make_features(*blobs(12, 16, 2), precision="tf32")
+    _, note = notes_of(networks.trained_on(make_cache(rows), "logreg"))
+    assert "trained with tf32 precision; the model computes in float32" in note
 
 
 def test_the_description_is_a_member_of_the_archive(logreg, tmp_path):
