@@ -340,8 +340,12 @@ def compiled(
             [variable.value for variable in model.non_trainable_variables],
         )
         jitted = jax.jit(lambda state, images: after(model.stateless_call(*state, before(images), training=False)[0]))
-        with products(precision):
-            program = jitted.lower(state, np.zeros(shape, np.uint8)).compile()
+        try:
+            with products(precision):
+                program = jitted.lower(state, np.zeros(shape, np.uint8)).compile()
+        except ValueError as e:  # such as attention in float16 on a CPU
+            why = f"JAX cannot compute the network in {precision} precision here ({in_short(e)})"
+            raise EngineError(f"{why}; set KERAS_BACKEND=tensorflow") from e
 
         def run(images: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - Keras has no types
             return program(state, images)

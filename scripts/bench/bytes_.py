@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.backbones.catalog import find_network
+from featurecache.backbones.catalog import NetworkSpec
 from featurecache.backbones.engines import start_engine
-from featurecache.backbones.weights import resolve_weights
+from featurecache.backbones.weights import Weights, resolve_weights
+from featurecache.named_backbone import find_network
 
 _ALONE = ("numba", "openvino")  # engines without a backend of Keras
 ENGINES = (*_ALONE, "tensorflow", "jax", "torch")
@@ -72,7 +73,8 @@ def measure(
 ) -> dict[str, Any]:
     """Return the hash of the rows of a batch and, with all processors, how rows differ from it in other batches.
 
-    With one processor, this process keeps to its first one from now on.
+    The network is one of the catalogue, with random weights, or the path of a model file or a preset. With one
+    processor, this process keeps to its first one from now on.
     """
     if processors == "one":
         os.sched_setaffinity(0, {0})
@@ -80,7 +82,7 @@ def measure(
     backbone: Any = start_engine(
         engine if engine in _ALONE else "keras",
         spec,
-        resolve_weights("random:0", spec),
+        weights_of(spec),
         taps=spec.default_taps,
         batch_size=batch,
         precision="float32",
@@ -107,6 +109,11 @@ def measure(
         backbone.resize(size)
         differences[f"batch {size}"] = _difference(base, backbone.forward(images))
     return {"sha256": digest, "version": version, "differences": differences}
+
+
+def weights_of(network: NetworkSpec) -> Weights:
+    """Return random weights, or those of a model file or a preset."""
+    return resolve_weights(network.weights_file if network.is_own_model else "random:0", network)
 
 
 def _images(count: int, size: tuple[int, int]) -> NDArray[np.uint8]:

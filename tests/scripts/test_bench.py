@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurecache.backbones import engines
-from featurecache.backbones.catalog import find_network
+from featurecache.backbones import engines, keras_runtime
 from featurecache.backbones.fake import FakeBackbone
 from heads.service.uploads import images_of
 from scripts.bench import __main__ as command
 from scripts.bench import bytes_, extract_, gpu_, listing_, load, scaling_, serve_, sweep_
 from scripts.bench.chart import chart
 from scripts.bench.images import write_photographs
+from tests.heads.networks import TENSORFLOW_AND_NUMPY
 
 TIMES = {
     "ours end to end": [1.0, 1.0, 4.0],
@@ -205,8 +205,9 @@ def test_the_chart_shows_who_took_part():
     assert svg.index("fill='white'") < svg.index("<text")
 
 
-def test_the_operations_of_vgg16_are_those_of_its_paper():
-    assert gpu_.operations(find_network("vgg16")) == pytest.approx(2 * 15.47e9, rel=1e-3)  # multiplications, 224 x 224
+def test_operations_are_those_that_are_published():
+    assert gpu_.operations("vgg16") == pytest.approx(2 * 15.47e9, rel=1e-3)  # multiplications, 224 x 224
+    assert gpu_.operations("vit_b16") == pytest.approx(2 * 17.56e9, rel=1e-3)
 
 
 def test_a_gpu_that_is_not_there_is_said(monkeypatch):
@@ -214,22 +215,62 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch):
     assert gpu_.run()["gpu"].startswith("none: ")
 
 
-@pytest.mark.slow
-def test_the_gpu_benchmark_measures_bytes_and_both_precisions_on_any_device(tmp_path, monkeypatch):
-    for name, value in {"BATCH_SIZES": {"mobilenet_v2": (2,)}, "BYTES_BATCH": 2, "BYTES_SIZES": (1,)}.items():
+@pytest.fixture
+def small_gpu_benchmark(tmp_path, monkeypatch):
+    """Make the benchmark of GPUs one that a CPU can run; return its folder."""
+    vit = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8}
+    sizes = {"resnet50": (2,), "vit_b16": (1, 2)}
+    for name, value in {"BATCH_SIZES": sizes, "VIT": vit, "BYTES_BATCH": 2, "BYTES_SIZES": (1,)}.items():
         monkeypatch.setattr(gpu_, name, value)
     monkeypatch.setattr(gpu_, "_FORWARD_IMAGES", 4)
     write_photographs(tmp_path / "images", 3)
-    found = gpu_.of_network("mobilenet_v2", "cpu", 1.0, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(TENSORFLOW_AND_NUMPY)
+@pytest.mark.parametrize("name", ["resnet50", "vit_b16"])
+def test_the_gpu_benchmark_measures_bytes_and_precisions_on_any_device(name, small_gpu_benchmark):
+    rates = dict(zip(gpu_.PRECISIONS.values(), (1.0, 2.0, 4.0), strict=True))
+    found = gpu_.of_network(name, "cpu", rates, small_gpu_benchmark)
+    assert {"again", "company", "place", "batch 1"} <= found.keys()
+    assert found["again"] == "same"
     rows = found["runs"]
-    assert {"again", "company", "place", "batch 1"} <= found["row_differs"].keys()
-    assert found["row_differs"]["again"] == "same"
-    speed = max(row["forward_images_per_second"] for row in rows)
-    assert found["share_of_bfloat16_rate"] == pytest.approx(speed * 7.6e9 / 1e12, abs=0.001)
-    assert [(row["precision"], row["batch_size"]) for row in rows] == [("float32", 2), ("mixed", 2)]
-    assert all(row["forward_images_per_second"] > 0 and row["end_to_end_images_per_second"] > 0 for row in rows)
-    assert not list(tmp_path.glob("*.h5"))
-    assert gpu_.matrix_rate("bfloat16", side=64, products=2) > 0
+    settings = [(precision, size) for precision in ("float32", "tf32", "mixed") for size in gpu_.BATCH_SIZES[name]]
+    assert [(row["precision"], row["batch_size"]) for row in rows] == settings
+    for row in rows:
+        rate = rates[gpu_.PRECISIONS[row["precision"]]]
+        expected = row["forward_images_per_second"] * gpu_.operations(name) / 1e12 / rate
+        assert row["share_of_matrix_rate"] == pytest.approx(expected, abs=0.001)
+    for precision in gpu_.PRECISIONS:  # whole runs with the best batch size alone
+        some = [row for row in rows if row["precision"] == precision]
+        best = max(some, key=lambda row: row["forward_images_per_second"])
+        assert [row for row in some if "end_to_end_over_forward" in row] == [best]
+        assert best["end_to_end_images_per_second"] > 0
+    assert not list(small_gpu_benchmark.glob("*.h5"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(TENSORFLOW_AND_NUMPY)
+def test_the_gpu_benchmark_names_what_there_was_no_time_for(small_gpu_benchmark, monkeypatch):
+    times = iter([0, 0, 2, 2, 2])
+    monkeypatch.setattr(gpu_.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(gpu_, "measure", lambda *_, **__: {"differences": {"again": 0.0}})
+    found = gpu_.of_network("vit_b16", "cpu", dict.fromkeys(gpu_.PRECISIONS.values(), 1.0), small_gpu_benchmark, 1)
+    assert found["left_out"] == "from float32 in batches of 2 on: no time"
+    assert len(found["runs"]) == 1
+
+
+def test_the_gpu_benchmark_names_a_network_whose_library_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_runtime, "find_spec", lambda _: None)
+    found = gpu_.of_network("vit_b16", "cpu", {}, tmp_path)
+    assert found["left_out"].startswith("the network ViT-B/16 needs KerasHub, which is not installed; pip install ")
+
+
+@pytest.mark.slow
+def test_matrix_rates_are_measured_in_every_precision():
+    for dtype in ("float32", "tf32", "float16", "bfloat16"):
+        assert gpu_.matrix_rate(dtype, side=64, count=2) > 0
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 
 import h5py
 import numpy as np
@@ -285,6 +286,26 @@ def test_half_precision_is_close_to_the_computation_in_numpy(engine, made, image
     for tap, values in expected.items():
         assert found[tap].dtype == np.float32
         assert 1e-5 < np.linalg.norm(found[tap] - values) / np.linalg.norm(values) < 0.03, tap
+
+
+HALF_ON_JAX = """
+import sys
+from dataclasses import replace
+from featurecache.named_backbone import find_network, source_of
+row = replace(find_network(sys.argv[1]), preprocessing="inside")
+source_of(row, sys.argv[1], engine="keras", device="cpu", precision="mixed").start(2, 2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")
+def test_what_jax_cannot_compute_is_said_in_one_line(made, run_python):
+    result = run_python(HALF_ON_JAX, made("vit")[0], KERAS_BACKEND="jax")
+    message = result.stderr.splitlines()[-1]
+    assert message.startswith(
+        "featurecache.errors.EngineError: JAX cannot compute the network in mixed precision here ("
+    )
+    assert message.endswith("; set KERAS_BACKEND=tensorflow")
 
 
 @pytest.mark.slow
