@@ -94,6 +94,11 @@ class NetworkSpec:
         """Whether it is a model file or a preset of the user's own."""
         return not self.constructor
 
+    @property
+    def title(self) -> str:
+        """How messages name it."""
+        return "the model" if self.is_own_model else self.name
+
     def stages_below(self, tap: str) -> list[str]:
         """Return the stages that change the activations of a tap: those that begin at its layer or below.
 

@@ -251,7 +251,7 @@ def _obstacle(engine: str, network_spec: NetworkSpec, device: str, precision: st
 
 def _obstacle_to_numba(network_spec: NetworkSpec, precision: str) -> str:
     if not network_spec.blocks:
-        return f"the engine numba does not know {network_spec.name}, only vgg16 and vgg19; use --engine keras"
+        return f"the engine numba does not know {network_spec.title}, only vgg16 and vgg19; use --engine keras"
     if precision == "mixed":
         return "the engine numba computes in float32, not in mixed precision; use --engine keras"
     return ""

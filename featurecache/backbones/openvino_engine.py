@@ -75,7 +75,7 @@ class OpenVinoBackbone:
     ) -> None:
         self.spec = network_spec.spec(weights.identity, taps, precision)
         self._network, self._weights = converted_network(network_spec, weights, tuple(self.spec.taps), notify)
-        self._threads, self._precision = processor_count(), PRECISIONS[precision]
+        self._title, self._threads, self._precision = network_spec.title, processor_count(), PRECISIONS[precision]
         self.resize(batch_size)
         together = _images_together(self.spec.input_size, self._weights.nbytes, self._precision)
         self._groups = {together: self._compiled(together)}
@@ -88,7 +88,7 @@ class OpenVinoBackbone:
             self._network.reshape([images, *self.spec.input_size, 3])
             compiled = _Compiled(self._network, self._precision, self._threads)
         except RuntimeError as e:
-            raise EngineFault(f"OpenVINO cannot compute {self.spec.name} here ({in_short(e)})") from e
+            raise EngineFault(f"OpenVINO cannot compute {self._title} here ({in_short(e)})") from e
         if compiled.precision != self._precision:
             raise EngineFault(f"OpenVINO computes in {compiled.precision} on this processor, not in {self._precision}")
         return compiled

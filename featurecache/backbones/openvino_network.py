@@ -8,6 +8,7 @@ made of. A file that is damaged or of something else is made again.
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -45,6 +46,8 @@ _LEFT_SECONDS = 86_400  # after which what a killed process has not given its na
 _DAMAGES = (ValueError, LookupError, TypeError, RuntimeError)  # what a damaged file may raise
 _COPIES = 5  # of the weights, in memory during a conversion: Keras's, OpenVINO's, those of the file, and compiled ones
 _TRIALS = 4  # images on which a converted network is compared with Keras
+
+_LACKING = re.compile(r"No conversion rule found for operations: (\w+(?:, \w+)*)")
 
 # Imported by openvino itself. It tells OpenVINO's makers over the network that it was imported, and converts; what it
 # converts with can be called without it.
@@ -107,7 +110,7 @@ def converted_network(
             with suppress(*_DAMAGES):
                 return _model(kept, taps), kept
     notify(
-        f"converting {network_spec.name} to OpenVINO, once for these weights; this takes longer than a start of Keras"
+        f"converting {network_spec.title} to OpenVINO, once for these weights; this takes longer than a start of Keras"
     )
 
     def convert(converted: tuple[str, ...]) -> tuple[Any, NDArray[np.uint8]]:
@@ -262,7 +265,7 @@ def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...
     needed, free = _COPIES * 4 * network_spec.parameters, free_memory()
     if needed > free:
         raise EngineFault(
-            f"converting {network_spec.name} takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are "
+            f"converting {network_spec.title} takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are "
             "free"
         )
     keras = KerasBackbone(network_spec, weights, taps=taps, batch_size=1, device="cpu")
@@ -272,11 +275,17 @@ def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...
         model = _model(kept, taps)
         model.reshape([1, *images.shape[1:]])
     except Exception as e:
-        lasting = isinstance(e, load_openvino().frontend.OpConversionFailure)
-        fault = _LastingFault if lasting else EngineFault
-        raise fault(f"OpenVINO cannot convert {network_spec.name} ({in_short(e)})") from e
-    require_same(network_spec.name, model, images, keras.forward(images))
+        raise conversion_fault(network_spec.title, e) from e
+    require_same(network_spec.title, model, images, keras.forward(images))
     return kept
+
+
+def conversion_fault(name: str, error: Exception) -> EngineFault:
+    """Return the fault for an exception of OpenVINO while it converted a network: which operations it lacks, or why."""
+    lacking = _LACKING.search(str(error))
+    fault = _LastingFault if isinstance(error, load_openvino().frontend.OpConversionFailure) else EngineFault
+    why = f"it has no operation {lacking[1]}" if lacking else in_short(error)
+    return fault(f"OpenVINO cannot convert {name} ({why})")
 
 
 def require_same(name: str, model: Any, images: NDArray[np.uint8], expected: Mapping[str, NDArray[np.float32]]) -> None:  # noqa: ANN401 - OpenVINO's types are not used
@@ -285,7 +294,7 @@ def require_same(name: str, model: Any, images: NDArray[np.uint8], expected: Map
         compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         found = [compiled([image[np.newaxis]]) for image in images]
     except Exception as e:
-        raise EngineFault(f"OpenVINO cannot convert {name} ({in_short(e)})") from e
+        raise conversion_fault(name, e) from e
     for tap, features in expected.items():
         values = np.concatenate([row[tap] for row in found])
         largest = np.maximum(np.abs(features).max(axis=1), np.finfo(np.float32).tiny)

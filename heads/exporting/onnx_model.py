@@ -111,7 +111,7 @@ def _network(row: NetworkSpec, weights: Weights, tap: str) -> Any:  # noqa: ANN4
             except (MemoryError, OSError):  # as of a full disk: not the network's fault
                 raise
             except Exception as e:
-                raise HeadError(f"Keras cannot convert {row.name} to ONNX ({in_short(e)})") from e
+                raise HeadError(f"Keras cannot convert {row.title} to ONNX ({in_short(e)})") from e
         converted = load_onnx().load(path)
         _fill(converted, {f"{_WEIGHT}{number}": variable for number, variable in enumerate(large)})
         return converted

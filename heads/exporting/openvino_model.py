@@ -15,10 +15,9 @@ import numpy as np
 from featurecache.backbones.drawing import trial_images
 from featurecache.backbones.keras_runtime import fixed_settings, load_keras, placed, require_tensorflow, traced
 from featurecache.backbones.network import from_pixels
-from featurecache.backbones.openvino_network import core, from_tensorflow, load_openvino, require_same
+from featurecache.backbones.openvino_network import conversion_fault, core, from_tensorflow, load_openvino, require_same
 from featurecache.backbones.protocol import EngineFault
 from featurecache.storage.external_writers import publish_written
-from featurecache.text import in_short
 from heads.each_label import learned_models
 from heads.errors import HeadError, MismatchError
 from heads.exporting.keras_model import DESCRIPTION, TOLERANCE, describe, drawn_rows
@@ -107,9 +106,9 @@ def _network(row: NetworkSpec, weights: Weights, tap: str) -> Any:  # noqa: ANN4
         except (MemoryError, OSError):
             raise
         except Exception as e:
-            raise EngineFault(f"OpenVINO cannot convert {row.name} ({in_short(e)})") from e
+            raise conversion_fault(row.title, e) from e
         images = trial_images((_TRIALS, *row.input_size, 3))
-        require_same(row.name, model, images, {tap: load_keras().ops.convert_to_numpy(keras(images, training=False))})
+        require_same(row.title, model, images, {tap: load_keras().ops.convert_to_numpy(keras(images, training=False))})
         return model
 
 

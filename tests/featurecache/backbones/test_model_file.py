@@ -269,6 +269,28 @@ def test_a_model_is_computed_in_bfloat16_by_openvino_but_not_in_half_precision_b
     assert 1e-4 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.03
 
 
+def test_an_operation_that_openvino_lacks_is_named_and_keras_computes_from_then_on(images, tmp_path, monkeypatch):
+    import keras
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path, pixels = tmp_path / "own.keras", keras.Input((*SIDES, 3))
+    triangle = keras.ops.qr(keras.ops.mean(pixels, axis=-1))[1]
+    flat = keras.layers.Flatten(name="flat")(keras.ops.abs(triangle))
+    keras.Model(pixels, keras.layers.Dense(2)(flat)).save(path)
+    row = read_network(path, preprocessing="none")
+    lacking = "OpenVINO cannot convert the model (it has no operation Qr); using the engine keras instead"
+    converting, said = "converting the model to OpenVINO, once for these weights", []
+    for starts in (1, 2):
+        backbone = source_of(row, str(path), taps=["flat"], device="cpu", notify=said.append).start(6, 6)
+        assert backbone.provenance["engine"] == "keras"
+        assert said.count(lacking) == starts
+        assert sum(line.startswith(converting) for line in said) == 1
+    gray = images[1].astype(np.float64).mean(axis=-1)
+    expected = np.abs(np.stack([np.linalg.qr(each)[1] for each in gray])).reshape(6, -1)
+    found = backbone.forward(images[1])["flat"]
+    np.testing.assert_allclose(found, expected, atol=1e-4 * expected.max())
+
+
 def test_a_tap_that_is_too_wide_is_refused(files, images, tmp_path, monkeypatch):
     monkeypatch.setattr(model_file, "LARGEST_TAP", 1000)
     with pytest.raises(OptionError, match=r"first of .*plain.keras has 3,300 features for an image, expected at most"):

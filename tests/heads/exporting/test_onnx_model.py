@@ -301,7 +301,7 @@ def test_operations_that_onnx_lacks_are_refused(photos, tmp_path, caplog):
         preprocess="unit",
     )
     head = train(odd, "centroid", holdout=0)
-    with pytest.raises(HeadError, match=r"^Keras cannot convert keras to ONNX \(No Op registered for Erfinv"):
+    with pytest.raises(HeadError, match=r"^Keras cannot convert the model to ONNX \(No Op registered for Erfinv"):
         export(head, tmp_path / "m.onnx")
     assert not [each for each in caplog.records if each.name.startswith("tf2onnx")]
     assert not (tmp_path / "m.onnx").exists()
@@ -309,7 +309,7 @@ def test_operations_that_onnx_lacks_are_refused(photos, tmp_path, caplog):
 
 def test_a_network_that_openvino_computes_otherwise_is_refused(head, tmp_path, monkeypatch):
     monkeypatch.setattr("featurecache.backbones.openvino_network.TOLERANCE", 1e-12)
-    with pytest.raises(HeadError, match=r"^OpenVINO computes top of keras otherwise than Keras, by "):
+    with pytest.raises(HeadError, match=r"^OpenVINO computes top of the model otherwise than Keras, by "):
         export(head, tmp_path / "m.xml")
     assert list(tmp_path.iterdir()) == []
 
