@@ -615,7 +615,7 @@ def _notices(
     if features.groups is not None and rule.fraction and len(train_rows):
         no_valid += f": none of {counted(count_groups(train_rows), 'group')} is held out, take another seed or more"
     notices: list[tuple[object, Code, str]] = [
-        (unlabelled, Code.UNLABELLED_ROWS, f"{unlabelled} rows without a label were not used"),
+        (unlabelled, Code.UNLABELLED_ROWS, f"{counted(unlabelled, 'row')} without a label: not used"),
         (
             unused,
             Code.UNUSED_ROWS,

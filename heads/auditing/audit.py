@@ -323,7 +323,9 @@ def _notes(features: FeatureSet, duplicates: Duplicates, table: PredictionsTable
         )
     if 0 < len(labelled) < len(features):
         unlabelled = len(features) - len(labelled)
-        yield Notice(Code.UNLABELLED_ROWS, f"{unlabelled} rows without a label were only compared with the others")
+        yield Notice(
+            Code.UNLABELLED_ROWS, f"{counted(unlabelled, 'row')} without a label: only compared with the others"
+        )
 
 
 def _weak_head(table: PredictionsTable, head: str) -> Iterator[Notice]:

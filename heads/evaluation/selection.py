@@ -158,7 +158,7 @@ def left_out(labelled: NDArray[np.bool_]) -> list[Notice]:
     unlabelled = int(np.count_nonzero(~labelled))
     if not unlabelled:
         return []
-    return [Notice(Code.UNLABELLED_ROWS, f"{unlabelled} rows without a label were left out")]
+    return [Notice(Code.UNLABELLED_ROWS, f"{counted(unlabelled, 'row')} without a label: left out")]
 
 
 def trained_rows(head: TrainedHead, features: FeatureSet) -> NDArray[np.bool_]:

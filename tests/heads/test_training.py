@@ -85,7 +85,7 @@ def test_rows_that_are_not_used_are_counted(blobs, make_features, make_cache):
     splits = ["train"] * 40 + ["valid"] * 10 + [""] * 10
     record = train(make_cache(make_features(X, y, splits=splits)), "logreg").training
     assert (record.n_train, record.n_valid, record.n_unlabelled) == (36, 9, 6)
-    assert "6 rows without a label were not used" in map(str, record.warnings)
+    assert "6 rows without a label: not used" in map(str, record.warnings)
     assert "9 labelled rows in no split were not used, since there is a train split" in map(str, record.warnings)
 
 

@@ -103,7 +103,7 @@ def test_rows_without_a_label_are_only_compared(make_cache, make_features, blobs
     found = audit(make_cache(make_features(X, y, contents=[*range(59), 0])), near=0.99)
     assert len(found.table) == 50
     assert [(pair.a, pair.b, pair.class_b) for pair in found.duplicates] == [("00000.jpg", "00059.jpg", None)]
-    assert tuple(map(str, found.warnings)) == ("10 rows without a label were only compared with the others",)
+    assert tuple(map(str, found.warnings)) == ("10 rows without a label: only compared with the others",)
 
 
 @pytest.mark.parametrize(

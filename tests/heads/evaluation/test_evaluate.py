@@ -85,7 +85,7 @@ def test_rows_without_a_label_are_left_out_and_counted(four, make_features):
     evaluation = evaluate(Says([[1, 0], [0, 1]], [0, 1]), features)
     assert len(evaluation) == 2
     assert evaluation.table.paths.tolist() == ["00000.jpg", "00002.jpg"]
-    assert tuple(map(str, evaluation.warnings)) == ("2 rows without a label were left out",)
+    assert tuple(map(str, evaluation.warnings)) == ("2 rows without a label: left out",)
 
 
 @pytest.mark.parametrize("n", [0, 3])

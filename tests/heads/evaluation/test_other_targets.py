@@ -249,7 +249,7 @@ def test_unlabelled_rows_are_left_out_and_counted(make_cache, make_features):
     head = train(cache, target="number")
     found = evaluate_numbers(head, select_rows(cache, head, "valid"))
     assert len(found) == 60
-    assert str(found.warnings[0]) == "15 rows without a label were left out"
+    assert str(found.warnings[0]) == "15 rows without a label: left out"
     table = predict_numbers_table(head, select_rows(cache, head, "valid"))
     rows = list(csv.DictReader(io.StringIO(table.to_csv())))
     assert [row["true_number"] for row in rows].count("") == 15

@@ -158,8 +158,8 @@ def test_what_failed_or_did_not_converge_is_counted(notes):
 def test_what_the_final_training_says_is_passed_on_once(notes):
     known = Notice("known", "known")
     entries = board(("logreg", "fc2", {}, 1.0, known))
-    found = notes(entries, warnings=(known, Notice(Code.UNLABELLED_ROWS, "6 rows without a label were not used")))
-    assert "6 rows without a label were not used" in found
+    found = notes(entries, warnings=(known, Notice(Code.UNLABELLED_ROWS, "6 rows without a label: not used")))
+    assert "6 rows without a label: not used" in found
     assert "known" not in found
 
 
