@@ -318,7 +318,7 @@ def compiled(
     before: Callable[[Any], Any],
     after: Callable[[Any], Mapping[str, Any]],
     shape: tuple[int, ...],
-    precision: str = "float32",
+    precision: str,
 ) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
     """Return ``after(model(before(images)))`` as one function, compiled by the backend for one input shape.
 

@@ -93,7 +93,7 @@ def default_sweep(folder: Path, X: NDArray[np.float32], y: NDArray[np.int64]) ->
         "many_classes": {"rows": X.shape[0], "width": X.shape[1], "classes": len(np.unique(y))},
         "many_classes_s": round(found.seconds["total"], 1),
         "bar_many_classes_s": 180,
-        "many_classes_processor_s": round(processor_seconds() - before, 1),
+        "many_classes_processor_s": round(processor_seconds() - before, 2),
         "many_classes_final_s": round(found.seconds["final"], 1),
         "many_classes_tries": len(found.leaderboard),
         "many_classes_heads_s": {head: round(each, 1) for head, each in found.seconds["heads"].items()},

@@ -142,8 +142,8 @@ def scarce(weights_of, monkeypatch):
 
         compiled = keras_engine.compiled
 
-        def stingy(model, before, after, shape):
-            run = compiled(model, before, after, shape)
+        def stingy(model, before, after, shape, precision):
+            run = compiled(model, before, after, shape, precision)
 
             def forward(images):
                 if len(images) > suffices:
@@ -188,7 +188,7 @@ def test_a_pass_that_does_not_fit_beside_another_is_made_alone_before_batches_be
 
     lock, used = threading.Lock(), [0]
 
-    def compiled(_model, _before, _after, shape):
+    def compiled(_model, _before, _after, shape, _precision):
         def forward(images):
             with lock:
                 if used[0] + shape[0] > capacity:
