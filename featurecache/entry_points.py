@@ -27,6 +27,8 @@ class Registry(Generic[T]):
     accept
         Called with the name and the object of an entry point. Returns the object, or raises `TypeError` with a
         one-line message if the object is unsuitable.
+    others
+        What users can give besides a name, for error messages.
 
     Examples
     --------
@@ -37,8 +39,16 @@ class Registry(Generic[T]):
     ({'one': 1, 'two': 2}, [])
     """
 
-    def __init__(self, group: str, kind: str, builtin: Mapping[str, T], accept: Callable[[str, object], T]) -> None:
+    def __init__(
+        self,
+        group: str,
+        kind: str,
+        builtin: Mapping[str, T],
+        accept: Callable[[str, object], T],
+        others: str = "",
+    ) -> None:
         self._group, self._kind, self._builtin, self._accept = group, kind, builtin, accept
+        self._others = others
         self._loaded: dict[tuple[str, str], T | EntryPointError] = {}
 
     def find(self, name: str) -> T:
@@ -55,7 +65,8 @@ class Registry(Generic[T]):
             return self._builtin[name]
         found = [entry for entry in self._entries if entry.name == name]
         if not found:
-            raise UnknownNameError(self._kind, name, {*self._builtin, *(entry.name for entry in self._entries)})
+            names = {*self._builtin, *(entry.name for entry in self._entries)}
+            raise UnknownNameError(self._kind, name, names, self._others)
         loaded = self._load(found[0])
         if isinstance(loaded, EntryPointError):
             raise loaded

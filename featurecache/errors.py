@@ -46,14 +46,17 @@ class UnknownNameError(FeatureCacheError, ValueError):
         The name that does not exist.
     known
         The existing names.
+    others
+        What else can be given than a name, if anything.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], others: str = "") -> None:
         names = sorted(known)
-        super().__init__(f"unknown {kind} {name!r}{did_you_mean(name, names)} (known: {nearest(name, names)})")
-        self._arguments = (kind, name, tuple(names))
+        accepted = f"known: {nearest(name, names)}{others and f', or {others}'}"
+        super().__init__(f"unknown {kind} {name!r}{did_you_mean(name, names)} ({accepted})")
+        self._arguments = (kind, name, tuple(names), others)
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[type, tuple[str, str, tuple[str, ...], str]]:
         """Make the error picklable, so that it can pass between processes."""
         return type(self), self._arguments
 

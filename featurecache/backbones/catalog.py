@@ -783,5 +783,7 @@ def _accept(name: str, found: object) -> NetworkSpec | ExternalNetwork:
     return found
 
 
-REGISTRY: Registry[NetworkSpec | ExternalNetwork] = Registry("featurecache.backbones", "backbone", NETWORKS, _accept)
+REGISTRY: Registry[NetworkSpec | ExternalNetwork] = Registry(
+    "featurecache.backbones", "backbone", NETWORKS, _accept, "a .keras file, or a folder with a preset of KerasHub"
+)
 """The networks of `NETWORKS`, and those that installed packages add."""

@@ -149,7 +149,8 @@ def test_backbones_of_an_unknown_name_proposes_the_nearest(invoke):
     assert done.code == 1
     assert done.err == (
         "error: unknown backbone 'efficientnet_b9'; did you mean 'efficientnet_b7'? (known: efficientnet_b7, "
-        "efficientnet_b6, efficientnet_b5, efficientnet_b4, efficientnet_b3 and 35 more)\n"
+        "efficientnet_b6, efficientnet_b5, efficientnet_b4, efficientnet_b3 and 35 more, or a .keras file, or a folder "
+        "with a preset of KerasHub)\n"
     )
 
 

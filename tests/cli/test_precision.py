@@ -12,4 +12,4 @@ def test_another_type_as_text_and_json(invoke, fake_cache, fake_head):
     done = invoke("precision", fake_cache, fake_head, "--dtype", "float16")
     assert done.code == 0, done.err
     assert f"{n} rows with float32 precision, float16 features" in done.out
-    assert f"{len(found['flips'])} decisions of {n} differ: " in done.out
+    assert f"{len(found['flips'])} of {n} decisions differ: " in done.out

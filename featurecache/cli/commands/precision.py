@@ -74,7 +74,7 @@ def print_check(found: "PrecisionCheck") -> None:
     )
     share = found.flipped
     show(
-        f"{counted(len(found.flips), 'decision')} of {found.n:,} differ: {100 * share.value:.2f} % (95 % interval "
+        f"{len(found.flips)} of {counted(found.n, 'decision')} differ: {100 * share.value:.2f} % (95 % interval "
         f"{100 * share.low:.2f} to {100 * share.high:.2f} %)"
     )
     if found.flips:
