@@ -65,6 +65,7 @@ def find_network(
         precision=precision or recipe.precision,
         engine=engine,
         before=made_by.cpu_engine,
+        is_new=precision == "tf32" != recipe.precision,  # a CPU would compare float32 with itself
         notify=notify,
     )
     found = recipe_of(network.spec, decode_rules_of(cache), recipe.dtype)

@@ -68,8 +68,8 @@ def source_of(
 
     A model file or a preset is given by what is known of it, see `network_of`, and its path as ``weights``. The options
     are those of `featurecache.extract`; they do not apply to a given backbone. ``before`` is the engine that computed
-    the features that are there already, and ``is_new`` whether there are none; see `choose_engine`. Engines are loaded
-    when the network starts.
+    the features that are there already, and ``is_new`` whether none are there in this precision; see `choose_engine`.
+    Engines are loaded when the network starts.
     """
     if not isinstance(backbone, str | NetworkSpec):
         given, own = backbone, backbone.batch_size
@@ -98,6 +98,7 @@ def source_of(
             device=device,
             images=images,
             asked=engine,
+            is_new=is_new,
             notify=notify,
         )
 

@@ -1,24 +1,32 @@
-"""``python -m scripts.network_table``: writes the table of networks in ``docs/backbones.md`` from the catalogue."""
+"""``python -m scripts.network_table``: writes the table of networks in ``docs/backbones.md``.
 
+It is made of the catalogue, and of the speeds that ``python -m scripts.bench networks --json`` has measured.
+"""
+
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
 from featurecache.backbones.catalog import NETWORKS, NetworkSpec
+from featurecache.options import PRECISIONS
 
 PAGE = Path(__file__).parents[1] / "docs" / "backbones.md"
+SPEEDS = Path(__file__).with_name("network_speeds.json")
 _TABLE = re.compile(r"(?<=<!-- python -m scripts\.network_table -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def network_page() -> str:
     """Return the page with the table that the catalogue makes."""
-    header = "| network | input | parameters | preprocessing | taps and their widths | stages |"
-    rows = "\n".join(_row(network) for network in NETWORKS.values())
-    return _TABLE.sub(f"\n{header}\n|---|---|---|---|---|---|\n{rows}\n\n", PAGE.read_text("utf-8"))
+    header = "| network | input | parameters | preprocessing | taps and their widths | stages | images/s |"
+    speeds = {row["network"]: row for row in json.loads(SPEEDS.read_text("utf-8"))["networks"]}
+    rows = "\n".join(network_row(network, speeds.get(network.name, {})) for network in NETWORKS.values())
+    return _TABLE.sub(f"\n{header}\n|---|---|---|---|---|---|---|\n{rows}\n\n", PAGE.read_text("utf-8"))
 
 
-def _row(network: NetworkSpec) -> str:
+def network_row(network: NetworkSpec, speeds: Mapping[str, float]) -> str:
+    """Return the row of a network, whose images per second are those of ``speeds`` by precision."""
     cells = (
         f"`{network.name}`",
         "x".join(map(str, network.input_size)),
@@ -26,6 +34,7 @@ def _row(network: NetworkSpec) -> str:
         f"`{network.preprocessing}`",
         ", ".join(_taps(network)),
         ", ".join(f"`{stage}`" for stage in network.stages),
+        ", ".join(f"{speeds[precision]:g}" for precision in PRECISIONS if precision in speeds) or "-",
     )
     return f"| {' | '.join(cells)} |"
 

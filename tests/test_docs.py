@@ -15,10 +15,11 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+from featurecache.backbones.catalog import NETWORKS
 from featurecache.cli.lesson.catalog import LESSONS
 from scripts.command_reference import REFERENCE, command_reference
 from scripts.module_map import MAP, module_map
-from scripts.network_table import PAGE, network_page
+from scripts.network_table import PAGE, network_page, network_row
 from scripts.notebook import write_notebook
 
 ROOT = Path(__file__).parents[1]
@@ -217,6 +218,12 @@ def test_the_module_map_is_what_the_layers_and_docstrings_make_it():
 
 def test_the_table_of_networks_is_what_the_catalogue_makes_it():
     assert PAGE.read_text("utf-8") == network_page(), "write it again: python -m scripts.network_table"
+
+
+def test_the_table_of_networks_has_no_speed_of_one_that_was_not_measured():
+    network = NETWORKS["mobilenet"]
+    assert network_row(network, {}).endswith("| - |")
+    assert network_row(network, {"float32": 97.0, "mixed": 123.5}).endswith("| 97, 123.5 |")
 
 
 def test_the_command_reference_lists_every_command():

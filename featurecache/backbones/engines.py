@@ -27,6 +27,8 @@ IMAGES_PER_DEVICE = 2_000
 _BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 """Instructions of processors that compute faster in bfloat16 than in float32."""
 
+_TF32_ON_A_CPU = "tf32 is a precision of GPUs, and a CPU computes in float32; leave out --precision tf32"
+
 _BATCH_PIXELS = 32 * 600 * 600  # of a batch at most: those of the largest network in the catalogue
 
 
@@ -74,15 +76,15 @@ def choose_engine(
             raise EngineError(obstacle)
         chosen = asked
     elif not on_cpu:
-        return "keras"
+        return "keras"  # which finds out whether there is a GPU
     else:
         chosen = next(
             engine
             for engine in (before, _fastest(network_spec, precision), "keras")
             if engine in ENGINES[1:] and not _obstacle(engine, network_spec, device, precision)
         )
-    if is_new and on_cpu and precision == "tf32":
-        raise EngineError("tf32 is a precision of GPUs, and a CPU computes in float32; leave out --precision tf32")
+    if is_new and precision == "tf32" and (on_cpu or chosen != "keras"):
+        raise EngineError(_TF32_ON_A_CPU)
     if is_new and on_cpu and chosen == "keras" and precision == "mixed":
         raise EngineError(_slow_on_a_cpu())
     return chosen
@@ -107,6 +109,7 @@ def start_engine(
     device: str,
     images: int = 0,
     asked: str = "",
+    is_new: bool = False,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Backbone:
     """Start a network on an engine that `choose_engine` returned for it.
@@ -118,6 +121,7 @@ def start_engine(
     ------
     EngineError
         If the engine cannot be loaded or cannot run the network, unless ``asked`` is ``"auto"``: then Keras runs it.
+        Also if features would be new (``is_new``) and in tf32, and a CPU computes them.
     """
 
     def start(name: str) -> Resizable:
@@ -135,6 +139,8 @@ def start_engine(
         notify(f"{e}; using the engine keras instead")
         backbone = start("keras")
     if precision == "tf32" and backbone.provenance["device"] == "cpu":
+        if is_new:
+            raise EngineError(_TF32_ON_A_CPU)
         notify("computing in float32, since tf32 is a precision of GPUs")
     if batch_size is None:
         find_batch_size(backbone, images, notify)

@@ -7,6 +7,7 @@ made of. A file that is damaged or of something else is made again.
 
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -154,7 +155,8 @@ def kept_folder() -> Path:
 
 def _key(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...]) -> str:
     """Return a SHA-256 of everything that a converted network follows from."""
-    versions = {package: _version(package) for package in ("openvino", "keras", "tensorflow")}
+    packages = ("openvino", "keras", "tensorflow", *(["keras-hub"] if network_spec.is_own_model else []))
+    versions = {package: _version(package) for package in packages}
     by_name = weights.source == "imagenet"  # see NetworkSpec.imagenet_by_name_only
     made_of = [CONVERTER, versions, repr(network_spec.spec(weights.identity, taps)), by_name]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
@@ -262,7 +264,7 @@ def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...
     from featurecache.backbones.keras_engine import KerasBackbone
 
     require_tensorflow()
-    needed, free = _COPIES * 4 * network_spec.parameters, free_memory()
+    needed, free = _COPIES * (4 * network_spec.parameters or weights.size), free_memory()
     if needed > free:
         raise EngineFault(
             f"converting {network_spec.title} takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are "
@@ -283,9 +285,9 @@ def _converted(network_spec: NetworkSpec, weights: Weights, taps: tuple[str, ...
 def conversion_fault(name: str, error: Exception) -> EngineFault:
     """Return the fault for an exception of OpenVINO while it converted a network: which operations it lacks, or why."""
     lacking = _LACKING.search(str(error))
-    fault = _LastingFault if isinstance(error, load_openvino().frontend.OpConversionFailure) else EngineFault
-    why = f"it has no operation {lacking[1]}" if lacking else in_short(error)
-    return fault(f"OpenVINO cannot convert {name} ({why})")
+    if lacking:
+        return _LastingFault(f"OpenVINO cannot convert {name} (it has no operation {lacking[1]})")
+    return EngineFault(f"OpenVINO cannot convert {name} ({in_short(error)})")
 
 
 def require_same(name: str, model: Any, images: NDArray[np.uint8], expected: Mapping[str, NDArray[np.float32]]) -> None:  # noqa: ANN401 - OpenVINO's types are not used
@@ -300,7 +302,8 @@ def require_same(name: str, model: Any, images: NDArray[np.uint8], expected: Map
         largest = np.maximum(np.abs(features).max(axis=1), np.finfo(np.float32).tiny)
         error = float((np.abs(values - features).max(axis=1) / largest).max())
         if not error <= TOLERANCE:
-            raise _LastingFault(f"OpenVINO computes {tap} of {name} otherwise than Keras, by {error:.0e}")
+            fault = _LastingFault if math.isfinite(error) else EngineFault
+            raise fault(f"OpenVINO computes {tap} of {name} otherwise than Keras, by {error:.0e}")
 
 
 def from_tensorflow(graph: Any) -> Any:  # noqa: ANN401 - neither has types

@@ -82,6 +82,7 @@ def require_built_in(path: Path, config: Any, others: Collection[str] = ()) -> N
         item = waiting.pop()
         if isinstance(item, dict):
             _require_class(path, item, others)
+            _require_tensors(path, item)
             waiting += [value for name, value in item.items() if item is not config or name != "compile_config"]
         elif isinstance(item, list):
             waiting += item
@@ -113,6 +114,31 @@ def _require_class(path: Path, item: Mapping[str, Any], others: Collection[str])
             f"the model {path} has the class {registered or name}, which is not of Keras, and its code is not in the "
             "file; build the model from Keras's layers, or write a package that runs it (docs/plugins.md)"
         )
+
+
+def _require_tensors(path: Path, item: Mapping[str, Any]) -> None:
+    """Raise `WeightsError` if a layer or operation is called with constants alone: Keras computes it while it loads."""
+    nodes = item.get("inbound_nodes")
+    for node in nodes if isinstance(nodes, list) else ():
+        if isinstance(node, dict) and not _has_tensor(node):
+            raise WeightsError(
+                f"the model {path} calls {item.get('name') or item.get('class_name')} with constants alone, as Keras "
+                "saves none; build the model from Keras's layers"
+            )
+
+
+def _has_tensor(node: Any) -> bool:  # noqa: ANN401 - JSON
+    """Whether a tensor of the model is in the arguments of a call."""
+    waiting = [node]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            if item.get("class_name") == "__keras_tensor__":
+                return True
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+    return False
 
 
 def loaded(path: Path, build: Callable[[], Any], weights: Path, *, dtype_policy: str = "float32") -> Any:  # noqa: ANN401 - a keras.Model

@@ -63,6 +63,13 @@ class Weights:
     path: Path | None = None
     seed: int | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file, or of that of a preset; 0 for random weights."""
+        if self.path is None:
+            return 0
+        return (self.path / PRESET_WEIGHTS if self.path.is_dir() else self.path).stat().st_size
+
 
 def resolve_weights(
     text: str,

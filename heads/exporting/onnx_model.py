@@ -91,7 +91,7 @@ def _network(row: NetworkSpec, weights: Weights, tap: str) -> Any:  # noqa: ANN4
     keras = load_keras()
     with fixed_settings(), placed("cpu"), TemporaryDirectory() as folder, without_chatter():
         model = from_pixels(row, weights, tap)
-        _require_room(row.name, 4 * model.count_params())
+        _require_room(row.title, 4 * model.count_params())
         _store_as_arrays(model)
         large = [variable for variable in model.variables if math.prod(variable.shape) >= _LARGE]
         inputs = [

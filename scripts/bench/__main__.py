@@ -16,6 +16,7 @@ BENCHMARKS = {
     "extract": "VGG16, or --backbone NAME, over photographs, beside Keras, PyTorch, ONNX Runtime and ncnn",
     "scaling": "what an image costs among 250 and among up to 4,000",
     "bytes": "whether a row's bytes depend on its batch, for every engine and network",
+    "networks": "images a second of every network of the catalogue on this machine's processors",
     "gpu": "VGG16, ResNet50 and ViT-B/16 on a GPU: bytes, precisions, share of its matrix rate, and whole runs",
     "open": "opening a cache of 25,000 x 4096 and having X ready",
     "parts": "reading 100,000 x 4096 in 20 parts beside one file, from memory and from the disk",

@@ -7,7 +7,7 @@ from PIL import Image
 import featurecache
 import heads
 from featurecache.backbones.fake import FakeBackbone
-from featurecache.errors import ManifestError, OptionError, RecipeError, UnknownNameError
+from featurecache.errors import EngineError, ManifestError, OptionError, RecipeError, UnknownNameError
 from heads.errors import MismatchError
 
 
@@ -94,6 +94,14 @@ def test_images_that_have_changed_are_skipped(cache, head, tmp_path):
     assert (found.n, found.skipped) == (6, 54)
     with pytest.raises(ManifestError, match=r"all 60 chosen images in .* are missing or have changed; give the folder"):
         heads.check_precision(cache, head, backbone=Noisy(), images=tmp_path / "nowhere", rows=60)
+
+
+def test_tf32_is_not_compared_on_a_cpu_which_computes_float32(blobs, make_cache, make_features):
+    rows = make_features(*blobs(12, 1280, 2), tap="avg_pool", backbone="mobilenet_v2", weights="random:0")
+    made = make_cache(rows)
+    head = heads.train(made, "centroid", tap="avg_pool")
+    with pytest.raises(EngineError, match=r"^tf32 is a precision of GPUs"):
+        heads.check_precision(made, head, precision="tf32", device="cpu")
 
 
 def test_what_cannot_be_compared_is_refused(cache, head):

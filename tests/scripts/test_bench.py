@@ -18,7 +18,7 @@ from featurecache.backbones import engines, keras_runtime
 from featurecache.backbones.fake import FakeBackbone
 from heads.service.uploads import images_of
 from scripts.bench import __main__ as command
-from scripts.bench import bytes_, extract_, gpu_, listing_, load, scaling_, serve_, sweep_
+from scripts.bench import bytes_, extract_, gpu_, listing_, load, networks_, scaling_, serve_, sweep_
 from scripts.bench.chart import chart
 from scripts.bench.images import write_photographs
 from tests.heads.networks import TENSORFLOW_AND_NUMPY
@@ -265,6 +265,14 @@ def test_the_gpu_benchmark_names_a_network_whose_library_is_missing(tmp_path, mo
     monkeypatch.setattr(keras_runtime, "find_spec", lambda _: None)
     found = gpu_.of_network("vit_b16", "cpu", {}, tmp_path)
     assert found["left_out"].startswith("the network ViT-B/16 needs KerasHub, which is not installed; pip install ")
+
+
+@pytest.mark.slow
+def test_the_speed_of_a_network_is_measured_with_the_engine_of_auto():
+    networks = networks_.run(("mobilenet",))["networks"]
+    assert [(row["network"], row["engine"]) for row in networks] == [("mobilenet", "openvino")]
+    assert networks[0]["float32"] > 0
+    assert ("mixed" in networks[0]) == engines._has_bfloat16()
 
 
 @pytest.mark.slow

@@ -98,6 +98,18 @@ def test_tf32_is_for_gpus_and_a_cpu_continues_it_in_float32(devices):
     assert chosen(name="resnet50", precision="tf32") == "openvino"
     (devices / "nvidia0").touch()
     assert chosen(precision="tf32", is_new=True) == "keras"
+    for asked in ("openvino", "numba"):  # which run on a CPU everywhere
+        with pytest.raises(EngineError, match="tf32 is a precision of GPUs"):
+            chosen(asked, precision="tf32", is_new=True)
+
+
+@pytest.mark.slow
+def test_new_features_in_tf32_are_refused_where_keras_finds_no_gpu_behind_a_driver(devices, monkeypatch):
+    (devices / "nvidia0").touch()
+    monkeypatch.setattr(keras_runtime, "_has_gpu", lambda _: False)
+    source = source_of("mobilenet", "random:0", precision="tf32", is_new=True)
+    with pytest.raises(EngineError, match=r"^tf32 is a precision of GPUs, .*; leave out --precision tf32$"):
+        source.start(2, 2)
 
 
 @pytest.mark.slow

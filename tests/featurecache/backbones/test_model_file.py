@@ -563,6 +563,26 @@ def test_weights_that_the_file_cannot_hold_are_not_allocated(files, tmp_path):
     assert model_file.read_network(files / "plain.keras", preprocessing="unit").parameters > 0
 
 
+def test_an_operation_on_constants_is_refused_before_it_is_computed(tmp_path):
+    import keras
+
+    images = keras.Input((8, 8, 3))
+    keras.Model(images, keras.ops.tile(keras.layers.Flatten()(images), [1, 2])).save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    (tile,) = (layer for layer in config["config"]["layers"] if layer["class_name"] == "Tile")
+    constant = {"class_name": "__numpy__", "config": {"value": [1.0], "dtype": "float32"}}
+    large = tile | {"name": "large", "config": {"name": "large", "repeats": [10**15]}}
+    config["config"]["layers"].insert(1, large | {"inbound_nodes": [{"args": [constant], "kwargs": {}}]})
+    with zipfile.ZipFile(tmp_path / "large.keras", "w") as archive:
+        for name, content in (members | {"config.json": json.dumps(config)}).items():
+            archive.writestr(name, content)
+    assert model_file.read_network(tmp_path / "model.keras", preprocessing="unit").taps
+    with pytest.raises(WeightsError, match=r"large.keras calls large with constants alone, as Keras saves none; build"):
+        model_file.read_network(tmp_path / "large.keras", preprocessing="unit")
+
+
 def test_an_operation_of_several_outputs_is_in_the_summary_and_no_tap(tmp_path):
     import keras
 

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -337,13 +338,27 @@ def test_where_nothing_can_be_kept_it_is_converted_for_this_run(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "file"]
 
 
-def test_without_the_memory_for_a_conversion_no_network_is_built(weights_of, monkeypatch, tmp_path):
+@pytest.mark.parametrize("parameters", [4_000_000, 0])  # of a user's model, the recipe of a cache tells none
+def test_without_the_memory_for_a_conversion_no_network_is_built(
+    parameters, weights_of, mobilenet_file, monkeypatch, tmp_path
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(openvino_network, "free_memory", lambda: 10_000_000)
     monkeypatch.setattr(KerasBackbone, "__init__", None)
+    row, weights = weights_of("mobilenet_v2", str(mobilenet_file))
+    with pytest.raises(EngineFault, match=r"converting mobilenet_v2 takes about 0.1 GB of memory, and 0.0 GB are fre"):
+        OpenVinoBackbone(replace(row, parameters=parameters), weights, taps=("avg_pool",))
+
+
+def test_another_version_of_kerashub_converts_a_users_model_again(weights_of, monkeypatch):
     row, weights = weights_of("mobilenet")
-    with pytest.raises(EngineFault, match=r"converting mobilenet takes about 0.1 GB of memory, and 0.0 GB are free"):
-        OpenVinoBackbone(row, weights, taps=("avg_pool",))
+    own = replace(row, constructor="")
+    before = [openvino_network._key(network, weights, TAPS) for network in (row, own)]
+    version = openvino_network.version
+    monkeypatch.setattr(openvino_network, "version", lambda name: "9.9" if name == "keras-hub" else version(name))
+    after = [openvino_network._key(network, weights, TAPS) for network in (row, own)]
+    assert after[0] == before[0]
+    assert after[1] != before[1]
 
 
 def test_a_fault_that_lasts_is_kept_and_said_again_without_a_conversion(start, kept, monkeypatch, tmp_path):
@@ -368,14 +383,22 @@ def test_a_fault_that_lasts_is_kept_and_said_again_without_a_conversion(start, k
     assert tried == ["mobilenet"] * 2
 
 
-def test_a_fault_of_today_is_not_kept(start, monkeypatch, tmp_path):
+def no_memory(_data):
+    raise openvino_network.conversion_fault("mobilenet", RuntimeError("no memory"))
+
+
+def no_number(data):
+    model = openvino_network._model(data, TAPS)
+    images = np.zeros((1, 224, 224, 3), np.uint8)
+    openvino_network.require_same("mobilenet", model, images, {"avg_pool": np.full((1, 1024), np.nan)})
+
+
+@pytest.mark.parametrize(("fail", "message"), [(no_memory, "no memory"), (no_number, "otherwise than Keras, by nan")])
+def test_a_fault_of_today_is_not_kept(fail, message, start, kept, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-    def converted(*_):
-        raise EngineFault("there is no memory for it")
-
-    monkeypatch.setattr(openvino_network, "_converted", converted)
-    with pytest.raises(EngineFault, match="memory"):
+    data = np.fromfile(kept, np.uint8)
+    monkeypatch.setattr(openvino_network, "_converted", lambda *_: fail(data))
+    with pytest.raises(EngineFault, match=message):
         start()
     assert not list(tmp_path.rglob("*.openvino"))
 

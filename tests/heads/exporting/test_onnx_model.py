@@ -260,7 +260,7 @@ def test_a_missing_package_is_named_before_any_work(head, tmp_path, monkeypatch,
         (
             10_000,
             2e9,
-            r"the export of keras takes about 0\.0 GB of memory, and 0\.0 GB are free; export the head alone",
+            r"the export of the model takes about 0\.0 GB of memory, and 0\.0 GB are free; export the head alone",
         ),
         (1e12, 1_000, r"takes 0\.0 GB, more than the 2 GB that a \.onnx file can have"),
     ],
